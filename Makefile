@@ -1,0 +1,36 @@
+# make demo | test | check | bench
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.PHONY: demo test check format bench clean
+
+demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and a report to open
+	$(BIN)/tuneoff run studies:quickstart
+
+test: $(READY)        ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: $(READY)       ## format, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -m "not slow"
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)       ## speed beside HF Trainer and peft
+	$(BIN)/python benchmarks/speed.py
+
+# torch first and pinned: a looser one brings gigabytes of CUDA packages
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,sentencepiece]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

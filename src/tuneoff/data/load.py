@@ -1,0 +1,244 @@
+"""Raw tables -> a Dataset: columns found, labels checked and numbered, missing splits carved, subsets taken."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tuneoff.cache import fingerprint
+from tuneoff.data import sources, splits
+from tuneoff.data.dataset import SPLITS, Dataset, DataSpec
+from tuneoff.errors import DataError, listed, unknown
+
+_TEXTS = ("text", "sentence", "review", "content", "tweet", "comment", "document", "body", "message", "utterance")
+_PAIRS = (
+    ("text", "text_pair"),
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("query", "passage"),
+)
+_LABELS = ("label", "labels", "target", "class", "category", "sentiment", "gold_label", "rating", "stars", "y")
+_MISSING = ("", "-")  # SNLI writes - where the annotators did not agree
+
+
+def load_dataset(spec: DataSpec) -> Dataset:
+    """The dataset that a spec asks for. Raises DataError, in one line, for what cannot be used."""
+    source = sources.read(spec)
+    columns = _columns(source.tables["train"], spec)
+    tables = {split: _select(table, columns, split) for split, table in source.tables.items()}
+    notes: list[str] = []
+    tables = {split: _complete(table, split, spec, notes) for split, table in tables.items()}
+    declared = spec.labels or source.label_names.get(columns["label"])
+    names = _label_names(tables["train"]["label"], declared, is_given=spec.labels is not None)
+    tables = {split: _number(table, names, split) for split, table in tables.items()}
+    _check_classes(tables["train"], names, columns["label"])
+    tables = _limit(_carve(tables, spec, notes), spec, notes)
+    parts = [fingerprint(split, table) for split, table in tables.items()]
+    return Dataset(source.name, tables, names, tuple(notes), fingerprint(*parts, list(names)))
+
+
+def _columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
+    """Our column -> the user's."""
+    names = table.column_names
+    lower = {name.lower(): name for name in reversed(names)}
+    for asked in (spec.text, spec.text_pair, spec.label):
+        if asked is not None and asked not in names:
+            raise DataError(unknown("column", asked, names))
+    label = spec.label or next((lower[name] for name in _LABELS if name in lower), None)
+    if label is None:
+        raise DataError(f"no label column found among {', '.join(names)}; name it with label (--label)")
+    text, pair = spec.text, spec.text_pair
+    if text is None and pair is None:
+        found = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), None)
+        text, pair = found or (next((lower[name] for name in _TEXTS if name in lower), None), None)
+    if text is None:
+        others = [name for name in names if name not in (label, pair) and _is_text(table[name].type)]
+        if len(others) != 1:
+            raise DataError(f"no text column found among {', '.join(names)}; name it with text (--text)")
+        text = others[0]
+    return {"text": text, **({"text_pair": pair} if pair else {}), "label": label}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _select(table: pa.Table, columns: dict[str, str], split: str) -> pa.Table:
+    for theirs in columns.values():
+        if theirs not in table.column_names:
+            raise DataError(f"split {split} has no column {theirs!r}; it has {', '.join(table.column_names)}")
+    if table.num_rows == 0:
+        raise DataError(f"split {split} has no examples")
+    chosen = {}
+    for ours, theirs in columns.items():
+        column = table[theirs]
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if ours != "label":
+            column = _texts(column, theirs, split)
+        elif pa.types.is_nested(column.type):
+            raise DataError(f"label column {theirs!r} holds lists; give one label an example")
+        chosen[ours] = column
+    return pa.table(chosen)
+
+
+def _texts(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
+    if not _is_text(column.type) and not pa.types.is_null(column.type):
+        raise DataError(f"text column {name!r} of split {split} holds {column.type}, not text; name another with --text")
+    texts = pc.fill_null(column.cast(pa.large_string()), "")
+    is_number = pc.match_substring_regex(texts, r"^\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\s*$")
+    if pc.all(pc.or_(is_number, pc.equal(texts, ""))).as_py() and pc.any(is_number).as_py():
+        raise DataError(f"text column {name!r} of split {split} holds only numbers, not text; name another with --text")
+    return texts
+
+
+def _complete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> pa.Table:
+    """Examples with a text and a label; the others dropped if asked for, else an error with their rows."""
+    labels = table["label"]
+    is_missing = _is_missing(labels)
+    if is_missing.all():
+        raise DataError(
+            f"split {split} is unlabelled; name another one in its place (data.splits, e.g. {split}: validation) "
+            "or leave it out"
+        )
+    is_empty = np.zeros(table.num_rows, bool)
+    for name in [name for name in table.column_names if name != "label"]:
+        stripped = pc.utf8_trim_whitespace(table[name])
+        is_empty |= pc.equal(stripped, "").to_numpy()
+    for found, is_dropped, what, option in (
+        (is_missing, spec.drop_unlabelled, "no label", "drop_unlabelled"),
+        (is_empty, spec.drop_empty, "an empty text", "drop_empty"),
+    ):
+        rows = np.flatnonzero(found) + 1
+        if len(rows) and not is_dropped:
+            raise DataError(
+                f"split {split} has {what} in {len(rows)} of {table.num_rows} rows (the first row is 1): "
+                f"{listed(rows)}; mend them, or leave them out with {option}: true (--{option.replace('_', '-')})"
+            )
+        if len(rows):
+            notes.append(f"{len(rows):,} examples with {what} were left out of {split}")
+    return table.filter(pa.array(~(is_missing | is_empty)))
+
+
+def _is_missing(labels: pa.ChunkedArray) -> np.ndarray:
+    missing = pc.is_null(labels, nan_is_null=True).to_numpy()
+    if _is_text(labels.type):
+        trimmed = pc.utf8_trim_whitespace(labels.cast(pa.large_string()))
+        missing |= pc.fill_null(pc.is_in(trimmed, pa.array(_MISSING, pa.large_string())), True).to_numpy()
+        values = set(pc.unique(trimmed).to_pylist())
+        is_minus_one = pc.fill_null(pc.equal(trimmed, "-1"), True).to_numpy()
+        return missing | is_minus_one if values == {"-1"} or {"-1", "0"} <= values else missing
+    if pa.types.is_integer(labels.type) or pa.types.is_floating(labels.type):
+        values = set(pc.unique(labels).to_pylist())
+        # the hub writes -1 where a label is withheld; -1 and 1 alone are two classes
+        if values - {None} == {-1} or {-1, 0} <= values:
+            missing |= pc.fill_null(pc.equal(labels, -1), True).to_numpy()
+    return missing
+
+
+def _words(labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Labels as the words by which we know them: trimmed strings, whole numbers without a fraction."""
+    if pa.types.is_floating(labels.type):
+        whole = pc.cast(labels, pa.int64(), safe=False)
+        is_whole = pc.all(pc.equal(pc.cast(whole, labels.type), labels)).as_py()
+        labels = whole if is_whole else labels
+    text = labels.cast(pa.large_string())
+    return pc.utf8_trim_whitespace(text)
+
+
+def _label_names(labels: pa.ChunkedArray, declared: tuple[str, ...] | None, is_given: bool) -> tuple[str, ...]:
+    """The classes in the order of their ids: as declared, else as train has them, numbers by size, words by alphabet."""
+    found = set(pc.unique(_words(labels)).to_pylist())
+    if declared:
+        if len(set(declared)) < len(declared):
+            raise DataError(f"label names repeat: {', '.join(declared)}")
+        if is_given or found <= {str(i) for i in range(len(declared))}:
+            return tuple(declared)
+    if all(_as_int(word) is not None for word in found):
+        return tuple(sorted(found, key=lambda word: int(word)))
+    return tuple(sorted(found))
+
+
+def _as_int(word: str) -> int | None:
+    try:
+        return int(word)
+    except ValueError:
+        return None
+
+
+def _number(table: pa.Table, names: tuple[str, ...], split: str) -> pa.Table:
+    """Replace labels by ids 0..C-1."""
+    words = _words(table["label"])
+    ids = pc.index_in(words, pa.array(names, pa.large_string()))
+    if ids.null_count and set(pc.unique(words).to_pylist()) <= {str(i) for i in range(len(names))}:
+        ids = pc.cast(words, pa.int64())  # numbers under declared names
+    if ids.null_count:
+        rows = np.flatnonzero(pc.is_null(ids).to_numpy())
+        strange = dict.fromkeys(words.take(pa.array(rows)).to_pylist())
+        raise DataError(
+            f"split {split} has labels outside the label set in {len(rows)} rows (the first row is 1): "
+            f"{listed(rows + 1)} hold {listed(repr(s) for s in strange)}; the labels are {listed(names, 12)}"
+        )
+    return table.set_column(table.column_names.index("label"), "label", ids.cast(pa.int64()))
+
+
+def _check_classes(train: pa.Table, names: tuple[str, ...], column: str) -> None:
+    counts = np.bincount(train["label"].to_numpy(), minlength=len(names))
+    if (counts > 0).sum() < 2:
+        only = names[int(counts.argmax())]
+        raise DataError(f"label column {column!r} has one class only, {only!r}; a classifier needs at least two")
+    if (counts == 0).any():
+        absent = [names[i] for i in np.flatnonzero(counts == 0)]
+        raise DataError(f"train has no example of {listed(absent)}; every class needs some")
+    if train.num_rows > 20 and len(names) > train.num_rows // 2:
+        raise DataError(
+            f"label column {column!r} has {len(names)} classes in {train.num_rows} examples; is it the label? "
+            "Name another with label (--label)"
+        )
+
+
+def _carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
+    """Take a missing test split, then a missing validation split, off train."""
+    train = tables["train"]
+    num_all, num_classes = train.num_rows, len(pc.unique(train["label"]))
+    for split, share in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
+        if split in tables:
+            continue
+        labels = train["label"].to_numpy()
+        total = max(num_classes, round(share * num_all))
+        taken, rest = splits.carve(labels, total, np.random.default_rng([spec.split_seed, SPLITS.index(split)]))
+        if len(taken) == 0 or len(rest) < num_classes:
+            raise DataError(
+                f"{num_all} examples of {num_classes} classes are too few to carve a {split} split; "
+                f"give one (data.splits), or at least {3 * num_classes} examples"
+            )
+        tables = {**tables, split: train.take(taken)}
+        train = train.take(rest)
+        notes.append(
+            f"{split} was carved from train: {len(taken):,} of {num_all:,} examples, "
+            f"classes in proportion, seed {spec.split_seed}"
+        )
+    return {"train": train, "validation": tables["validation"], "test": tables["test"]}
+
+
+def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
+    limited = dict(tables)
+    for split, limit in spec.limits.items():
+        num_all, num_classes = tables[split].num_rows, len(pc.unique(tables["train"]["label"]))
+        if limit < num_classes:
+            raise DataError(f"limit {limit} for {split} is below the number of classes, {num_classes}")
+        if limit < num_all:
+            labels = tables[split]["label"].to_numpy()
+            chosen = splits.subset(labels, limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)]))
+            limited[split] = tables[split].take(chosen)
+            notes.append(f"{split} is a subset: {limit:,} of {num_all:,} examples, classes in proportion")
+    _check_all_classes_left(limited["train"], tables["train"])
+    return limited
+
+
+def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
+    if len(pc.unique(limited["label"])) < len(pc.unique(whole["label"])):
+        raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")

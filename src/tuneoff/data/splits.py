@@ -1,0 +1,43 @@
+"""Carving splits and taking subsets: classes in proportion, the same for the same seed."""
+
+import numpy as np
+
+
+def apportion(counts: np.ndarray, total: int) -> np.ndarray:
+    """How many of each class to take so that shares are kept and the sum is exact. counts: (C,) -> (C,).
+
+    Largest remainders (Hamilton's method).
+
+    >>> apportion(np.array([50, 30, 20]), 10)
+    array([5, 3, 2])
+    """
+    total = min(total, int(counts.sum()))
+    exact = counts * total / max(1, counts.sum())
+    taken = np.floor(exact).astype(np.int64)
+    most_left_over = np.argsort(taken - exact, kind="stable")
+    taken[most_left_over[: total - taken.sum()]] += 1
+    return taken
+
+
+def carve(labels: np.ndarray, total: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Take `total` examples, classes in proportion. labels: (N,) -> (taken, rest): sorted indices that together are all.
+
+    A class keeps at least one example in the rest, so that what is left can still be learnt.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    wanted = np.minimum(apportion(counts, total), counts - 1)
+    picked = [
+        rng.permutation(np.flatnonzero(labels == label))[:count] for label, count in zip(classes, wanted, strict=True)
+    ]
+    taken = np.sort(np.concatenate(picked))
+    return taken, np.setdiff1d(np.arange(len(labels)), taken)
+
+
+def subset(labels: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """At most `total` examples, classes in proportion. labels: (N,) -> sorted indices."""
+    classes, counts = np.unique(labels, return_counts=True)
+    picked = [
+        rng.permutation(np.flatnonzero(labels == label))[:count]
+        for label, count in zip(classes, apportion(counts, total), strict=True)
+    ]
+    return np.sort(np.concatenate(picked))

@@ -1,0 +1,298 @@
+"""Where things are inside each architecture. The only file that knows architectures by name.
+
+Everything else asks: which modules are the blocks, which Linear is the query, what belongs to the head.
+
+# B batch  T tokens  H hidden  A attention heads  C classes
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuneoff.errors import ModelError, unknown
+
+PROJECTIONS = ("query", "key", "value", "output", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy:
+    """The parts of one architecture, as dotted names.
+
+    Names of parts are relative to what holds them: `blocks` to the encoder, `projections` and the two outputs
+    to a block, `head` to the whole model.
+    """
+
+    encoder: str  # attribute of the model that holds the encoder
+    blocks: str  # the ModuleList of blocks
+    projections: Mapping[str, tuple[str, ...]]  # our word -> the Linear layers that do it
+    attention_output: str  # the module whose output is added to the residual after attention
+    feed_forward_output: str  # the same after the feed-forward
+    head: tuple[str, ...]  # what classifies; a pooler counts as head
+    classify: Callable[[Any, Tensor], Tensor]  # model, pooled states (B, 1, H) -> logits (B, C)
+    embed_arguments: tuple[str, ...] = ("input_ids", "position_ids", "token_type_ids")
+    after_embeddings: str | None = None  # a projection between embeddings and blocks
+    first_position: Callable[[Any], int] = lambda config: 0
+    rotary: str | None = None  # the module that turns positions into rotations
+    final_norm: str | None = None
+    is_packed: bool = True  # attention goes through transformers' AttentionInterface
+
+
+def _pooler_then_classifier(model, pooled):
+    return model.classifier(model.dropout(_encoder(model).pooler(pooled)))
+
+
+def _classifier_alone(model, pooled):
+    return model.classifier(pooled)
+
+
+def _albert_head(model, pooled):
+    states = model.albert.pooler_activation(model.albert.pooler(pooled[:, 0]))
+    return model.classifier(model.dropout(states))
+
+
+def _distilbert_head(model, pooled):
+    return model.classifier(model.dropout(torch.relu(model.pre_classifier(pooled[:, 0]))))
+
+
+def _modernbert_head(model, pooled):
+    return model.classifier(model.drop(model.head(pooled[:, 0])))
+
+
+def _deberta_head(model, pooled):
+    return model.classifier(model.dropout(model.pooler(pooled)))
+
+
+_BERT = Anatomy(
+    encoder="bert",
+    blocks="encoder.layer",
+    projections={
+        "query": ("attention.self.query",),
+        "key": ("attention.self.key",),
+        "value": ("attention.self.value",),
+        "output": ("attention.output.dense",),
+        "up": ("intermediate.dense",),
+        "down": ("output.dense",),
+    },
+    attention_output="attention.output.dropout",
+    feed_forward_output="output.dropout",
+    head=("bert.pooler", "classifier"),
+    classify=_pooler_then_classifier,
+)
+
+_ROBERTA = replace(
+    _BERT,
+    encoder="roberta",
+    head=("classifier",),
+    classify=_classifier_alone,
+    # the RoBERTa family counts positions from the padding id on
+    first_position=lambda config: config.pad_token_id + 1,
+)
+
+ARCHITECTURES: dict[str, Anatomy] = {
+    "bert": _BERT,
+    "ernie": replace(_BERT, encoder="ernie", head=("ernie.pooler", "classifier")),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "electra": replace(
+        _BERT,
+        encoder="electra",
+        head=("classifier",),
+        classify=_classifier_alone,
+        after_embeddings="embeddings_project",
+    ),
+    "albert": Anatomy(
+        encoder="albert",
+        blocks="encoder.albert_layer_groups",
+        projections={
+            "query": ("attention.query",),
+            "key": ("attention.key",),
+            "value": ("attention.value",),
+            "output": ("attention.dense",),
+            "up": ("ffn",),
+            "down": ("ffn_output",),
+        },
+        attention_output="attention.output_dropout",
+        feed_forward_output="ffn_output",
+        head=("albert.pooler", "classifier"),
+        classify=_albert_head,
+        after_embeddings="encoder.embedding_hidden_mapping_in",
+    ),
+    "distilbert": Anatomy(
+        encoder="distilbert",
+        blocks="transformer.layer",
+        projections={
+            "query": ("attention.q_lin",),
+            "key": ("attention.k_lin",),
+            "value": ("attention.v_lin",),
+            "output": ("attention.out_lin",),
+            "up": ("ffn.lin1",),
+            "down": ("ffn.lin2",),
+        },
+        attention_output="attention.out_lin",
+        feed_forward_output="ffn",
+        head=("pre_classifier", "classifier"),
+        classify=_distilbert_head,
+        embed_arguments=("input_ids", "position_ids"),
+    ),
+    "modernbert": Anatomy(
+        encoder="model",
+        blocks="layers",
+        projections={  # query, key and value are one matrix here
+            "query": ("attn.Wqkv",),
+            "key": ("attn.Wqkv",),
+            "value": ("attn.Wqkv",),
+            "output": ("attn.Wo",),
+            "up": ("mlp.Wi",),
+            "down": ("mlp.Wo",),
+        },
+        attention_output="attn.out_drop",
+        feed_forward_output="mlp",
+        head=("head", "classifier"),
+        classify=_modernbert_head,
+        embed_arguments=("input_ids",),
+        rotary="rotary_emb",
+        final_norm="final_norm",
+    ),
+    "nomic_bert": Anatomy(
+        encoder="nomic_bert",
+        blocks="layers",
+        projections={
+            "query": ("self_attn.q_proj",),
+            "key": ("self_attn.k_proj",),
+            "value": ("self_attn.v_proj",),
+            "output": ("self_attn.o_proj",),
+            "up": ("mlp.gate_proj", "mlp.up_proj"),
+            "down": ("mlp.down_proj",),
+        },
+        attention_output="post_attention_dropout",
+        feed_forward_output="post_mlp_dropout",
+        head=("nomic_bert.pooler", "classifier"),
+        classify=_pooler_then_classifier,
+        rotary="rotary_emb",
+    ),
+    "mpnet": Anatomy(
+        encoder="mpnet",
+        blocks="encoder.layer",
+        projections={
+            "query": ("attention.attn.q",),
+            "key": ("attention.attn.k",),
+            "value": ("attention.attn.v",),
+            "output": ("attention.attn.o",),
+            "up": ("intermediate.dense",),
+            "down": ("output.dense",),
+        },
+        attention_output="attention.dropout",
+        feed_forward_output="output.dropout",
+        head=("classifier",),
+        classify=_classifier_alone,
+        is_packed=False,
+    ),
+    "deberta-v2": Anatomy(  # DeBERTa v3 has the same model type
+        encoder="deberta",
+        blocks="encoder.layer",
+        projections={
+            "query": ("attention.self.query_proj",),
+            "key": ("attention.self.key_proj",),
+            "value": ("attention.self.value_proj",),
+            "output": ("attention.output.dense",),
+            "up": ("intermediate.dense",),
+            "down": ("output.dense",),
+        },
+        attention_output="attention.output.dropout",
+        feed_forward_output="output.dropout",
+        head=("pooler", "classifier"),
+        classify=_deberta_head,
+        is_packed=False,
+    ),
+}
+
+
+def anatomy(config: Any) -> Anatomy:
+    """The parts of the architecture that a transformers config names. Raises ModelError for an unsupported one."""
+    model_type = getattr(config, "model_type", None) or "unnamed"
+    if model_type not in ARCHITECTURES:
+        raise ModelError(unknown("architecture", model_type, ARCHITECTURES))
+    return ARCHITECTURES[model_type]
+
+
+def _encoder(model: Any) -> Any:
+    return getattr(model, anatomy(model.config).encoder)
+
+
+def encoder_of(model: Any) -> nn.Module:
+    """The encoder inside a sequence classification model."""
+    return _encoder(model)
+
+
+def blocks(model: Any) -> list[nn.Module]:
+    """The transformer blocks in the order in which they run; a block that is shared stands in it several times."""
+    config, encoder = model.config, _encoder(model)
+    modules = list(encoder.get_submodule(anatomy(config).blocks))
+    if config.model_type != "albert":
+        return modules
+    # ALBERT runs num_hidden_groups distinct blocks num_hidden_layers times
+    return [modules[i * len(modules) // config.num_hidden_layers] for i in range(config.num_hidden_layers)]
+
+
+def layers(model: Any, block: nn.Module) -> list[nn.Module]:
+    """The attention + feed-forward layers of a block: itself, or ALBERT's inner layers."""
+    return list(block.albert_layers) if model.config.model_type == "albert" else [block]  # type: ignore[arg-type]
+
+
+def projection_names(model: Any, targets: tuple[str, ...], chosen_blocks: list[int]) -> list[str]:
+    """Full names of the Linear layers that do `targets` in the chosen blocks, without repeats.
+
+    targets: some of PROJECTIONS. On a fused matrix (ModernBERT's query, key, value) each of them names the whole.
+    Raises ModelError where the architecture has no such projection.
+    """
+    parts = anatomy(model.config).projections
+    names_of = {id(module): name for name, module in model.named_modules()}
+    found: dict[str, None] = {}
+    for index in chosen_blocks:
+        for layer in layers(model, blocks(model)[index]):
+            for target in targets:
+                if target not in parts:
+                    raise ModelError(unknown(f"projection of {model.config.model_type}", target, parts))
+                for part in parts[target]:
+                    found[names_of[id(layer.get_submodule(part))]] = None
+    return list(found)
+
+
+def is_head(model: Any, parameter_name: str) -> bool:
+    """Whether a parameter belongs to the head, by its full name."""
+    return any(parameter_name.startswith(part + ".") for part in anatomy(model.config).head)
+
+
+def head_modules(model: Any) -> list[nn.Module]:
+    """The modules of the head, pooler included."""
+    return [model.get_submodule(name) for name in anatomy(model.config).head]
+
+
+def parameter_depths(model: Any) -> dict[str, int]:
+    """For every parameter the first block that uses it.
+
+    -1 is what comes before the blocks (embeddings), the number of blocks what comes after (final norm, head).
+    """
+    parts, modules = anatomy(model.config), blocks(model)
+    first_use = {id(p): index for index in reversed(range(len(modules))) for p in modules[index].parameters()}
+    last = tuple(f"{name}." for name in parts.head) + ((f"{parts.encoder}.{parts.final_norm}.",) if parts.final_norm else ())
+    return {
+        name: first_use.get(id(parameter), len(modules) if name.startswith(last) else -1)
+        for name, parameter in model.named_parameters()
+    }
+
+
+def block_parameters(model: Any, indices: list[int]) -> set[str]:
+    """Full names of the parameters inside the given blocks."""
+    modules = blocks(model)
+    inside = {id(parameter) for index in indices for parameter in modules[index].parameters()}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in inside}
+
+
+def pools_mean(config: Any) -> bool:
+    """Whether the model class's own head reads the mean of the tokens instead of the first."""
+    return getattr(config, "classifier_pooling", "cls") == "mean"

@@ -1,0 +1,54 @@
+"""Low-rank updates of chosen projections, through peft."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.utils import get_peft_model_state_dict
+from pydantic import Field
+from safetensors.torch import save_file
+
+from tuneoff.encoder.anatomy import anatomy, is_head, projection_names
+from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
+
+Projection = Literal["query", "key", "value", "output", "up", "down"]
+
+
+class LoRA(GradientConfig):
+    """LoRA on named projections, and the head (Hu et al., ICLR 2022)."""
+
+    name: ClassVar[str] = "lora"
+    learning_rate: float = Field(5e-4, gt=0, le=1)  # Hu et al., Table 9: 5e-4 for RoBERTa base on SST-2 and others
+    rank: int = Field(8, ge=1)  # Hu et al., Table 9
+    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on what enters the update")
+    targets: tuple[Projection, ...] = Field(("query", "value"), min_length=1)  # Hu et al., Table 9
+    layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
+
+
+def lora(model: Any, config: LoRA) -> Adapted:
+    """Put an update beside each chosen projection; it starts at zero, so the model starts as it was."""
+    names = projection_names(model, config.targets, chosen_blocks(model, config.layers))
+    settings = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
+    )
+    before = {id(parameter) for parameter in model.parameters()}
+    # in place and without peft's copy of the head, so that parameters are counted once
+    inject_adapter_in_model(settings, model)
+    added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in set(added) or is_head(model, name))
+    return Adapted(model, added, saves=lambda adapted, folder: _save(adapted, settings, folder))
+
+
+def _save(model: Any, settings: LoraConfig, folder: Path) -> None:
+    """Write what PeftModel.from_pretrained reads: the updates and the head."""
+    settings.task_type = "SEQ_CLS"
+    settings.inference_mode = True
+    settings.modules_to_save = list(anatomy(model.config).head)
+    settings.base_model_name_or_path = model.config._name_or_path
+    settings.save_pretrained(str(folder))
+    weights = dict(get_peft_model_state_dict(model, adapter_name="default"))
+    weights |= {name: value for name, value in model.state_dict().items() if is_head(model, name)}
+    save_file({f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
+              folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,0 +1,65 @@
+"""Packed and padded runs of the same model give the same numbers."""
+
+import copy
+
+import pytest
+import torch
+from tests.tiny import CONFIGS, padded, random_batch, tiny_model
+from torch.nn import functional as F
+
+from tuneoff.encoder.packed import forward
+
+LENGTHS = [7, 1, 23, 12, 5]
+WITH_SEGMENTS = {"bert", "ernie", "electra", "albert", "nomic_bert"}
+
+
+def plain(model):
+    """The same weights as the library runs them."""
+    twin = copy.deepcopy(model)
+    if model.config._attn_implementation == "tuneoff_packed":
+        twin.set_attn_implementation("eager")
+    return twin
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_packed_equals_padded(model_type, is_pair):
+    model = tiny_model(model_type)
+    batch = random_batch(LENGTHS, is_pair=is_pair and model_type in WITH_SEGMENTS)
+    twin = plain(model)
+
+    logits = forward(model, batch)
+    loss = F.cross_entropy(logits, batch.labels)
+    loss.backward()
+    expected = twin(**padded(batch, model.config.pad_token_id), labels=batch.labels)
+    expected.loss.backward()
+
+    torch.testing.assert_close(logits, expected.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(loss, expected.loss, atol=1e-5, rtol=1e-5)
+    gradients = dict(twin.named_parameters())
+    for name, parameter in model.named_parameters():
+        if gradients[name].grad is None:
+            assert parameter.grad is None, name
+        else:
+            torch.testing.assert_close(parameter.grad, gradients[name].grad, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert"])
+def test_equal_lengths_need_no_padding(model_type):
+    model = tiny_model(model_type)
+    batch = random_batch([12, 12, 12])
+    expected = plain(model)(**padded(batch, model.config.pad_token_id)).logits
+    torch.testing.assert_close(forward(model, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_head_that_reads_the_mean():
+    model = tiny_model("modernbert", classifier_pooling="mean")
+    batch = random_batch(LENGTHS)
+    expected = plain(model)(**padded(batch, model.config.pad_token_id)).logits
+    torch.testing.assert_close(forward(model, batch), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_example_does_not_see_its_neighbours():
+    model = tiny_model("bert")
+    alone, together = random_batch([9]), random_batch([9, 14])
+    torch.testing.assert_close(forward(model, together)[:1], forward(model, alone), atol=1e-6, rtol=1e-5)

@@ -1,0 +1,91 @@
+"""Tiny real models of every architecture, random batches, and a small separable dataset."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from tuneoff.data.batches import PackedBatch
+from tuneoff.encoder.packed import use_packed_attention
+
+_COMMON: dict[str, Any] = {
+    "vocab_size": 120,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": {},
+    "distilbert": {},
+    "roberta": {"pad_token_id": 1, "max_position_embeddings": 66},
+    "xlm-roberta": {"pad_token_id": 1, "max_position_embeddings": 66},
+    "electra": {"embedding_size": 8},
+    "albert": {"embedding_size": 8, "num_hidden_layers": 3, "hidden_dropout_prob": 0.1},
+    "camembert": {"pad_token_id": 1, "max_position_embeddings": 66},
+    "ernie": {},
+    "modernbert": {
+        "num_hidden_layers": 3,
+        "global_attn_every_n_layers": 3,
+        "local_attention": 8,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+    },
+    "nomic_bert": {"hidden_act": "silu"},
+    "mpnet": {"pad_token_id": 1, "max_position_embeddings": 66},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+        "pooler_hidden_size": 16,
+        "conv_kernel_size": 3,
+    },
+}
+
+
+def tiny_model(model_type: str, num_labels: int = 3, seed: int = 0, **changes: Any) -> Any:
+    """A random model of a type, in evaluation mode, attending as packed where it can."""
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(model_type, **{**_COMMON, **CONFIGS[model_type], "num_labels": num_labels, **changes})
+    model = AutoModelForSequenceClassification.from_config(config)
+    for parameter in model.parameters():  # zeros and ones would hide mistakes
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    use_packed_attention(model)
+    return model.eval()
+
+
+def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3, seed: int = 0) -> PackedBatch:
+    """Random tokens of the given lengths; the second half of each example is its second text in a pair."""
+    rng = np.random.default_rng(seed)
+    positions = np.concatenate([np.arange(n) for n in lengths])
+    segments = np.concatenate([np.arange(n) >= n // 2 for n in lengths]).astype(np.int64)
+    return PackedBatch(
+        ids=torch.from_numpy(rng.integers(5, 120, sum(lengths)))[None],
+        positions=torch.from_numpy(positions)[None],
+        segments=torch.from_numpy(segments)[None] if is_pair else None,
+        lengths=torch.tensor(lengths),
+        labels=torch.from_numpy(rng.integers(num_labels, size=len(lengths))),
+    )
+
+
+def padded(batch: PackedBatch, pad_token_id: int) -> dict[str, torch.Tensor]:
+    """The same batch as anybody would give it to a Hugging Face model."""
+    lengths = batch.lengths.tolist()
+    pieces = batch.ids[0].split(lengths)
+    pad = torch.nn.utils.rnn.pad_sequence
+    given = {
+        "input_ids": pad(pieces, batch_first=True, padding_value=pad_token_id),
+        "attention_mask": pad([torch.ones_like(piece) for piece in pieces], batch_first=True),
+    }
+    if batch.segments is not None:
+        given["token_type_ids"] = pad(batch.segments[0].split(lengths), batch_first=True)
+    return given
