@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,19 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
             if not target.exists():
                 unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
                 try:
+                    started = time.perf_counter()
                     build(unfinished)
+                    (unfinished / "seconds").write_text(str(time.perf_counter() - started))
                     unfinished.rename(target)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
     os.utime(target)
     return target
+
+
+def build_seconds(folder: Path) -> float:
+    """How long it took to build a cached folder, whenever that was: what its first user paid, and every user saves."""
+    return float((folder / "seconds").read_text())
 
 
 def prune(limit: int = CACHE_BYTES) -> None:

@@ -42,6 +42,6 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 def listed(items: Iterable[object], most: int = 5) -> str:
     """The first few items in words: '3, 8, 9 and 41 more'."""
-    items = [str(item) for item in items]
-    rest = len(items) - most
-    return ", ".join(items) if rest <= 0 else f"{', '.join(items[:most])} and {rest} more"
+    words = [str(item) for item in items]
+    rest = len(words) - most
+    return ", ".join(words) if rest <= 0 else f"{', '.join(words[:most])} and {rest} more"

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from tests.tiny import CONFIGS, padded, random_batch, tiny_model
 from torch.nn import functional as F
 
+from tests.tiny import CONFIGS, padded, random_batch, tiny_model
 from tuneoff.encoder.packed import forward
 
 LENGTHS = [7, 1, 23, 12, 5]

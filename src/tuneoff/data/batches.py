@@ -23,6 +23,15 @@ class PackedBatch:
     lengths: Tensor  # (B,) int64, sums to T
     labels: Tensor  # (B,) int64
 
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The same batch on a device."""
+        if device.type == "cpu":
+            return self
+        segments = None if self.segments is None else self.segments.to(device)
+        return PackedBatch(
+            self.ids.to(device), self.positions.to(device), segments, self.lengths.to(device), self.labels.to(device)
+        )
+
     @property
     def starts(self) -> Tensor:
         """Where each example's first token stands. (B,) int64."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.cache import cached, fingerprint
+from tuneoff.cache import build_seconds, cached, fingerprint
 from tuneoff.data.dataset import Dataset
 
 _BATCH = 1000  # texts handed to the tokenizer at once: enough for its threads, small beside any memory
@@ -27,6 +27,7 @@ class TokenTable:
     is_truncated: np.ndarray  # (N,) bool
     labels: np.ndarray  # (N,) int64
     fingerprint: str
+    seconds: float  # what tokenising took, whenever that was
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,6 +60,7 @@ def encode_split(table: pa.Table, tokenizer: Any, max_length: int) -> TokenTable
         is_truncated=np.load(folder / "truncated.npy"),
         labels=table["label"].to_numpy(),
         fingerprint=key,
+        seconds=build_seconds(folder),
     )
 
 

@@ -1,10 +1,13 @@
 """Raw tables -> a Dataset: columns found, labels checked and numbered, missing splits carved, subsets taken."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.cache import fingerprint
+from tuneoff.cache import cache_folder, cached, fingerprint
 from tuneoff.data import sources, splits
 from tuneoff.data.dataset import SPLITS, Dataset, DataSpec
 from tuneoff.errors import DataError, listed, unknown
@@ -87,7 +90,9 @@ def _select(table: pa.Table, columns: dict[str, str], split: str) -> pa.Table:
 
 def _texts(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
     if not _is_text(column.type) and not pa.types.is_null(column.type):
-        raise DataError(f"text column {name!r} of split {split} holds {column.type}, not text; name another with --text")
+        raise DataError(
+            f"text column {name!r} of split {split} holds {column.type}, not text; name another with --text"
+        )
     texts = pc.fill_null(column.cast(pa.large_string()), "")
     is_number = pc.match_substring_regex(texts, r"^\s*[-+]?[0-9]*[.,]?[0-9]+([eE][-+]?[0-9]+)?\s*$")
     if pc.all(pc.or_(is_number, pc.equal(texts, ""))).as_py() and pc.any(is_number).as_py():
@@ -150,7 +155,7 @@ def _words(labels: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _label_names(labels: pa.ChunkedArray, declared: tuple[str, ...] | None, is_given: bool) -> tuple[str, ...]:
-    """The classes in the order of their ids: as declared, else as train has them, numbers by size, words by alphabet."""
+    """The classes in the order of their ids: as declared, else train's, numbers by size and words by alphabet."""
     found = set(pc.unique(_words(labels)).to_pylist())
     if declared:
         if len(set(declared)) < len(declared):
@@ -242,3 +247,24 @@ def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dic
 def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
     if len(pc.unique(limited["label"])) < len(pc.unique(whole["label"])):
         raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
+
+
+def store_dataset(dataset: Dataset) -> None:
+    """Put a dataset where worker processes find it by its fingerprint."""
+
+    def write(into: Path) -> None:
+        for split, table in dataset.splits.items():
+            with pa.OSFile(str(into / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table)
+        described = {"name": dataset.name, "label_names": dataset.label_names, "notes": dataset.notes}
+        (into / "dataset.json").write_text(json.dumps(described))
+
+    cached(f"dataset-{dataset.fingerprint}", write)
+
+
+def open_dataset(fingerprint: str) -> Dataset:
+    """A stored dataset, memory-mapped."""
+    folder = cache_folder() / f"dataset-{fingerprint}"
+    described = json.loads((folder / "dataset.json").read_text())
+    splits = {split: pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all() for split in SPLITS}
+    return Dataset(described["name"], splits, tuple(described["label_names"]), tuple(described["notes"]), fingerprint)

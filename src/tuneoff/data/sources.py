@@ -39,13 +39,18 @@ class Source:
 
 def read(spec: DataSpec) -> Source:
     """The tables that a spec names, by our split names. Raises DataError for whatever cannot be read."""
+    wanted: dict[str, str] = {str(split): name for split, name in spec.splits.items()}
+    files = {split: name for split, name in wanted.items() if Path(name).suffix in _ENDINGS}
     if spec.source is None:
-        if "train" not in spec.splits:
+        if "train" not in files:
             raise DataError("data names no source and no train file; set data.source, or data.splits with train")
-        tables = {split: read_file(Path(file)) for split, file in spec.splits.items()}
-        return Source(Path(spec.splits["train"]).stem, tables, {})
-    source = _read_source(spec.source)
-    return Source(source.name, _our_splits(source.tables, dict(spec.splits)), source.label_names)
+        source = Source(Path(files["train"]).stem, {}, {})
+    else:
+        source = _read_source(spec.source)
+    named = {split: name for split, name in wanted.items() if split not in files}
+    tables = _our_splits(source.tables, named, is_complete="train" in files)
+    tables |= {split: read_file(Path(file)) for split, file in files.items()}
+    return Source(source.name, tables, source.label_names)
 
 
 def _read_source(source: str) -> Source:
@@ -67,7 +72,9 @@ def read_file(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(f"data file {str(path)!r} does not exist")
     if path.suffix not in _ENDINGS:
-        raise DataError(f"data file {path.name!r} ends in {path.suffix or 'nothing'}; give one of {', '.join(_ENDINGS)}")
+        raise DataError(
+            f"data file {path.name!r} ends in {path.suffix or 'nothing'}; give one of {', '.join(_ENDINGS)}"
+        )
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path, memory_map=True)
@@ -131,7 +138,9 @@ def _not_utf8(path: Path, error: UnicodeDecodeError, base: int) -> DataError:
 def _folder(path: Path) -> Source:
     files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
     if not files:
-        raise DataError(f"folder {str(path)!r} holds no data files; expected train{_ENDINGS[0]} or another of {_ENDINGS}")
+        raise DataError(
+            f"folder {str(path)!r} holds no data files; expected train{_ENDINGS[0]} or another of {_ENDINGS}"
+        )
     twice = {file.stem for file in files if sum(other.stem == file.stem for other in files) > 1}
     if twice:
         raise DataError(f"folder {str(path)!r} holds {min(twice)!r} in two formats; keep one")
@@ -209,21 +218,25 @@ def _stored(key: str) -> Source:
     return Source("data", tables, names)
 
 
-def _our_splits(tables: dict[str, pa.Table], wanted: dict[str, str]) -> dict[str, pa.Table]:
-    """Pick by the names the user gave, else by common names; a single table of any name is train."""
+def _our_splits(tables: dict[str, pa.Table], wanted: dict[str, str], is_complete: bool) -> dict[str, pa.Table]:
+    """Pick by the names the user gave, else by common names; a single table of any name is train.
+
+    is_complete: train comes from elsewhere, so that it need not be among these.
+    """
     for split, theirs in wanted.items():
         if theirs not in tables:
             raise DataError(unknown(f"split given for {split}:", theirs, tables))
-    if not wanted and len(tables) == 1:
+    if not wanted and len(tables) == 1 and not is_complete:
         return {"train": next(iter(tables.values()))}
     lower = {name.lower(): name for name in tables}
+    taken = set(wanted.values())  # a split that was given another part plays no second one
     found = {}
     for split in SPLITS:
-        names = [wanted[split]] if split in wanted else []
-        if not wanted:
-            names = [lower[name] for name in _SPLIT_NAMES[split] if name in lower]
+        common = [lower[name] for name in _SPLIT_NAMES[split] if name in lower and lower[name] not in taken]
+        names = [wanted[split]] if split in wanted else common
         if names:
             found[split] = tables[names[0]]
-    if "train" not in found:
-        raise DataError(f"no train split among {', '.join(tables)}; name one with data.splits, e.g. train: {next(iter(tables))}")
+    if "train" not in found and not is_complete:
+        first = next(iter(tables))
+        raise DataError(f"no train split among {', '.join(tables)}; name one with data.splits, e.g. train: {first}")
     return found

@@ -20,9 +20,10 @@ def apportion(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def carve(labels: np.ndarray, total: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Take `total` examples, classes in proportion. labels: (N,) -> (taken, rest): sorted indices that together are all.
+    """Take `total` examples, classes in proportion.
 
-    A class keeps at least one example in the rest, so that what is left can still be learnt.
+    labels: (N,) -> (taken, rest): sorted indices that together are all. A class keeps at least one example in the
+    rest, so that what is left can still be learnt.
     """
     classes, counts = np.unique(labels, return_counts=True)
     wanted = np.minimum(apportion(counts, total), counts - 1)

@@ -279,7 +279,9 @@ def parameter_depths(model: Any) -> dict[str, int]:
     """
     parts, modules = anatomy(model.config), blocks(model)
     first_use = {id(p): index for index in reversed(range(len(modules))) for p in modules[index].parameters()}
-    last = tuple(f"{name}." for name in parts.head) + ((f"{parts.encoder}.{parts.final_norm}.",) if parts.final_norm else ())
+    last = tuple(f"{name}." for name in parts.head) + (
+        (f"{parts.encoder}.{parts.final_norm}.",) if parts.final_norm else ()
+    )
     return {
         name: first_use.get(id(parameter), len(modules) if name.startswith(last) else -1)
         for name, parameter in model.named_parameters()

@@ -112,7 +112,8 @@ def initialise_head(model: Any, seed: int, only: set[str] | None = None) -> None
             own = list(module.parameters(recurse=False))
             if own and (only is None or any(names[id(parameter)] in only for parameter in own)):
                 for parameter in own:
-                    parameter._is_hf_initialized = False  # else transformers takes it for loaded and leaves it
+                    # else transformers takes it for loaded and leaves it
+                    setattr(parameter, "_is_hf_initialized", False)  # noqa: B010
                 model._init_weights(module)
 
 
@@ -142,7 +143,11 @@ def _or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -> An
             raise
         text = " ".join(str(error).split())
         if "model type" in text and "does not recognize" in text:
-            raise ModelError(unknown(f"the architecture of {name!r}", "not known to transformers", ARCHITECTURES)) from error
+            raise ModelError(
+                unknown(f"the architecture of {name!r}", "not known to transformers", ARCHITECTURES)
+            ) from error
         is_hub = not os.path.isdir(resolve(name))
-        hint = "; is it a name on the hub, and can the hub be reached? A local folder or packaged:minilm needs no network"
+        hint = (
+            "; is it a name on the hub, and can the hub be reached? A local folder or packaged:minilm needs no network"
+        )
         raise ModelError(f"model {name!r} cannot be loaded: {text[:200]}{hint if is_hub else ''}") from error

@@ -17,6 +17,8 @@ from transformers import AttentionInterface
 from tuneoff.data.batches import PackedBatch
 from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, pools_mean
 
+POOLINGS = ("cls", "mean")
+
 
 @dataclass(frozen=True)
 class Packing:

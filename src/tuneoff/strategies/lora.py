@@ -20,7 +20,7 @@ class LoRA(GradientConfig):
     name: ClassVar[str] = "lora"
     learning_rate: float = Field(5e-4, gt=0, le=1)  # Hu et al., Table 9: 5e-4 for RoBERTa base on SST-2 and others
     rank: int = Field(8, ge=1)  # Hu et al., Table 9
-    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha / rank")
+    alpha: int = Field(16, gt=0, description="the update is scaled by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="on what enters the update")
     targets: tuple[Projection, ...] = Field(("query", "value"), min_length=1)  # Hu et al., Table 9
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
@@ -50,5 +50,8 @@ def _save(model: Any, settings: LoraConfig, folder: Path) -> None:
     settings.save_pretrained(str(folder))
     weights = dict(get_peft_model_state_dict(model, adapter_name="default"))
     weights |= {name: value for name, value in model.state_dict().items() if is_head(model, name)}
-    save_file({f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
-              folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
+        folder / "adapter_model.safetensors",
+        metadata={"format": "pt"},
+    )

@@ -17,7 +17,10 @@ class Partial(GradientConfig):
 
 
 def partial(model: Any, config: Partial) -> Adapted:
-    """Train the last blocks and what comes after. A block shared by earlier positions (ALBERT) trains in all of them."""
+    """Train the last blocks and what comes after them.
+
+    A block that earlier positions share (ALBERT) trains in all of them.
+    """
     inside = block_parameters(model, chosen_blocks(model, config.layers))
     depths = parameter_depths(model)
     train_only(model, lambda name: name in inside or depths[name] == len(blocks(model)))

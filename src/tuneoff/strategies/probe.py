@@ -34,10 +34,7 @@ def probe(features: np.ndarray, labels: np.ndarray, validation: tuple[np.ndarray
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe) -> Pipeline:
-    if config.classifier == "logistic":
-        linear = LogisticRegression(C=C, max_iter=2000)
-    else:
-        linear = LinearSVC(C=C, dual=False)
+    linear = LogisticRegression(C=C, max_iter=2000) if config.classifier == "logistic" else LinearSVC(C=C, dual=False)
     return make_pipeline(StandardScaler(), linear).fit(features, labels)
 
 

@@ -1,0 +1,5 @@
+"""python -m tuneoff."""
+
+from tuneoff.cli import main
+
+main()

@@ -1,0 +1,417 @@
+"""The command line: parse, call, print. Every command is a few lines around a function of the package."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tuneoff.errors import TuneoffError
+
+app = typer.Typer(
+    help="Which way of fine-tuning a text classifier should you use, what does it cost, and is the difference real?",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console(highlight=False)
+
+Data = Annotated[
+    Optional[str],  # noqa: UP045  typer reads Optional
+    typer.Argument(help="a file (csv, tsv, jsonl, parquet), a folder with one file a split, packaged:NAME or hf:NAME"),
+]
+Text = Annotated[Optional[str], typer.Option(help="column of the text")]  # noqa: UP045
+Pair = Annotated[Optional[str], typer.Option("--text-pair", help="column of the second text")]  # noqa: UP045
+Label = Annotated[Optional[str], typer.Option(help="column of the label")]  # noqa: UP045
+Labels = Annotated[Optional[str], typer.Option(help="label names in the order of their ids: negative,positive")]  # noqa: UP045
+SplitFile = Annotated[Optional[str], typer.Option(help="file of this split, or the source's own name of it")]  # noqa: UP045
+Limit = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="at most so many examples: 2000 for train, or train=2000,validation=500,test=500"),
+]
+DropUnlabelled = Annotated[bool, typer.Option("--drop-unlabelled", help="leave out examples without a label")]
+DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out examples with an empty text")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+def main() -> None:
+    """Run the command line; an error that a user can mend is one line and exit code 2."""
+    try:
+        app(standalone_mode=True)
+    except TuneoffError as error:
+        print(f"tuneoff: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def compare(
+    data: Data = None,
+    model: Annotated[
+        str, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several with commas")
+    ] = "packaged:minilm",
+    strategies: Annotated[str | None, typer.Option(help="with commas; options with colons: full,lora:rank=16")] = None,
+    seeds: Annotated[str, typer.Option(help="how many, or which: 3 or 1,2,42")] = "3",
+    epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
+    batch_size: Annotated[int, typer.Option(help="examples a step")] = 16,
+    max_length: Annotated[int, typer.Option(help="tokens of an example")] = 128,
+    metric: Annotated[str, typer.Option(help="what ranks strategies and chooses epochs")] = "accuracy",
+    text: Text = None,
+    text_pair: Pair = None,
+    label: Label = None,
+    labels: Labels = None,
+    train: SplitFile = None,
+    validation: SplitFile = None,
+    test: SplitFile = None,
+    limit: Limit = None,
+    drop_unlabelled: DropUnlabelled = False,
+    drop_empty: DropEmpty = False,
+    name: Annotated[Optional[str], typer.Option(help="the study's name and folder under results/")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
+) -> None:
+    """Compare strategies on your data, and say what to pick."""
+    from tuneoff.spec import study_from
+    from tuneoff.study import RESULTS, Study, default_name
+
+    where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
+    given: dict[str, Any] = {
+        "name": name or default_name(data or train or "study"),
+        "data": where,
+        "model": model.split(","),
+        "seeds": _seeds(seeds),
+        "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
+        "metric": metric,
+        "workers": workers,
+    }
+    if strategies:
+        given["strategies"] = [part for part in strategies.split(",") if part]
+    spec = study_from(given, "compare")
+    _run(Study(spec, RESULTS / spec.name))
+
+
+@app.command()
+def run(
+    study: Annotated[str, typer.Argument(help="a YAML file, a study's folder, or studies:NAME")],
+    seeds: Annotated[Optional[str], typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,  # noqa: UP045
+    workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
+) -> None:
+    """Run a study; what is stored already is not run again."""
+    from tuneoff.spec import study_from
+    from tuneoff.study import Study
+
+    opened = Study.open(study)
+    changes = {**({"seeds": _seeds(seeds)} if seeds else {}), **({"workers": workers} if workers else {})}
+    if changes:
+        opened = Study(study_from({**opened.spec.model_dump(mode="json"), **changes}), opened.folder)
+    _run(opened)
+
+
+@app.command()
+def plan(
+    study: Annotated[str, typer.Argument(help="a YAML file, a study's folder, or studies:NAME")], as_json: Json = False
+) -> None:
+    """What would run: parameters, time, memory and disk. Nothing is trained."""
+    from tuneoff.execute.local import num_workers
+    from tuneoff.report.tables import number, seconds, size
+    from tuneoff.study import Study
+
+    opened = Study.open(study)
+    with console.status("loading data and timing a few steps"):
+        found, speed = opened.plan()
+    if not found:
+        console.print(f"Nothing is missing: every run of {escape(opened.spec.name)} is stored in {opened.folder}")
+        return
+    workers = num_workers(
+        len(found), max(e.parameters.total if e.parameters else 0 for e in found), opened.spec.workers
+    )
+    total = sum(e.seconds(speed) for e in found) / workers
+    if as_json:
+        runs = [{**e.to_json(), "seconds": e.seconds(speed)} for e in found]
+        print(json.dumps({"runs": runs, "workers": workers, "seconds": total}, indent=1))
+        return
+    table = _table("strategy", "seed", "trainable", "time", "memory", "disk")
+    for e in found:
+        trainable = number(e.parameters.trainable if e.parameters else None)
+        needs = (f"about {seconds(e.seconds(speed))}", size(e.memory_bytes), size(e.disk_bytes))
+        table.add_row(escape(e.run.strategy.label), str(e.run.seed), trainable, *needs)
+    console.print(table)
+    disk = size(sum(e.disk_bytes for e in found))
+    console.print(f"{len(found)} runs, {workers} at once: about {seconds(total)}, {disk} on disk in {opened.folder}")
+
+
+@app.command()
+def report(
+    folder: Annotated[str, typer.Argument(help="a study's folder")],
+    cost: Annotated[str, typer.Option(help="by which the verdict chooses among what is tied")] = "train_seconds",
+) -> None:
+    """Rebuild comparison.json, the page, tables and figures from the stored runs."""
+    from tuneoff.compare.comparison import COSTS
+    from tuneoff.errors import ConfigError, StoreError, unknown
+    from tuneoff.study import Study
+
+    if cost not in COSTS:
+        raise ConfigError(unknown("cost", cost, COSTS))
+    if not Path(folder).is_dir():
+        raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
+    opened = Study.open(folder)
+    _show(opened.report(cost), opened.folder)
+
+
+@app.command()
+def inspect(
+    data: Data = None,
+    text: Text = None,
+    text_pair: Pair = None,
+    label: Label = None,
+    labels: Labels = None,
+    train: SplitFile = None,
+    validation: SplitFile = None,
+    test: SplitFile = None,
+    limit: Limit = None,
+    drop_unlabelled: DropUnlabelled = False,
+    drop_empty: DropEmpty = False,
+    model: Annotated[str, typer.Option(help="whose tokenizer counts lengths")] = "packaged:minilm",
+    samples: Annotated[int, typer.Option(help="examples to show of each label")] = 2,
+) -> None:
+    """The data alone: splits, label balance, lengths, findings and samples."""
+    from tuneoff.data.checks import describe
+    from tuneoff.data.dataset import DataSpec
+    from tuneoff.data.encode import encode
+    from tuneoff.data.load import load_dataset
+    from tuneoff.encoder.load import load_tokenizer
+    from tuneoff.spec import validated
+
+    where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
+    dataset = load_dataset(validated(DataSpec, where, "inspect"))
+    found = describe(dataset, {model: encode(dataset, load_tokenizer(model), 512)})
+    table = _table("label", *found["splits"])
+    for index, name in enumerate(found["label_names"]):
+        table.add_row(escape(name), *[f"{split['labels'][index]:,}" for split in found["splits"].values()])
+    table.add_section()
+    table.add_row("all", *[f"{split['examples']:,}" for split in found["splits"].values()])
+    console.print(table)
+    for split, lengths in found["lengths"][model].items():
+        most = f"95 % up to {lengths['p95']:.0f}, longest {lengths['max']}"
+        console.print(f"{split}: {lengths['mean']:.1f} tokens on average, {most}")
+    for line in [*found["notes"], *(found["findings"] or ["no repeats, leaks or contradicting labels found"])]:
+        console.print(f"- {escape(line)}")
+    for index, name in enumerate(found["label_names"][:10]):
+        console.print(f"\n[bold]{escape(name)}[/bold]")
+        for example in _samples(dataset, index, samples):
+            console.print(f"  {escape(example)}")
+
+
+@app.command()
+def params(
+    model: Annotated[
+        str, typer.Argument(help="encoder: a folder, packaged:NAME or a hub name; only its config is read")
+    ],
+    strategies: Annotated[Optional[str], typer.Option(help="with commas; options with colons: lora:rank=16")] = None,  # noqa: UP045
+    num_labels: Annotated[int, typer.Option("--labels", min=2, help="number of classes")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Trainable and total parameters of each strategy. Needs no weights, only a config."""
+    from tuneoff.encoder.load import empty_model
+    from tuneoff.spec import parse_strategy
+    from tuneoff.strategies import STRATEGIES, count_parameters
+
+    names = (
+        strategies.split(",") if strategies else [name for name, row in STRATEGIES.items() if row.kind == "gradient"]
+    )
+    rows = []
+    for config in map(parse_strategy, names):
+        row = STRATEGIES[config.name]
+        if row.kind == "gradient":
+            counts = count_parameters(row.apply(empty_model(model, num_labels), config))
+            rows.append({"strategy": config.label, **vars(counts)})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = _table("strategy", "trainable", "share", "added", "head", "total")
+    for found in rows:
+        share = f"{100 * found['trainable'] / found['total']:.4f} %"
+        table.add_row(
+            escape(found["strategy"]),
+            f"{found['trainable']:,}",
+            share,
+            *[f"{found[k]:,}" for k in ("added", "head", "total")],
+        )
+    console.print(table)
+    console.print("Every parameter is counted once, added ones included; peft's own totals count the head twice.")
+
+
+@app.command("strategies")
+def list_strategies() -> None:
+    """The strategies and their options."""
+    from tuneoff.strategies import STRATEGIES
+
+    for name, row in STRATEGIES.items():
+        console.print(f"[bold]{name}[/bold]  {escape(row.summary)}")
+        for option, field in row.config.model_fields.items():
+            description = f"  {field.description}" if field.description else ""
+            default = "+".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+            console.print(f"    {option}={escape(str(default))}[dim]{escape(description)}[/dim]")
+
+
+@app.command("studies")
+def list_studies() -> None:
+    """The studies that come with Tuneoff."""
+    from tuneoff.spec import packaged_studies
+
+    for name, summary in packaged_studies().items():
+        console.print(f"studies:{name}  {escape(summary)}")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine and installation offer."""
+    from tuneoff import packaged
+    from tuneoff.cache import cache_folder
+    from tuneoff.engine.precision import has_native_bf16
+    from tuneoff.execute.local import cores
+    from tuneoff.execute.one import device, machine, versions
+    from tuneoff.report.tables import size
+
+    found, where = machine(), device()
+    console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    console.print(
+        f"{found['processor']}, {cores()} cores, {size(found['memory_bytes'])} memory, {found['gpu'] or 'no GPU'}"
+    )
+    is_native = has_native_bf16(where)
+    console.print(
+        f"runs on {where}; bf16 is {'' if is_native else 'not '}native: auto is {'bf16' if is_native else 'fp32'}"
+    )
+    kept = (
+        sum(file.stat().st_size for file in cache_folder().rglob("*") if file.is_file())
+        if cache_folder().exists()
+        else 0
+    )
+    console.print(f"cache: {cache_folder()} ({size(kept)}; set TUNEOFF_CACHE to move it)")
+    for kind, names, find in (
+        ("model", packaged.MODELS, packaged.model_folder),
+        ("data", packaged.DATASETS, packaged.reviews_file),
+    ):
+        for name in names:
+            try:
+                find(name)
+                console.print(f"packaged {kind} {name}: ready")
+            except TuneoffError as error:
+                console.print(f"packaged {kind} {name}: {escape(str(error))}")
+
+
+def _run(study: Any) -> None:
+    from tuneoff.progress import StudyProgress
+
+    _quiet()
+    with StudyProgress(console, study.spec.name) as progress:
+        try:
+            comparison = study.run(progress.on_event, progress.on_plan)
+        except KeyboardInterrupt:
+            console.print("\nStopped. What is finished is stored; the same command goes on from here.")
+            raise typer.Exit(130) from None
+    _show(comparison, study.folder)
+    if comparison.failures and not comparison.rows:
+        raise typer.Exit(1)
+
+
+def _show(comparison: Any, folder: Path) -> None:
+    """The leaderboard, the verdict, and where the report is."""
+    from tuneoff.report import tables
+
+    head, body = tables.leaderboard(comparison) if console.width >= 140 else tables.short_leaderboard(comparison)
+    if body:
+        table = _table(*head)
+        for cells, row in zip(body, comparison.rows, strict=True):
+            style = "bold green" if row.group == comparison.verdict.recommended else "" if row.is_tied else "dim"
+            table.add_row(*map(escape, cells), style=style)
+        console.print(table)
+        console.print(f"\n{escape(comparison.verdict.text)}\n")
+    for record in comparison.failures:
+        reason = (record.error or "").strip().splitlines()[-1:]
+        console.print(f"[red]{escape(record.run_id)} {record.status}[/red]: {escape(''.join(reason))}")
+    if comparison.failures:
+        console.print(f"More about failed runs: {folder / 'runs'} (run.json), {folder / 'workers.log'}")
+    console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    return table
+
+
+def _data(
+    source: str | None,
+    text: str | None,
+    text_pair: str | None,
+    label: str | None,
+    labels: str | None,
+    train: str | None,
+    validation: str | None,
+    test: str | None,
+    limit: str | None,
+    drop_unlabelled: bool,
+    drop_empty: bool,
+) -> dict[str, Any]:
+    from tuneoff.errors import ConfigError
+
+    if source is None and train is None:
+        raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
+    splits = {"train": train, "validation": validation, "test": test}
+    return {
+        "source": source,
+        "splits": {split: given for split, given in splits.items() if given},
+        "text": text,
+        "text_pair": text_pair,
+        "label": label,
+        "labels": labels.split(",") if labels else None,
+        "limits": _limits(limit),
+        "drop_unlabelled": drop_unlabelled,
+        "drop_empty": drop_empty,
+    }
+
+
+def _limits(given: str | None) -> dict[str, Any]:
+    from tuneoff.errors import ConfigError
+
+    limits = {}
+    for part in given.split(",") if given else ():
+        split, equals, count = part.rpartition("=")
+        if not count.isdigit():
+            raise ConfigError(f"--limit {given!r} is not a number or split=number; write e.g. train=2000,test=500")
+        limits[split if equals else "train"] = int(count)
+    return limits
+
+
+def _seeds(given: str) -> int | list[int]:
+    from tuneoff.errors import ConfigError
+
+    parts = given.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--seeds {given!r} is not a number or numbers with commas; write 3 or 1,2,42")
+    return int(given) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def _samples(dataset: Any, label: int, count: int) -> list[str]:
+    import pyarrow.compute as pc
+
+    train = dataset.splits["train"]
+    rows = train.filter(pc.equal(train["label"], label)).slice(0, count).to_pylist()
+    texts = [" ¶ ".join(str(row[name]) for name in ("text", "text_pair") if name in row) for row in rows]
+    return [" ".join(text.split())[:160] for text in texts]
+
+
+def _quiet() -> None:
+    """Libraries' own progress bars and advice stay off the screen."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()

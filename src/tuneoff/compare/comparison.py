@@ -1,0 +1,106 @@
+"""What a comparison holds: a row a strategy, a verdict, and what a report shows beside them."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tuneoff import stats
+from tuneoff.runs import RunRecord
+
+# the costs by which the verdict may choose, and what each is called
+COSTS = {
+    "train_seconds": "training time",
+    "trainable_parameters": "trainable parameters",
+    "model_bytes": "size on disk",
+    "peak_bytes": "memory",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy with one encoder, over its seeds."""
+
+    group: str
+    label: str
+    strategy: str
+    model: str | None
+    seeds: tuple[int, ...]
+    score: float  # mean over seeds of the study's metric on test
+    spread: float | None  # standard deviation over seeds; None for one run
+    interval: tuple[float, float]  # 95 %, over examples and seeds
+    validation: float
+    scores: dict[str, float]  # every metric on test, mean over seeds
+    difference: float  # to the best row, in the metric's own direction: never positive for a score
+    difference_interval: tuple[float, float]
+    is_tied: bool  # cannot be told from the best
+    costs: dict[str, float]  # mean over seeds
+    parameters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison lets one conclude."""
+
+    best: str  # group of the best score
+    tied: tuple[str, ...]  # groups that cannot be told from it, itself included
+    recommended: str  # the cheapest of them
+    cost: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a report shows. Rows stand best first."""
+
+    name: str
+    metric: str
+    label_names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    verdict: Verdict | None  # None if no run succeeded
+    failures: tuple[RunRecord, ...]
+    records: tuple[RunRecord, ...]  # the successful ones
+    histories: dict[str, pd.DataFrame]  # run id -> steps and epochs
+    confusion: dict[str, np.ndarray]  # group -> (C, C) on test, summed over seeds
+    classes: dict[str, list[dict[str, Any]]]  # group -> precision, recall, F1 of each class, over all seeds
+    data: dict[str, Any]  # name, notes, examples and labels of each split
+    study: dict[str, Any]  # the resolved spec
+    folder: str = ""
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """A row a strategy, best first."""
+        return pd.DataFrame(
+            {
+                "strategy": row.label,
+                "model": row.model,
+                self.metric: row.score,
+                "low": row.interval[0],
+                "high": row.interval[1],
+                "seed_sd": row.spread,
+                "difference": row.difference,
+                "difference_low": row.difference_interval[0],
+                "difference_high": row.difference_interval[1],
+                "tied": row.is_tied,
+                "seeds": len(row.seeds),
+                "trainable": row.parameters.get("trainable"),
+                "train_seconds": row.costs.get("train_seconds"),
+                "peak_bytes": row.costs.get("peak_bytes"),
+                "model_bytes": row.costs.get("model_bytes"),
+            }
+            for row in self.rows
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Leaderboard, differences and verdict as plain data."""
+        return {
+            "name": self.name,
+            "metric": self.metric,
+            "level": stats.LEVEL,
+            "resamples": stats.RESAMPLES,
+            "verdict": asdict(self.verdict) if self.verdict else None,
+            "leaderboard": [asdict(row) for row in self.rows],
+            "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
+            "data": self.data,
+        }

@@ -1,0 +1,85 @@
+"""What a user should know of their data before trusting a comparison on it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.encode import TokenTable
+
+
+def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -> dict[str, Any]:
+    """Sizes, label balance, lengths and findings, as plain data. tokens: model -> split -> tokens."""
+    splits = {}
+    for split, table in dataset.splits.items():
+        labels = np.bincount(table["label"].to_numpy(), minlength=dataset.num_labels)
+        splits[split] = {"examples": table.num_rows, "labels": labels.tolist()}
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "label_names": list(dataset.label_names),
+        "is_pair": dataset.is_pair,
+        "notes": list(dataset.notes),
+        "splits": splits,
+        "lengths": {model: {s: _lengths(table) for s, table in tables.items()} for model, tables in tokens.items()},
+        "findings": findings(dataset),
+    }
+
+
+def _lengths(table: TokenTable) -> dict[str, float]:
+    """Tokens an example, and the share that was cut."""
+    lengths = table.lengths
+    return {
+        "mean": float(lengths.mean()),
+        "median": float(np.median(lengths)),
+        "p95": float(np.quantile(lengths, 0.95)),
+        "max": int(lengths.max()),
+        "truncated": float(table.is_truncated.mean()),
+    }
+
+
+def findings(dataset: Dataset) -> list[str]:
+    """Repeats, leaks between splits, contradicting labels and rare classes, a sentence each."""
+    found = []
+    keys = {split: _keys(table) for split, table in dataset.splits.items()}
+    for split, texts in keys.items():
+        repeats = len(texts) - pc.count_distinct(texts).as_py()
+        if repeats:
+            found.append(f"{split}: {repeats:,} of {len(texts):,} examples repeat an earlier one")
+        contradicting = _contradicting(texts, dataset.splits[split]["label"])
+        if contradicting:
+            found.append(f"{split}: {contradicting:,} texts stand there with different labels")
+    for split in ("validation", "test"):
+        for other in ("train", "validation")[: 1 if split == "validation" else 2]:
+            shared = pc.sum(pc.is_in(keys[split], value_set=keys[other])).as_py() or 0
+            if shared:
+                found.append(f"{split}: {shared:,} of {len(keys[split]):,} examples also stand in {other}")
+    counts = np.bincount(dataset.splits["train"]["label"].to_numpy(), minlength=dataset.num_labels)
+    rare = [dataset.label_names[index] for index in np.flatnonzero(counts < 10)]
+    if rare:
+        found.append(f"train: fewer than 10 examples of {', '.join(rare[:5])}{' and others' if len(rare) > 5 else ''}")
+    absent = np.bincount(dataset.splits["test"]["label"].to_numpy(), minlength=dataset.num_labels) == 0
+    if absent.any():
+        found.append(f"test: no example of {', '.join(dataset.label_names[i] for i in np.flatnonzero(absent)[:5])}")
+    if counts.max() > 3 * counts[counts > 0].min():
+        share = counts.max() / counts.sum()
+        found.append(
+            f"train: classes are out of balance ({dataset.label_names[int(counts.argmax())]} is {share:.0%}); "
+            "look at macro_f1 beside accuracy"
+        )
+    return found
+
+
+def _keys(table: pa.Table) -> pa.ChunkedArray:
+    """What two examples share if they are the same: their texts."""
+    if "text_pair" not in table.column_names:
+        return table["text"]
+    return pc.binary_join_element_wise(table["text"], table["text_pair"], pa.scalar("\x1f", pa.large_string()))
+
+
+def _contradicting(texts: pa.ChunkedArray, labels: pa.ChunkedArray) -> int:
+    grouped = pa.table({"text": texts, "label": labels}).group_by("text").aggregate([("label", "count_distinct")])
+    return pc.sum(pc.greater(grouped["label_count_distinct"], 1)).as_py() or 0

@@ -1,0 +1,145 @@
+"""What a model is fed: packed tokens, or what its frozen first blocks once said of them.
+
+# N examples  T tokens of a split  B examples of a batch  H hidden  C classes
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuneoff.cache import build_seconds, cached, fingerprint
+from tuneoff.data.batches import PackedBatch, by_length, pack, token_rows
+from tuneoff.data.encode import TokenTable
+from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
+from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, run_blocks
+from tuneoff.engine.precision import products_in
+
+# tokens of an evaluation batch, counted as if padded: large enough for full speed, small beside a training step
+EVALUATION_TOKENS = 4096
+# what the states of one split may take on disk; beyond it frozen blocks run again every epoch, with the same numbers
+PREFIX_BYTES = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The examples of one split as a model with frozen first blocks takes them."""
+
+    table: TokenTable
+    # (T, H) states before first_block, (N, H) pooled states if no block trains, or None: start from tokens
+    states: Tensor | None = None
+    first_block: int = 0
+    is_pooled: bool = False
+    seconds: float = 0.0  # what it took to compute the states, whenever that was
+
+    def batch(self, examples: np.ndarray, device: torch.device) -> tuple[PackedBatch, Tensor | None]:
+        """Examples as a packed batch, and the states they start from: (1, T, H) or (B, 1, H)."""
+        batch = pack(self.table, examples).to(device)
+        if self.states is None:
+            return batch, None
+        if self.is_pooled:
+            return batch, self.states[torch.from_numpy(examples)].to(device)[:, None]
+        rows = torch.from_numpy(token_rows(self.table.offsets, examples))
+        return batch, self.states[rows].to(device)[None]
+
+
+def logits(model: Any, feed: Feed, examples: np.ndarray) -> tuple[Tensor, PackedBatch]:
+    """The model's answer for some examples of a feed. (B, C), and the batch."""
+    batch, states = feed.batch(examples, next(model.parameters()).device)
+    if states is None:
+        return forward(model, batch), batch
+    if feed.is_pooled:
+        return classify(model, states), batch
+    states = run_blocks(model, states, batch, feed.first_block, len(blocks(model)))
+    return classify(model, pool(model, states, batch)), batch
+
+
+@torch.inference_mode()
+def predict(model: Any, feed: Feed, dtype: torch.dtype) -> np.ndarray:
+    """Logits of every example of a feed, in order. (N, C) float32."""
+    model.eval()
+    answers = np.empty((len(feed.table), model.config.num_labels), np.float32)
+    with products_in(dtype, next(model.parameters()).device):
+        for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
+            answers[examples] = logits(model, feed, examples)[0].float().cpu().numpy()
+    return answers
+
+
+def with_prefix(
+    model: Any,
+    table: TokenTable,
+    first_block: int,
+    model_fingerprint: str,
+    dtype: torch.dtype,
+    budget: int = PREFIX_BYTES,
+) -> Feed:
+    """A feed that starts behind the frozen blocks, their outputs taken from the cache or computed into it.
+
+    Without frozen blocks, beyond the budget, or where blocks cannot be run apart (padded architectures), it starts
+    from tokens; the numbers are the same, since frozen blocks run without dropout.
+    """
+    num_blocks, hidden = len(blocks(model)), model.config.hidden_size
+    if first_block == num_blocks:
+        pooling = "mean" if pools_mean(model.config) else "cls"
+        states, seconds = embeddings(model, table, pooling, model_fingerprint)
+        return Feed(table, states, first_block, is_pooled=True, seconds=seconds)
+    bytes_needed = int(table.offsets[-1]) * hidden * dtype.itemsize
+    if first_block == 0 or bytes_needed > budget or not anatomy(model.config).is_packed:
+        return Feed(table)
+    key = fingerprint(model_fingerprint, table.fingerprint, first_block, str(dtype))
+    folder = cached(f"prefix-{key}", lambda into: _write_states(model, table, first_block, dtype, into))
+    return Feed(table, _read(folder / "states.npy", dtype), first_block, seconds=build_seconds(folder))
+
+
+def embeddings(model: Any, table: TokenTable, pooling: str, model_fingerprint: str) -> tuple[Tensor, float]:
+    """The frozen encoder's vector of each example, in fp32, (N, H), and the seconds it took to make them.
+
+    One pass writes every pooling, so that probe and head share it.
+    """
+
+    def write(into: Path) -> None:
+        size = (len(table), model.config.hidden_size)
+        pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
+        for examples, batch in _frozen_batches(model, table):
+            with torch.inference_mode():
+                states = final_states(model, batch)
+                for name, vectors in pooled.items():
+                    vectors[examples] = pool(model, states, batch, name)[:, 0].float().cpu().numpy()  # (B, H)
+
+    folder = cached(f"prefix-{fingerprint(model_fingerprint, table.fingerprint, 'pooled')}", write)
+    return _read(folder / f"{pooling}.npy", torch.float32), build_seconds(folder)
+
+
+def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
+    states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)
+    for examples, batch in _frozen_batches(model, table):
+        with torch.inference_mode(), products_in(dtype, batch.ids.device):
+            tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
+        states[token_rows(table.offsets, examples)] = _as_numpy(tokens.to(dtype).cpu())
+
+
+def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray, PackedBatch]]:
+    model.eval()
+    device = next(model.parameters()).device
+    for examples in by_length(table.lengths, EVALUATION_TOKENS):
+        yield examples, pack(table, examples).to(device)
+
+
+# numpy has no bf16: its bits are kept as 16-bit integers
+def _as_numpy(states: Tensor) -> np.ndarray:
+    return (states.view(torch.int16) if states.dtype == torch.bfloat16 else states).numpy()
+
+
+def _create(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> np.ndarray:
+    kind = np.int16 if dtype == torch.bfloat16 else np.float32
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+
+
+def _read(path: Path, dtype: torch.dtype) -> Tensor:
+    # copy-on-write: torch wants writable memory, the file is never written
+    states = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return states.view(torch.bfloat16) if dtype == torch.bfloat16 else states

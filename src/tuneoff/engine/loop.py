@@ -1,0 +1,117 @@
+"""The only training loop. Which strategy trains shows nowhere in it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from tuneoff.data.batches import training_order
+from tuneoff.encoder.anatomy import blocks, encoder_of
+from tuneoff.engine.feed import Feed, logits
+from tuneoff.engine.optim import adamw
+from tuneoff.engine.precision import products_in
+from tuneoff.engine.recipe import Recipe
+from tuneoff.engine.schedule import rate_share
+from tuneoff.errors import DivergedError
+from tuneoff.metrics import is_better
+from tuneoff.strategies.base import Adapted
+
+
+@dataclass
+class Trained:
+    """What training leaves beside the weights, which are those of the best epoch."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)  # step, epoch, loss, learning_rate
+    epochs: list[dict[str, float]] = field(default_factory=list)  # epoch, train_loss, seconds, validation metrics
+    best_epoch: int = 0  # counted from 1
+    examples: int = 0  # seen in all
+    tokens: int = 0
+    train_seconds: float = 0.0  # steps alone, validation not counted
+
+
+def train(
+    adapted: Adapted,
+    feed: Feed,
+    recipe: Recipe,
+    learning_rate: float,
+    seed: int,
+    dtype: torch.dtype,
+    validate: Callable[[], dict[str, float]],
+    metric: str,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Trained:
+    """Train until the recipe ends or patience does; leave the weights of the epoch with the best validation metric.
+
+    validate: every metric of the model as it stands, on the validation split.
+    Raises DivergedError when the loss or a gradient is no longer finite.
+    """
+    model, parameters = adapted.model, list(adapted.trainable.values())
+    optimizer = adamw(adapted, learning_rate, recipe.weight_decay)
+    steps_per_epoch = math.ceil(len(feed.table) / recipe.batch_size)
+    num_steps = steps_per_epoch * recipe.epochs
+    trained, best, best_weights = Trained(), math.nan, None
+    torch.manual_seed(seed)  # dropout; data order has a generator of its own
+    for epoch in range(recipe.epochs):
+        _train_mode(model, adapted.first_trained_block)
+        started, losses = time.perf_counter(), []
+        for examples in training_order(len(feed.table), recipe.batch_size, seed, epoch):
+            share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+            with products_in(dtype, parameters[0].device):
+                answers, batch = logits(model, feed, examples)
+            loss = F.cross_entropy(answers.float(), batch.labels)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+            if not torch.isfinite(norm):
+                raise DivergedError(f"loss {loss.item():.3g} at step {len(trained.steps) + 1}; lower the learning rate")
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.item())
+            trained.steps.append(
+                {
+                    "step": len(trained.steps) + 1,
+                    "epoch": epoch + 1,
+                    "loss": losses[-1],
+                    "learning_rate": learning_rate * share,
+                }
+            )
+            trained.examples += len(examples)
+            trained.tokens += batch.ids.shape[1]
+            on_progress(len(trained.steps) / num_steps)
+        seconds = time.perf_counter() - started
+        trained.train_seconds += seconds
+        scores = validate()
+        trained.epochs.append(
+            {
+                "epoch": epoch + 1,
+                "train_loss": float(np.mean(losses)),
+                "seconds": seconds,
+                **{f"validation_{k}": v for k, v in scores.items()},
+            }
+        )
+        if best_weights is None or is_better(metric, scores[metric], best):
+            best, trained.best_epoch = scores[metric], epoch + 1
+            best_weights = [parameter.detach().clone() for parameter in parameters]
+        if recipe.patience is not None and epoch + 1 - trained.best_epoch >= recipe.patience:
+            break
+    assert best_weights is not None
+    with torch.no_grad():
+        for parameter, kept in zip(parameters, best_weights, strict=True):
+            parameter.copy_(kept)
+    model.eval()
+    return trained
+
+
+def _train_mode(model: Any, first_trained_block: int) -> None:
+    """Dropout on, but not in frozen blocks: what they say of an example never changes."""
+    model.train()
+    if first_trained_block > 0:
+        encoder_of(model).eval()
+        for block in blocks(model)[first_trained_block:]:
+            block.train()

@@ -1,0 +1,108 @@
+"""How much work a run is, before it runs: for `plan` and for the ETA."""
+
+import itertools
+import time
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from tuneoff.data.batches import training_order
+from tuneoff.data.encode import TokenTable
+from tuneoff.encoder.anatomy import block_parameters, blocks, encoder_of
+from tuneoff.encoder.load import empty_model, load_model
+from tuneoff.engine.feed import Feed, logits
+from tuneoff.engine.precision import products_in, resolve
+from tuneoff.engine.recipe import Recipe
+from tuneoff.spec import RunSpec
+from tuneoff.strategies import GradientConfig, ParameterCounts, count_parameters
+
+# bytes resident in a process with torch and transformers imported, measured: docs/log.md
+_BASE_BYTES = 650 * 2**20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run is expected to need."""
+
+    run: RunSpec
+    parameters: ParameterCounts | None
+    operations: float  # floating point operations, those of frozen blocks that run once included
+    memory_bytes: float
+    disk_bytes: float
+
+    def to_json(self) -> dict[str, object]:
+        """The estimate as plain data."""
+        counts = vars(self.parameters) if self.parameters else None
+        needs = {"memory_bytes": self.memory_bytes, "disk_bytes": self.disk_bytes}
+        return {
+            "run_id": self.run.run_id,
+            "label": self.run.strategy.label,
+            "seed": self.run.seed,
+            "parameters": counts,
+            **needs,
+        }
+
+    def seconds(self, operations_per_second: float) -> float:
+        """Time at a measured speed, with two seconds for loading and storing."""
+        return 2 + self.operations / operations_per_second
+
+
+def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
+    """Operations, memory and disk of a run. tokens: per split, in all.
+
+    A forward pass is 2 operations a weight and token; a backward pass 2 for the states behind the first trained
+    block and 2 more for the weights that train (Kaplan et al., 2020, section 2.1). Attention's own products, a few
+    percent at the lengths of sentences, are left out.
+    """
+    judged = tokens["validation"] + tokens["test"]
+    if run.model is None:
+        return Estimate(
+            run, None, 1e5 * sum(tokens.values()), _BASE_BYTES + 200 * tokens["train"], 20 * tokens["train"]
+        )
+    model = empty_model(run.model, num_labels)
+    weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
+    encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
+    if run.kind.kind == "features":
+        size = num_labels * (model.config.hidden_size + 1)
+        counts = ParameterCounts(size, 0, size, sum(p.numel() for p in encoder_of(model).parameters()) + size)
+        once = 2.0 * sum(weights) * sum(tokens.values())
+        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * size)
+    adapted = run.kind.apply(model, run.strategy)
+    counts, first = count_parameters(adapted), adapted.first_trained_block
+    trained = set(adapted.trainable) & block_parameters(model, list(range(len(weights))))
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    behind = float(sum(weights[first:]))
+    epochs = run.recipe.epochs if isinstance(run.strategy, GradientConfig) else 0
+    step = 4 * behind + 2 * sum(sizes[name] for name in trained)
+    operations = (
+        2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks, once
+        + epochs * (step * tokens["train"] + 2 * behind * tokens["validation"])
+        + 2 * 2 * sum(weights) * judged * (first < len(weights))  # the last predictions, in fp32: half the speed
+    )
+    longest_batch = run.recipe.batch_size * run.recipe.max_length
+    activations = 40 * 4 * model.config.hidden_size * (len(weights) - first) * longest_batch
+    memory = _BASE_BYTES + encoder_bytes + 16 * counts.trainable + activations
+    whole = adapted.saves is None
+    disk = (4 * counts.total if whole else 4 * counts.trainable) + 700_000  # the tokenizer
+    return Estimate(run, counts, operations, memory, disk if run.save_model else 0)
+
+
+def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
+    """Operations per second of training steps of this encoder on one thread of this machine; no weight is updated."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train()
+        dtype = resolve(recipe.precision, torch.device("cpu"))
+        per_token = 6.0 * sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
+        speeds = []
+        for examples in itertools.islice(training_order(len(table), recipe.batch_size, seed=0, epoch=0), 4):
+            started = time.perf_counter()
+            with products_in(dtype, torch.device("cpu")):
+                answers, batch = logits(model, Feed(table), examples)
+            functional.cross_entropy(answers.float(), batch.labels).backward()
+            speeds.append(per_token * batch.ids.shape[1] / (time.perf_counter() - started))
+        return max(speeds)
+    finally:
+        torch.set_num_threads(threads)

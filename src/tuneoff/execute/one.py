@@ -1,0 +1,267 @@
+"""One run from its spec to its stored record: load, fit, predict, score, store."""
+
+import importlib.metadata
+import math
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import skops.io
+import torch
+from scipy.special import softmax
+
+from tuneoff import metrics
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.encode import TokenTable, encode
+from tuneoff.data.load import open_dataset
+from tuneoff.encoder.load import load_model, load_tokenizer
+from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
+from tuneoff.engine.loop import Trained, train
+from tuneoff.engine.precision import resolve
+from tuneoff.errors import DivergedError, TuneoffError
+from tuneoff.runs import DIVERGED, FAILED, OK, Predictions, RunRecord, RunStore
+from tuneoff.spec import RunSpec
+from tuneoff.strategies import GradientConfig, count_parameters
+from tuneoff.strategies.probe import probabilities
+
+JUDGED = ("validation", "test")  # the splits that are predicted and scored
+Progress = Callable[[float], None]
+
+
+@dataclass
+class Fitted:
+    """What fitting a strategy gives, of whatever kind it is."""
+
+    probabilities: dict[str, np.ndarray]  # split -> (N, C)
+    predicted: dict[str, np.ndarray]  # split -> (N,)
+    costs: dict[str, float]
+    save: Callable[[Path], None]
+    parameters: dict[str, int] = field(default_factory=dict)
+    trained: Trained | None = None
+
+
+def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share: None) -> RunRecord:
+    """Make one run and store it. What goes wrong is stored too: as failed, or as diverged."""
+    started = time.perf_counter()
+    try:
+        dataset = open_dataset(spec.data_fingerprint)
+        fitted = _FIT[spec.kind.kind](spec, dataset, on_progress)
+    except Exception as error:
+        status = DIVERGED if isinstance(error, DivergedError) else FAILED
+        reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
+        return store.write(_record(spec, status=status, error=reason))
+    labels = {split: dataset.splits[split]["label"].to_numpy() for split in JUDGED}
+    parts = {split: (labels[split], fitted.predicted[split]) for split in JUDGED}
+    fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
+    record = _record(
+        spec,
+        status=OK,
+        metrics={split: metrics.evaluate(*parts[split], fitted.probabilities[split]) for split in JUDGED},
+        per_class={split: metrics.per_class(*parts[split], dataset.label_names) for split in JUDGED},
+        confusion={split: metrics.confusion(*parts[split], dataset.num_labels).tolist() for split in JUDGED},
+        costs=fitted.costs,
+        parameters=fitted.parameters,
+        best_epoch=fitted.trained.best_epoch if fitted.trained else None,
+    )
+    predictions = Predictions(labels, fitted.predicted, fitted.probabilities)
+    return store.write(record, predictions, _history(fitted.trained), fitted.save if spec.save_model else None)
+
+
+def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
+    """Fit on the texts themselves."""
+    started = time.perf_counter()
+    train_table = dataset.splits["train"]
+    classifier = spec.kind.apply(_joined_texts(train_table), train_table["label"].to_numpy(), spec.strategy)
+    trained = time.perf_counter()
+    chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in JUDGED}
+    costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
+    return Fitted(chances, _most_likely(chances), costs, save=lambda folder: _save_sklearn(classifier, folder))
+
+
+def _joined_texts(table: Any) -> list[str]:
+    texts = table["text"].to_pylist()
+    if "text_pair" not in table.column_names:
+        return texts
+    return [f"{first}\n{second}" for first, second in zip(texts, table["text_pair"].to_pylist(), strict=True)]
+
+
+def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
+    """Fit on the frozen encoder's embeddings."""
+    assert spec.model is not None
+    assert spec.model_fingerprint is not None
+    tables, model = _tables_and_model(spec, dataset)
+    vectors: dict[str, np.ndarray] = {}
+    costs = {"encode_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
+    for split, table in tables.items():
+        states, seconds = embeddings(model, table, spec.strategy.pooling, spec.model_fingerprint)  # type: ignore[attr-defined]
+        vectors[split] = states.numpy()
+        costs["prefix_seconds"] += seconds
+        on_progress((len(vectors) - 0.5) / len(tables))
+    started = time.perf_counter()
+    validation = (vectors["validation"], tables["validation"].labels)
+    classifier = spec.kind.apply(vectors["train"], tables["train"].labels, validation, spec.strategy)
+    trained = time.perf_counter()
+    chances = {split: probabilities(classifier, vectors[split], validation) for split in JUDGED}
+    predicted = {split: classifier.predict(vectors[split]) for split in JUDGED}
+    costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
+    linear = classifier[-1]
+    size = int(linear.coef_.size + linear.intercept_.size)
+    encoder_size = sum(p.numel() for p in model.base_model.parameters())
+    counts = {"trainable": size, "added": 0, "head": size, "total": encoder_size + size}
+    return Fitted(chances, predicted, costs, lambda folder: _save_sklearn(classifier, folder), counts)
+
+
+def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
+    """Adapt the model, train it, and predict with the weights of the best epoch in fp32."""
+    tables, model = _tables_and_model(spec, dataset)
+    torch.manual_seed(spec.seed)  # what a strategy adds
+    adapted = spec.kind.apply(model, spec.strategy)
+    dtype = resolve(spec.recipe.precision, next(model.parameters()).device)
+    first = adapted.first_trained_block
+    feeds = {
+        split: with_prefix(model, table, first, spec.model_fingerprint or "", dtype) for split, table in tables.items()
+    }
+    costs = {
+        "encode_seconds": sum(table.seconds for table in tables.values()),
+        "prefix_seconds": sum(feed.seconds for feed in feeds.values()),
+    }
+    trained, started = None, time.perf_counter()
+    if isinstance(spec.strategy, GradientConfig):
+
+        def validate() -> dict[str, float]:
+            chances = softmax(predict(model, feeds["validation"], dtype).astype(np.float64), axis=1)
+            return metrics.evaluate(tables["validation"].labels, chances.argmax(1), chances)
+
+        rate = spec.strategy.learning_rate
+        trained = train(
+            adapted, feeds["train"], spec.recipe, rate, spec.seed, dtype, validate, spec.metric, on_progress
+        )
+        costs |= {
+            "train_seconds": trained.train_seconds,
+            "examples_per_second": trained.examples / trained.train_seconds,
+            "tokens_per_second": trained.tokens / trained.train_seconds,
+        }
+    else:
+        costs["train_seconds"] = 0.0
+    fitted = time.perf_counter()
+    # fp32, so that any library that loads the saved model gives the stored predictions
+    final = {split: feeds[split] if feeds[split].is_pooled else Feed(tables[split]) for split in JUDGED}
+    answers = {split: predict(model, final[split], torch.float32).astype(np.float64) for split in JUDGED}
+    chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
+    costs["evaluate_seconds"] = time.perf_counter() - fitted + (fitted - started - costs["train_seconds"])
+
+    def save(folder: Path) -> None:
+        model.set_attn_implementation("sdpa") if model.config._attn_implementation == "tuneoff_packed" else None
+        (adapted.saves or (lambda whole, into: whole.save_pretrained(into)))(model, folder)
+        load_tokenizer(spec.model or "").save_pretrained(folder)
+
+    counts = asdict(count_parameters(adapted))
+    return Fitted(chances, _most_likely(chances), costs, save, counts, trained)
+
+
+_FIT: dict[str, Callable[[RunSpec, Dataset, Progress], Fitted]] = {
+    "text": _fit_text,
+    "features": _fit_features,
+    "gradient": _fit_gradient,
+}
+
+
+def _tables_and_model(spec: RunSpec, dataset: Dataset) -> tuple[dict[str, TokenTable], Any]:
+    assert spec.model is not None
+    tables = encode(dataset, load_tokenizer(spec.model), spec.recipe.max_length)
+    model = load_model(spec.model, dataset.label_names, spec.seed)
+    return tables, model.to(device())
+
+
+def device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _most_likely(chances: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {split: table.argmax(1) for split, table in chances.items()}
+
+
+def _save_sklearn(classifier: Any, folder: Path) -> None:
+    skops.io.dump(classifier, folder / "classifier.skops")
+
+
+def _history(trained: Trained | None) -> pd.DataFrame | None:
+    if trained is None:
+        return None
+    steps = pd.DataFrame(trained.steps).assign(kind="step")
+    return pd.concat([steps, pd.DataFrame(trained.epochs).assign(kind="epoch")], ignore_index=True)
+
+
+def _record(spec: RunSpec, status: str, **found: Any) -> RunRecord:
+    return RunRecord(
+        run_id=spec.run_id,
+        group=spec.group,
+        strategy=spec.strategy.name,
+        label=spec.strategy.label,
+        model=spec.model,
+        seed=spec.seed,
+        status=status,
+        spec=spec.model_dump(mode="json"),
+        versions=versions(),
+        machine=machine(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: _finite(value) for name, value in found.items()},
+    )
+
+
+def failed_record(spec: RunSpec, why: str) -> RunRecord:
+    """The record of a run that could not leave one itself."""
+    return _record(spec, status=FAILED, error=why)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("tuneoff", "torch", "transformers", "peft", "tokenizers", "scikit-learn", "numpy")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def machine() -> dict[str, Any]:
+    """What the run ran on; no name that identifies the machine."""
+    return {
+        "system": platform.system(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _peak_bytes() -> int:
+    """Most memory this process had resident. A run has a process of its own."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -1,0 +1,189 @@
+"""What a user may ask for: a study, and the runs that it consists of. YAML in, unknown keys are errors."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+
+from tuneoff.cache import fingerprint
+from tuneoff.data.dataset import DataSpec
+from tuneoff.engine.recipe import Recipe
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.metrics import check_metric
+from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
+
+DEFAULT_MODEL = "packaged:minilm"
+DEFAULT_STRATEGIES = ("majority", "tfidf", "probe", "head", "partial", "lora", "full")
+_STUDIES = Path(__file__).parent / "studies"
+
+
+def parse_strategy(given: Any) -> StrategyConfig:
+    """A strategy as a name ("lora"), with options ("lora:rank=16", {"lora": {"rank": 16}}) or as its own config."""
+    if isinstance(given, StrategyConfig):
+        return given
+    if isinstance(given, dict) and len(given) == 1:
+        name, options = next(iter(given.items()))
+    elif isinstance(given, str):
+        name, *pairs = given.split(":")
+        options = dict(_option(given, pair) for pair in pairs)
+    else:
+        raise ConfigError(
+            f"strategy {given!r} is neither a name nor name: {{options}}; write lora or lora: {{rank: 16}}"
+        )
+    if name not in STRATEGIES:
+        raise ConfigError(unknown("strategy", name, STRATEGIES))
+    return validated(STRATEGIES[name].config, options or {}, f"strategy {name}")
+
+
+def _option(given: str, pair: str) -> tuple[str, Any]:
+    key, equals, value = pair.partition("=")
+    if not equals:
+        raise ConfigError(f"strategy {given!r}: {pair!r} is not option=value; write e.g. lora:rank=16")
+    parsed = yaml.safe_load(value)
+    return key.strip(), parsed.split("+") if isinstance(parsed, str) and "+" in parsed else parsed
+
+
+def _dump_strategy(config: StrategyConfig) -> dict[str, Any]:
+    return {config.name: config.model_dump(mode="json")}
+
+
+AnyStrategy = Annotated[StrategyConfig, BeforeValidator(parse_strategy), PlainSerializer(_dump_strategy)]
+
+
+def _as_tuple(given: Any) -> Any:
+    return (given,) if isinstance(given, (str, int)) and not isinstance(given, bool) else given
+
+
+def _as_seeds(given: Any) -> Any:
+    """3 means the seeds 0, 1 and 2."""
+    return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+class StudySpec(BaseModel):
+    """A grid of runs: every strategy with every encoder and seed, on the same data, trained by the same recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    name: str = Field("study", pattern=r"^[\w.-]+$", description="also the folder's name under results/")
+    data: DataSpec
+    model: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
+        (DEFAULT_MODEL,), min_length=1, description="one or several encoders: a folder, packaged:NAME or a hub name"
+    )
+    strategies: tuple[AnyStrategy, ...] = Field(
+        default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)), min_length=1
+    )
+    recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    # three seeds are the fewest that show a spread
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_as_seeds)] = Field((0, 1, 2), min_length=1)
+    metric: Annotated[str, BeforeValidator(check_metric)] = Field(
+        "accuracy", description="what chooses epochs on validation and ranks strategies on test"
+    )
+    workers: int | None = Field(None, ge=1, description="runs at once; by default one a core, as memory allows")
+    save_models: bool = Field(True, description="keep each run's model")
+
+
+class RunSpec(BaseModel):
+    """One run: strategy x dataset x encoder x seed, with all that its result depends on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: AnyStrategy
+    model: str | None  # None where the strategy reads texts alone
+    model_fingerprint: str | None
+    data_fingerprint: str
+    recipe: Recipe
+    metric: str
+    seed: int
+    save_model: bool = True
+
+    @property
+    def kind(self) -> Strategy:
+        """The strategy's row in STRATEGIES."""
+        return STRATEGIES[self.strategy.name]
+
+    @property
+    def group(self) -> str:
+        """What the runs of all seeds have in common: '<strategy>-<8 hex>'."""
+        used = {"text": set(), "features": {"max_length"}, "gradient": set(Recipe.model_fields)}[self.kind.kind]
+        if self.strategy.name == "untrained":
+            used = {"max_length"}
+        recipe = self.recipe.model_dump(include=used)
+        parts = (_dump_strategy(self.strategy), self.model_fingerprint, self.data_fingerprint, recipe, self.metric)
+        return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
+
+    @property
+    def run_id(self) -> str:
+        """'<strategy>-<8 hex of all but the seed>-s<seed>'."""
+        return f"{self.group}-s{self.seed}"
+
+
+def read_study(name: str) -> StudySpec:
+    """A study from a YAML file, or a packaged one: studies:NAME. Raises ConfigError, in one line."""
+    if name.startswith("studies:"):
+        path = _STUDIES / f"{name.removeprefix('studies:')}.yaml"
+        if not path.is_file():
+            raise ConfigError(unknown("study", name.removeprefix("studies:"), packaged_studies()))
+    else:
+        path = Path(name)
+        if not path.is_file():
+            hint = (
+                f"; did you mean studies:{name}?"
+                if name in packaged_studies()
+                else "; give a YAML file or studies:NAME"
+            )
+            raise ConfigError(f"study file {name!r} does not exist{hint}")
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"study file {path.name!r} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"study file {path.name!r} holds {type(given).__name__}, not keys such as data: and strategies:"
+        )
+    return study_from({"name": path.stem, **given}, f"study file {path.name!r}")
+
+
+def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:
+    """A study from plain data. Raises ConfigError, in one line, with the nearest right name for a wrong one."""
+    return validated(StudySpec, given, where)
+
+
+def packaged_studies() -> dict[str, str]:
+    """Names of the studies that come with Tuneoff, and the first comment line of each."""
+    return {
+        path.stem: path.read_text().splitlines()[0].lstrip("# ").strip() for path in sorted(_STUDIES.glob("*.yaml"))
+    }
+
+
+def write_study(spec: StudySpec, path: Path) -> None:
+    """Write a study with every default spelled out."""
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def validated(kind: type[BaseModel], given: dict[str, Any], where: str) -> Any:
+    """Plain data as a pydantic model. Raises ConfigError, in one line, with the nearest right key for a wrong one."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise ConfigError(f"{where}: {_one_line(kind, first)}") from None
+
+
+def _one_line(kind: type[BaseModel], problem: Any) -> str:
+    path = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        allowed = _fields_at(kind, path[:-1])
+        return unknown("key", path[-1], allowed) if allowed else f"key {'.'.join(path)!r} is unknown"
+    came = f", not {problem['input']!r}" if problem["type"] != "missing" else ""
+    return f"{'.'.join(path) or 'it'}: {problem['msg'].removeprefix('Input ')}{came}"
+
+
+def _fields_at(kind: Any, path: list[str]) -> list[str]:
+    """The keys allowed where a wrong one stands."""
+    for part in path:
+        kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
+    return list(getattr(kind, "model_fields", {}))

@@ -1,0 +1,213 @@
+"""The whole flow: a spec -> its dataset -> the runs that are missing -> records -> a comparison -> a report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff.cache import prune
+from tuneoff.compare.assemble import compare as compare_records
+from tuneoff.compare.comparison import Comparison
+from tuneoff.data.checks import describe
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.encode import TokenTable, encode
+from tuneoff.data.load import load_dataset, store_dataset
+from tuneoff.data.sources import from_memory, keep_in_cache
+from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
+from tuneoff.errors import ConfigError, StoreError
+from tuneoff.estimate import Estimate, estimate, measure_speed
+from tuneoff.execute.local import Event, execute, num_workers
+from tuneoff.report.write import write_report
+from tuneoff.runs import RunStore, read_json, write_json
+from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study's data, tokens and runs, before anything is trained."""
+
+    dataset: Dataset
+    tokens: dict[str, dict[str, TokenTable]]  # model -> split -> tokens
+    runs: tuple[RunSpec, ...]  # all of the grid, in the order of the spec
+
+
+@dataclass(frozen=True)
+class Study:
+    """A spec and the folder of its results."""
+
+    spec: StudySpec
+    folder: Path
+
+    @classmethod
+    def open(cls, name: str | Path) -> "Study":
+        """A study from a results folder, a YAML file, or studies:NAME."""
+        path = Path(name)
+        if path.is_dir():
+            if not (path / "study.yaml").is_file():
+                raise StoreError(
+                    f"folder {str(path)!r} holds no study.yaml; give a study's folder, e.g. results/quickstart"
+                )
+            return cls(read_study(str(path / "study.yaml")), path)
+        spec = read_study(str(name))
+        return cls(spec, RESULTS / spec.name)
+
+    @property
+    def store(self) -> RunStore:
+        """Where the runs are."""
+        return RunStore(self.folder / "runs")
+
+    def run(
+        self,
+        on_event: Callable[[Event], None] = lambda event: None,
+        on_plan: Callable[[list[Estimate]], None] = lambda plan: None,
+    ) -> Comparison:
+        """Run what is missing, compare everything, and write the report."""
+        prepared = prepare(self.spec)
+        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.store.remove_unfinished()
+        write_study(self.spec, self.folder / "study.yaml")
+        described = describe(prepared.dataset, prepared.tokens)
+        write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
+        if missing:
+            # the longest first, so that cores end together
+            plan = sorted(estimates(prepared, missing), key=lambda e: -e.operations)
+            on_plan(plan)
+            largest = max(e.parameters.total if e.parameters else 0 for e in plan)
+            workers = num_workers(len(plan), largest, self.spec.workers)
+            execute([e.run for e in plan], self.store, workers, on_event, self.folder / "workers.log")
+        prune()
+        return self.report()
+
+    def comparison(self, cost: str = "train_seconds") -> Comparison:
+        """Compare the stored runs, as they are; nothing is trained."""
+        data = read_json(self.folder / "data.json")
+        present = [run_id for run_id in data.pop("runs") if self.store.path(run_id).is_dir()]
+        return compare_records(present, self.store, self.spec.metric, cost, data, self.spec.model_dump(mode="json"))
+
+    def report(self, cost: str = "train_seconds") -> Comparison:
+        """Write comparison.json and the report from the stored runs."""
+        comparison = self.comparison(cost)
+        write_json(self.folder / "comparison.json", comparison.to_json())
+        write_report(comparison, self.folder)
+        return comparison
+
+    def plan(self) -> tuple[list[Estimate], float]:
+        """What each missing run would need, and the measured speed of one core in operations a second."""
+        prepared = prepare(self.spec)
+        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
+        models = list(prepared.tokens)
+        speed = 1e11
+        if models:
+            table = prepared.tokens[models[0]]["train"]
+            speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
+        return estimates(prepared, missing), speed
+
+
+def compare(
+    data: Any,
+    *,
+    model: str | Sequence[str] = "packaged:minilm",
+    strategies: Sequence[Any] | None = None,
+    seeds: int | Sequence[int] = 3,
+    metric: str = "accuracy",
+    name: str | None = None,
+    recipe: dict[str, Any] | None = None,
+    folder: str | Path | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    **data_options: Any,
+) -> Comparison:
+    """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
+
+    strategies: names ("lora"), names with options ("lora:rank=16") or configs (LoRA(rank=16)).
+    data_options: fields of DataSpec, such as text, label, limits. Running again runs only what is missing.
+    """
+    source = data if isinstance(data, (str, Path)) else keep_in_cache(from_memory(data))
+    given: dict[str, Any] = {
+        "data": {"source": str(source), **data_options},
+        "model": model,
+        "seeds": seeds,
+        "metric": metric,
+        "recipe": recipe or {},
+        "name": name or default_name(str(source)),
+    }
+    if strategies is not None:
+        given["strategies"] = tuple(strategies)
+    spec = study_from(given)
+    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event)
+
+
+def default_name(source: str) -> str:
+    """A study's name from its data: reviews.csv -> reviews, hf:stanfordnlp/imdb -> stanfordnlp-imdb."""
+    kind, _, rest = source.rpartition(":")
+    stem = rest.replace("/", "-") if kind in ("hf", "packaged", "memory") else Path(source).stem
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).strip("-.")
+    return kept or "study"
+
+
+def prepare(spec: StudySpec) -> Prepared:
+    """Load and store the data, tokenise it for every encoder, and list the runs."""
+    dataset = load_dataset(spec.data)
+    store_dataset(dataset)
+    needs_encoder = any(STRATEGIES[s.name].kind != "text" for s in spec.strategies)
+    tokens = {}
+    for model in spec.model if needs_encoder else ():
+        _check_length(model, spec.recipe.max_length)
+        tokens[model] = encode(dataset, load_tokenizer(model), spec.recipe.max_length)
+    return Prepared(dataset, tokens, tuple(_runs(spec, dataset)))
+
+
+def _check_length(model: str, max_length: int) -> None:
+    config = load_config(model)
+    # the RoBERTa family keeps two positions for padding
+    longest = config.max_position_embeddings - (2 if config.pad_token_id == 1 else 0)
+    if max_length > longest:
+        raise ConfigError(f"max_length {max_length} is above what {model} takes; use at most {longest}")
+
+
+def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
+    """The grid, each run once: what reads texts alone runs once for all encoders, what ignores seeds once for all."""
+    prints = {model: model_fingerprint(model) for model in spec.model}
+    runs = {}
+    for strategy in spec.strategies:
+        row = STRATEGIES[strategy.name]
+        for model in spec.model if row.kind != "text" else (None,):
+            for seed in spec.seeds if row.is_seeded else (0,):
+                run = RunSpec(
+                    strategy=strategy,
+                    model=model,
+                    model_fingerprint=prints[model] if model else None,
+                    data_fingerprint=dataset.fingerprint,
+                    recipe=spec.recipe,
+                    metric=spec.metric,
+                    seed=seed,
+                    save_model=spec.save_models,
+                )
+                runs[run.run_id] = run
+    return list(runs.values())
+
+
+def estimates(prepared: Prepared, runs: Sequence[RunSpec]) -> list[Estimate]:
+    """What each run is expected to need."""
+    found, known = [], {}
+    for run in runs:
+        if run.group not in known:
+            tables = prepared.tokens.get(run.model or "")
+            tokens = (
+                {split: int(table.offsets[-1]) for split, table in tables.items()}
+                if tables
+                else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
+            )
+            known[run.group] = estimate(run, tokens, prepared.dataset.num_labels)
+        found.append(
+            Estimate(
+                run,
+                *[
+                    getattr(known[run.group], name)
+                    for name in ("parameters", "operations", "memory_bytes", "disk_bytes")
+                ],
+            )
+        )
+    return found
