@@ -89,3 +89,39 @@ def padded(batch: PackedBatch, pad_token_id: int) -> dict[str, torch.Tensor]:
     if batch.segments is not None:
         given["token_type_ids"] = pad(batch.segments[0].split(lengths), batch_first=True)
     return given
+
+
+GOOD, BAD = ["good", "great", "fine", "lovely"], ["bad", "awful", "poor", "dull"]
+FILLER = ["the", "film", "was", "a", "story", "with", "actors", "and", "music", "in", "it"]
+WORDS = [*GOOD, *BAD, *FILLER]
+
+
+def toy_texts(count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
+    """Texts of filler with four words that give the label away, both classes equally often."""
+    labels = np.arange(count) % 2
+    texts = []
+    for label in labels:
+        words = [*rng.choice(FILLER, rng.integers(1, 4)), *rng.choice(GOOD if label else BAD, 4)]
+        texts.append(" ".join(rng.permutation(words)))
+    return texts, labels
+
+
+def word_tokenizer() -> Any:
+    """A fast tokenizer with a token a word, as BERT's: [CLS] words [SEP]."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "token_type_ids", "attention_mask"], **names
+    )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from tuneoff.cache import prune
 from tuneoff.compare.assemble import compare as compare_records
 from tuneoff.compare.comparison import Comparison
@@ -65,9 +67,19 @@ class Study:
     ) -> Comparison:
         """Run what is missing, compare everything, and write the report."""
         prepared = prepare(self.spec)
-        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
         self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.folder / ".lock", timeout=0):
+                self._run_missing(prepared, on_event, on_plan)
+                return self.report()
+        except filelock.Timeout:
+            raise StoreError(f"another process is running the study in {self.folder}; wait for it or stop it") from None
+
+    def _run_missing(
+        self, prepared: Prepared, on_event: Callable[[Event], None], on_plan: Callable[[list[Estimate]], None]
+    ) -> None:
         self.store.remove_unfinished()
+        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
         write_study(self.spec, self.folder / "study.yaml")
         described = describe(prepared.dataset, prepared.tokens)
         write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
@@ -79,7 +91,6 @@ class Study:
             workers = num_workers(len(plan), largest, self.spec.workers)
             execute([e.run for e in plan], self.store, workers, on_event, self.folder / "workers.log")
         prune()
-        return self.report()
 
     def comparison(self, cost: str = "train_seconds") -> Comparison:
         """Compare the stored runs, as they are; nothing is trained."""

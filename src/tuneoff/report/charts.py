@@ -30,7 +30,7 @@ def _styled(chart: Any) -> Any:
         chart.configure(background="transparent", font="system-ui, sans-serif")
         .configure_view(stroke=None)
         .configure_axis(labelColor=_INK, titleColor=_INK, gridColor="#88888833", domainColor=_INK, tickColor=_INK)
-        .configure_legend(labelColor=_INK, titleColor=_INK, labelLimit=300)
+        .configure_legend(labelColor=_INK, titleColor=_INK, labelLimit=300, orient="bottom")
         .configure_header(labelColor=_INK, titleColor=_INK)
         .configure_title(color=_INK)
     )
@@ -166,7 +166,7 @@ def confusion(comparison: Comparison, group: str) -> Any:
         for j in range(len(labels))
     )
     base = alt.Chart(cells).encode(
-        x=alt.X("predicted:N", sort=labels, axis=alt.Axis(labelLimit=120)),
+        x=alt.X("predicted:N", sort=labels, axis=alt.Axis(labelLimit=120, labelAngle=0 if len(labels) <= 3 else -40)),
         y=alt.Y("true:N", sort=labels, axis=alt.Axis(labelLimit=120)),
         tooltip=["true", "predicted", "examples", alt.Tooltip("share", format=".1%")],
     )

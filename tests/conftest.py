@@ -1,0 +1,56 @@
+"""Every test runs offline, with a cache of its own and, where it asks for one, a tiny encoder saved as anybody's."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes more than a few seconds")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    os.environ["TUNEOFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory):
+    """A folder with a tiny random BERT and a tokenizer that knows the toy words."""
+    folder = tmp_path_factory.mktemp("encoder") / "tiny-bert"
+    model = tiny_model("bert", vocab_size=len(WORDS) + 5)
+    model.set_attn_implementation("eager")
+    model.base_model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def toy():
+    """Sixty separable examples as a DataFrame: what is good is positive."""
+    texts, labels = toy_texts(60, np.random.default_rng(0))
+    return pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")})
+
+
+@pytest.fixture
+def toy_csv(toy, tmp_path):
+    """The same as a CSV file."""
+    path = tmp_path / "toy.csv"
+    toy.to_csv(path, index=False)
+    return path
