@@ -15,10 +15,12 @@ from typing import Any
 
 import psutil
 
+from tuneoff.errors import StoreError
 from tuneoff.execute.one import failed_record
 from tuneoff.runs import RunRecord, RunStore
 from tuneoff.spec import RunSpec
 
+WORKER = "tuneoff.execute.worker"
 # what a run needs at most, in bytes a parameter: weights, gradient, two moments, best epoch (4 each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
@@ -70,6 +72,8 @@ def execute(
             if message["event"] == "ready":
                 idle.append(worker)
                 continue
+            if worker not in busy:
+                raise StoreError(f"a worker process ended with code {message['code']} before it took a run; see {log}")
             run = busy[worker]
             if message["event"] == "progress":
                 on_event(Event("progress", run, share=message["share"]))
@@ -99,6 +103,7 @@ class _Pool:
         self._messages: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
         self._log = open(log, "ab")  # noqa: SIM115  closed in stop
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._listeners: list[threading.Thread] = []
         for worker in range(count):
             self.start(worker)
 
@@ -107,7 +112,7 @@ class _Pool:
         # one thread each unless a job says otherwise; its tokens come from the cache
         environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tuneoff.execute.worker"],
+            [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -116,21 +121,25 @@ class _Pool:
             start_new_session=True,
         )
         self._processes[worker] = process
-        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+        listener = threading.Thread(target=self._listen, args=(worker, process), daemon=True)
+        self._listeners.append(listener)
+        listener.start()
 
     def _listen(self, worker: int, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            self._messages.put((worker, json.loads(line)))
-        self._messages.put((worker, {"event": "ended", "code": process.wait()}))
+        with process:  # closes its pipes
+            for line in process.stdout:
+                self._messages.put((worker, json.loads(line)))
+        self._messages.put((worker, {"event": "ended", "code": process.returncode}))
 
     def give(self, worker: int, run: RunSpec, store: RunStore, threads: int) -> None:
         """Hand a run to an idle worker."""
         job = {"run": run.model_dump(mode="json"), "store": str(store.folder), "threads": threads}
         stdin = self._processes[worker].stdin
         assert stdin is not None
-        stdin.write(json.dumps(job).encode() + b"\n")
-        stdin.flush()
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has died; next_message says so
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
 
     def next_message(self) -> tuple[int, dict[str, Any]]:
         """Wait for the next thing that a worker says."""
@@ -141,5 +150,6 @@ class _Pool:
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with the run's child
-            process.wait()
+        for listener in self._listeners:
+            listener.join()
         self._log.close()
