@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+
 from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
 
 transformers.utils.logging.set_verbosity_error()

@@ -26,7 +26,15 @@ def awkward(case, rng):
     return rng.integers(4, size=200), rng.integers(4, size=200), 4
 
 
-CASES = ["random", "all right", "all wrong", "one class predicted", "a class absent", "a class predicted but absent", "many classes"]
+CASES = [
+    "random",
+    "all right",
+    "all wrong",
+    "one class predicted",
+    "a class absent",
+    "a class predicted but absent",
+    "many classes",
+]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -42,7 +50,10 @@ def test_scores_agree_with_scikit_learn(case):
     expected["mcc"] = sk.matthews_corrcoef(labels, predicted)
     expected["log_loss"] = sk.log_loss(labels, chances, labels=range(num_labels))
     assert found == pytest.approx(expected, abs=1e-9)
-    assert confusion(labels, predicted, num_labels).tolist() == sk.confusion_matrix(labels, predicted, labels=range(num_labels)).tolist()
+    assert (
+        confusion(labels, predicted, num_labels).tolist()
+        == sk.confusion_matrix(labels, predicted, labels=range(num_labels)).tolist()
+    )
 
 
 def test_per_class_scores_agree_with_scikit_learn():

@@ -11,7 +11,15 @@ from tuneoff.runs import Predictions, RunRecord, RunStore, read_json, write_json
 
 
 def record(status="ok", **changes):
-    given = {"run_id": "lora-1-s0", "group": "lora-1", "strategy": "lora", "label": "lora", "model": "m", "seed": 0, "status": status}
+    given = {
+        "run_id": "lora-1-s0",
+        "group": "lora-1",
+        "strategy": "lora",
+        "label": "lora",
+        "model": "m",
+        "seed": 0,
+        "status": status,
+    }
     return RunRecord(**{**given, **changes})
 
 
@@ -24,7 +32,12 @@ def predictions():
 def test_a_run_reads_back_as_written(tmp_path):
     store = RunStore(tmp_path)
     history = pd.DataFrame({"step": [1], "loss": [0.5], "kind": ["step"]})
-    store.write(record(metrics={"test": {"accuracy": 1.0}}), predictions(), history, lambda folder: (folder / "w").write_text("abc"))
+    store.write(
+        record(metrics={"test": {"accuracy": 1.0}}),
+        predictions(),
+        history,
+        lambda folder: (folder / "w").write_text("abc"),
+    )
     again = store.record("lora-1-s0")
     assert again == record(metrics={"test": {"accuracy": 1.0}}, costs={"model_bytes": 3})
     found = store.predictions("lora-1-s0", "test")
@@ -72,7 +85,7 @@ def test_unfinished_folders_are_cleared(tmp_path):
 def test_damaged_files_say_what_to_do(tmp_path):
     (tmp_path / "lora-1-s0").mkdir()
     (tmp_path / "lora-1-s0" / "run.json").write_text("{")
-    with pytest.raises(StoreError, match="remove .* to run it again"):
+    with pytest.raises(StoreError, match=r"remove .* to run it again"):
         RunStore(tmp_path).record("lora-1-s0")
     with pytest.raises(StoreError, match="run the study again"):
         read_json(tmp_path / "data.json")

@@ -8,11 +8,26 @@ from tuneoff.strategies import Full, LoRA
 
 
 def run_spec(**changes):
-    given = {"strategy": "lora", "model": "m", "model_fingerprint": "f", "data_fingerprint": "d", "recipe": {}, "metric": "accuracy", "seed": 0}
+    given = {
+        "strategy": "lora",
+        "model": "m",
+        "model_fingerprint": "f",
+        "data_fingerprint": "d",
+        "recipe": {},
+        "metric": "accuracy",
+        "seed": 0,
+    }
     return RunSpec.model_validate({**given, **changes})
 
 
-@pytest.mark.parametrize("given", ["lora:rank=16:targets=query+key", {"lora": {"rank": 16, "targets": ["query", "key"]}}, LoRA(rank=16, targets=("query", "key"))])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "lora:rank=16:targets=query+key",
+        {"lora": {"rank": 16, "targets": ["query", "key"]}},
+        LoRA(rank=16, targets=("query", "key")),
+    ],
+)
 def test_a_strategy_can_be_written_three_ways(given):
     assert parse_strategy(given) == LoRA(rank=16, targets=("query", "key"))
     assert parse_strategy(given).label == "lora rank=16 targets=query+key"
@@ -44,7 +59,9 @@ def test_mistakes_are_one_line_with_the_nearest_name(given, message):
 
 
 def test_a_written_study_reads_back_the_same(tmp_path):
-    spec = study_from({"data": {"source": "x.csv"}, "strategies": ["lora:rank=4", "full", "probe"], "seeds": [1, 42], "name": "mine"})
+    spec = study_from(
+        {"data": {"source": "x.csv"}, "strategies": ["lora:rank=4", "full", "probe"], "seeds": [1, 42], "name": "mine"}
+    )
     write_study(spec, tmp_path / "study.yaml")
     text = (tmp_path / "study.yaml").read_text()
     assert "weight_decay: 0.01" in text  # defaults are written out
@@ -89,4 +106,6 @@ def test_the_fingerprint_follows_what_matters_alone():
 
 
 def test_configs_are_python_too():
-    assert study_from({"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),)}).strategies == (Full(layer_decay=0.9),)
+    assert study_from({"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),)}).strategies == (
+        Full(layer_decay=0.9),
+    )

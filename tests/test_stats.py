@@ -37,7 +37,11 @@ def test_the_interval_of_an_accuracy_agrees_with_scipy():
     labels, predicted, chances = predictions(400)
     scores = stats.resampled_scores("accuracy", labels, [predicted], [chances], seed=0, resamples=10_000)[0]
     expected = scipy_stats.bootstrap(
-        [(labels == predicted).astype(float)], np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(1)
+        [(labels == predicted).astype(float)],
+        np.mean,
+        n_resamples=10_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
     ).confidence_interval
     assert stats.interval(scores) == pytest.approx((expected.low, expected.high), abs=0.004)
 

@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
+import torch
 import yaml
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tuneoff
 from tuneoff.errors import ConfigError, StoreError
@@ -13,7 +17,16 @@ from tuneoff.runs import OK
 from tuneoff.spec import study_from
 from tuneoff.study import Study, default_name
 
-STRATEGIES = ["majority", "tfidf", "untrained", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05", "adapter:reduction=2", "full:learning_rate=0.01"]
+STRATEGIES = [
+    "majority",
+    "tfidf",
+    "untrained",
+    "probe",
+    "head:learning_rate=0.05",
+    "lora:learning_rate=0.05",
+    "adapter:reduction=2",
+    "full:learning_rate=0.01",
+]
 
 
 def spec(encoder, toy_csv, **changes):
@@ -35,7 +48,9 @@ def finished(encoder, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("study")
     texts, labels = toy_texts(100, np.random.default_rng(0))
-    pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")}).to_csv(folder / "toy.csv", index=False)
+    pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")}).to_csv(
+        folder / "toy.csv", index=False
+    )
     study = Study(spec(encoder, folder / "toy.csv"), folder / "results")
     events = []
     return study, study.run(events.append), events
@@ -75,14 +90,32 @@ def test_the_verdict_names_the_tied_and_picks_the_cheapest(finished):
 
 def test_a_study_leaves_what_the_docs_say(finished):
     study, comparison, _ = finished
-    for name in ("study.yaml", "data.json", "comparison.json", "report.md", "report/index.html", "tables/leaderboard.csv", "tables/leaderboard.tex", "figures/scores.svg", "figures/scores.png"):
+    for name in (
+        "study.yaml",
+        "data.json",
+        "comparison.json",
+        "report.md",
+        "report/index.html",
+        "tables/leaderboard.csv",
+        "tables/leaderboard.tex",
+        "figures/scores.svg",
+        "figures/scores.png",
+    ):
         assert (study.folder / name).stat().st_size > 0, name
     lora = next(record for record in comparison.records if record.strategy == "lora")
     folder = study.store.path(lora.run_id)
     assert {path.name for path in folder.iterdir()} == {"run.json", "history.parquet", "predictions.parquet", "model"}
     assert (folder / "model" / "adapter_model.safetensors").is_file()
     stored = json.loads((folder / "run.json").read_text())
-    for cost in ("encode_seconds", "train_seconds", "evaluate_seconds", "peak_bytes", "model_bytes", "examples_per_second", "tokens_per_second"):
+    for cost in (
+        "encode_seconds",
+        "train_seconds",
+        "evaluate_seconds",
+        "peak_bytes",
+        "model_bytes",
+        "examples_per_second",
+        "tokens_per_second",
+    ):
         assert stored["costs"][cost] >= 0, cost
     assert stored["costs"]["peak_bytes"] > 1e8
     assert stored["parameters"]["trainable"] == stored["parameters"]["added"] + stored["parameters"]["head"]
@@ -98,6 +131,45 @@ def test_stored_scores_follow_from_stored_predictions(finished):
             rows = study.store.predictions(record.run_id, split)
             assert (rows["label"] == rows["predicted"]).mean() == pytest.approx(record.metrics[split]["accuracy"])
             np.testing.assert_allclose(rows[["p0", "p1"]].sum(axis=1), 1, atol=1e-5)
+
+
+def stored_and_given(study, comparison, strategy, load):
+    """A run's stored test probabilities, and those of its saved model as plain transformers gives them."""
+    from tuneoff.data.load import open_dataset
+
+    record = next(record for record in comparison.records if record.strategy == strategy)
+    folder = study.store.path(record.run_id) / "model"
+    texts = open_dataset(record.spec["data_fingerprint"]).splits["test"]["text"].to_pylist()
+    batch = AutoTokenizer.from_pretrained(folder)(
+        texts, padding=True, truncation=True, max_length=16, return_tensors="pt"
+    )
+    with torch.no_grad():
+        given = load(str(folder)).eval()(**batch).logits.softmax(-1).numpy()
+    return study.store.predictions(record.run_id, "test")[["p0", "p1"]].to_numpy(), given
+
+
+@pytest.mark.parametrize("strategy", ["full", "head", "untrained"])
+def test_a_saved_model_loads_in_transformers_and_predicts_the_same(finished, strategy):
+    stored, given = stored_and_given(*finished[:2], strategy, AutoModelForSequenceClassification.from_pretrained)
+    np.testing.assert_allclose(given, stored, atol=1e-5)
+
+
+def test_a_saved_lora_loads_in_peft_and_predicts_the_same(finished, encoder):
+    def load(folder):
+        return PeftModel.from_pretrained(
+            AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2), folder
+        )
+
+    stored, given = stored_and_given(*finished[:2], "lora", load)
+    np.testing.assert_allclose(given, stored, atol=1e-5)
+
+
+def test_a_saved_tfidf_loads_in_skops(finished):
+    study, comparison, _ = finished
+    record = next(record for record in comparison.records if record.strategy == "tfidf")
+    file = study.store.path(record.run_id) / "model" / "classifier.skops"
+    classifier = skops.io.load(file, trusted=skops.io.get_untrusted_types(file=file))
+    assert classifier.predict(["good great fine", "bad awful poor"]).tolist() == [1, 0]
 
 
 def test_running_again_runs_nothing(finished):
@@ -118,7 +190,10 @@ def test_the_report_can_be_rebuilt_alone(finished):
 @pytest.fixture
 def small(encoder, toy_csv, tmp_path):
     """A quick study of two strategies, for tests that change it."""
-    return Study(spec(encoder, toy_csv, strategies=["tfidf", "head"], seeds=[0], recipe={"epochs": 1, "max_length": 16}), tmp_path / "small")
+    return Study(
+        spec(encoder, toy_csv, strategies=["tfidf", "head"], seeds=[0], recipe={"epochs": 1, "max_length": 16}),
+        tmp_path / "small",
+    )
 
 
 def changed(study, **changes):
@@ -129,7 +204,9 @@ def test_a_seed_or_strategy_more_runs_only_that(small):
     small.run()
     made = []
     wider = changed(small, seeds=[0, 1], strategies=["tfidf", "head", "majority"])
-    comparison = wider.run(lambda event: made.append((event.run.strategy.name, event.run.seed)) if event.kind == "started" else None)
+    comparison = wider.run(
+        lambda event: made.append((event.run.strategy.name, event.run.seed)) if event.kind == "started" else None
+    )
     assert sorted(made) == [("head", 1), ("majority", 0)]
     assert len(comparison.records) == 4
 
@@ -139,12 +216,18 @@ def test_the_same_study_gives_the_same_bits(small, tmp_path):
     two = Study(small.spec, tmp_path / "again").run()
     assert [row.scores for row in one.rows] == [row.scores for row in two.rows]
     head = next(record.run_id for record in one.records if record.strategy == "head")
-    left, right = (RunFolder / "runs" / head / "model" / "model.safetensors" for RunFolder in (small.folder, tmp_path / "again"))
+    left, right = (
+        RunFolder / "runs" / head / "model" / "model.safetensors" for RunFolder in (small.folder, tmp_path / "again")
+    )
     assert left.read_bytes() == right.read_bytes()
 
 
 def test_a_diverged_run_is_named_and_left_out(small):
-    wild = changed(small, strategies=["tfidf", "full:learning_rate=1.0"], recipe={"epochs": 3, "max_length": 16, "clip": 1e30, "warmup": 0, "weight_decay": 1e30})
+    wild = changed(
+        small,
+        strategies=["tfidf", "full:learning_rate=1.0"],
+        recipe={"epochs": 3, "max_length": 16, "clip": 1e30, "warmup": 0, "weight_decay": 1e30},
+    )
     comparison = wild.run()
     assert [record.status for record in comparison.failures] == ["diverged"]
     assert "lower the learning rate" in comparison.failures[0].error
@@ -176,7 +259,14 @@ def test_a_study_is_run_by_one_process_at_a_time(small):
 
 
 def test_python_compares_a_dataframe(toy, encoder, tmp_path):
-    comparison = tuneoff.compare(toy, model=encoder, strategies=["majority", tuneoff.Head(learning_rate=0.05)], seeds=1, folder=tmp_path / "frame", recipe={"epochs": 1, "max_length": 16})
+    comparison = tuneoff.compare(
+        toy,
+        model=encoder,
+        strategies=["majority", tuneoff.Head(learning_rate=0.05)],
+        seeds=1,
+        folder=tmp_path / "frame",
+        recipe={"epochs": 1, "max_length": 16},
+    )
     assert {record.status for record in comparison.records} == {OK}
     assert list(comparison.leaderboard["strategy"]) != []
     assert comparison.verdict.text
@@ -189,14 +279,24 @@ def test_pairs_and_three_classes(encoder, tmp_path):
     first, labels = toy_texts(90, rng)
     second, others = toy_texts(90, rng)
     frame = pd.DataFrame({"premise": first, "hypothesis": second, "label": labels + rng.permutation(others)})
-    comparison = tuneoff.compare(frame, model=encoder, strategies=["tfidf", "full"], seeds=1, folder=tmp_path / "pairs", recipe={"epochs": 1, "max_length": 32})
+    comparison = tuneoff.compare(
+        frame,
+        model=encoder,
+        strategies=["tfidf", "full"],
+        seeds=1,
+        folder=tmp_path / "pairs",
+        recipe={"epochs": 1, "max_length": 32},
+    )
     assert comparison.failures == ()
     assert comparison.data["is_pair"]
     assert comparison.confusion[comparison.rows[0].group].shape == (3, 3)
 
 
 def test_two_encoders_share_what_needs_none(encoder, toy_csv, tmp_path):
-    study = Study(spec(encoder, toy_csv, strategies=["tfidf", "probe"], model=[encoder, "packaged:minilm"], seeds=[0]), tmp_path / "two")
+    study = Study(
+        spec(encoder, toy_csv, strategies=["tfidf", "probe"], model=[encoder, "packaged:minilm"], seeds=[0]),
+        tmp_path / "two",
+    )
     comparison = study.run()
     assert sorted(record.strategy for record in comparison.records) == ["probe", "probe", "tfidf"]
 
@@ -211,7 +311,7 @@ def test_a_plan_counts_the_missing_runs_and_trains_nothing(small):
 
 
 def test_a_length_beyond_the_encoder_is_an_error(small):
-    with pytest.raises(ConfigError, match="max_length 65 is above what .* takes; use at most 64"):
+    with pytest.raises(ConfigError, match=r"max_length 65 is above what .* takes; use at most 64"):
         changed(small, recipe={"max_length": 65}).run()
 
 

@@ -1,12 +1,36 @@
 """Tuneoff: which way of fine-tuning should you use, what does it cost, and is the difference real?"""
 
-from tuneoff.compare.comparison import Comparison, Verdict
-from tuneoff.errors import TuneoffError
-from tuneoff.spec import StudySpec
-from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
-from tuneoff.study import Study, compare
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tuneoff.comparison.result import Comparison, Verdict
+    from tuneoff.errors import TuneoffError
+    from tuneoff.spec import StudySpec
+    from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
+    from tuneoff.study import Study, compare
 
 __version__ = "0.1.0"
+
+# imported when first used: torch and transformers take seconds, and `tuneoff --help` needs neither
+_HOMES = {
+    "tuneoff.study": ("Study", "compare"),
+    "tuneoff.spec": ("StudySpec",),
+    "tuneoff.comparison.result": ("Comparison", "Verdict"),
+    "tuneoff.errors": ("TuneoffError",),
+    "tuneoff.strategies": (
+        "Adapter",
+        "BitFit",
+        "Full",
+        "Head",
+        "LoRA",
+        "Majority",
+        "Partial",
+        "Probe",
+        "Tfidf",
+        "Untrained",
+    ),
+}
 
 __all__ = [
     "Adapter",
@@ -26,3 +50,10 @@ __all__ = [
     "Verdict",
     "compare",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'tuneoff' has no attribute {name!r}")

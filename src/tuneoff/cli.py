@@ -151,7 +151,7 @@ def report(
     cost: Annotated[str, typer.Option(help="by which the verdict chooses among what is tied")] = "train_seconds",
 ) -> None:
     """Rebuild comparison.json, the page, tables and figures from the stored runs."""
-    from tuneoff.compare.comparison import COSTS
+    from tuneoff.comparison.result import COSTS
     from tuneoff.errors import ConfigError, StoreError, unknown
     from tuneoff.study import Study
 

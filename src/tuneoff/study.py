@@ -8,8 +8,8 @@ from typing import Any
 import filelock
 
 from tuneoff.cache import prune
-from tuneoff.compare.assemble import compare as compare_records
-from tuneoff.compare.comparison import Comparison
+from tuneoff.comparison.assemble import compare as compare_records
+from tuneoff.comparison.result import Comparison
 from tuneoff.data.checks import describe
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable, encode

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tests.tiny import toy_texts, word_tokenizer
 
+from tests.tiny import toy_texts, word_tokenizer
 from tuneoff.data.batches import by_length, pack, training_order
 from tuneoff.data.encode import encode_split
 
@@ -57,7 +57,9 @@ def test_a_batch_is_slices_end_to_end(table):
 
 
 def test_an_epoch_visits_every_example_once_in_an_order_of_its_own():
-    epochs = [np.concatenate(list(training_order(37, 8, seed, epoch))) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))]
+    epochs = [
+        np.concatenate(list(training_order(37, 8, seed, epoch))) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
+    ]
     assert all(sorted(order) == list(range(37)) for order in epochs)
     assert (epochs[0] == epochs[1]).all()
     assert (epochs[0] != epochs[2]).any()

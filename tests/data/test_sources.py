@@ -133,7 +133,7 @@ def test_the_fingerprint_follows_the_content(toy, tmp_path):
 )  # fmt: skip
 def test_wrong_encoding_names_the_byte(content, position, byte, tmp_path):
     (tmp_path / "latin.csv").write_bytes(content)
-    with pytest.raises(DataError, match=f"byte {byte} at position {position};"):
+    with pytest.raises(DataError, match=f"byte {byte} at position {position}; save it"):
         load(tmp_path / "latin.csv")
 
 
@@ -165,7 +165,7 @@ def test_what_does_not_exist_says_so(tmp_path):
         load("nowhere.csv")
     with pytest.raises(DataError, match="holds no data files"):
         load(tmp_path)
-    with pytest.raises(DataError, match="'rotten' is unknown; .*rotten-tomatoes"):
+    with pytest.raises(DataError, match=r"'rotten' is unknown; .*rotten-tomatoes"):
         load("packaged:rotten")
     with pytest.raises(DataError, match="no longer in the cache; pass it in again"):
         load("memory:0000000000000000")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tests.strategies.test_contract import adapted_model, toy_model, toy_table, train_on_toy
-from tests.tiny import padded
 from torch.nn import functional as F
 from transformers import get_scheduler
 
+from tests.strategies.test_contract import adapted_model, toy_model, toy_table, train_on_toy
+from tests.tiny import padded
 from tuneoff.data.batches import pack, training_order
 from tuneoff.engine.feed import Feed
 from tuneoff.engine.loop import _train_mode, train
@@ -71,7 +71,14 @@ def test_patience_stops_early():
     scores = iter([0.9, 0.5, 0.5, 0.5])
     recipe = Recipe(epochs=4, patience=2)
     trained = train(
-        toy_model("head"), Feed(toy_table()), recipe, 1e-2, 0, torch.float32, lambda: {"accuracy": next(scores)}, "accuracy"
+        toy_model("head"),
+        Feed(toy_table()),
+        recipe,
+        1e-2,
+        0,
+        torch.float32,
+        lambda: {"accuracy": next(scores)},
+        "accuracy",
     )
     assert [epoch["epoch"] for epoch in trained.epochs] == [1, 2, 3]
 
@@ -79,7 +86,14 @@ def test_patience_stops_early():
 def test_lower_is_better_for_log_loss():
     scores = iter([0.9, 0.5, 0.7])
     trained = train(
-        toy_model("head"), Feed(toy_table()), Recipe(epochs=3), 1e-2, 0, torch.float32, lambda: {"log_loss": next(scores)}, "log_loss"
+        toy_model("head"),
+        Feed(toy_table()),
+        Recipe(epochs=3),
+        1e-2,
+        0,
+        torch.float32,
+        lambda: {"log_loss": next(scores)},
+        "log_loss",
     )
     assert trained.best_epoch == 2
 
@@ -94,7 +108,9 @@ def test_divergence_is_named():
 def test_frozen_blocks_run_without_dropout():
     adapted = toy_model("partial:layers=1")
     _train_mode(adapted.model, adapted.first_trained_block)
-    modes = {name: module.training for name, module in adapted.model.named_modules() if isinstance(module, torch.nn.Dropout)}
+    modes = {
+        name: module.training for name, module in adapted.model.named_modules() if isinstance(module, torch.nn.Dropout)
+    }
     assert not modes["bert.embeddings.dropout"]
     assert not modes["bert.encoder.layer.0.output.dropout"]
     assert modes["bert.encoder.layer.1.output.dropout"]
@@ -104,7 +120,14 @@ def test_frozen_blocks_run_without_dropout():
 def test_bf16_trains_too():
     adapted = toy_model("full")
     trained = train(
-        adapted, Feed(toy_table()), Recipe(epochs=8, batch_size=8), 1e-2, 0, torch.bfloat16, lambda: {"accuracy": 0.0}, "accuracy"
+        adapted,
+        Feed(toy_table()),
+        Recipe(epochs=8, batch_size=8),
+        1e-2,
+        0,
+        torch.bfloat16,
+        lambda: {"accuracy": 0.0},
+        "accuracy",
     )
     assert trained.epochs[-1]["train_loss"] < 0.85 * trained.epochs[0]["train_loss"]
     assert all(parameter.dtype == torch.float32 for parameter in adapted.model.parameters())

@@ -3,13 +3,12 @@
 import copy
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from tests.tiny import CONFIGS, random_batch, tiny_model, toy_texts, word_tokenizer, WORDS
 from torch.nn import functional as F
 
-import pyarrow as pa
-
+from tests.tiny import CONFIGS, WORDS, random_batch, tiny_model, toy_texts, word_tokenizer
 from tuneoff.data.encode import encode_split
 from tuneoff.encoder.anatomy import blocks, is_head
 from tuneoff.encoder.load import initialise_head
@@ -85,7 +84,9 @@ def test_declared_parameters_move_and_all_others_stay(strategy, rate, first):
 @pytest.mark.parametrize("strategy", NAMES)
 def test_the_head_trains_and_is_declared(strategy):
     adapted = toy_model(strategy)
-    assert all(name in adapted.trainable for name, _ in adapted.model.named_parameters() if is_head(adapted.model, name))
+    assert all(
+        name in adapted.trainable for name, _ in adapted.model.named_parameters() if is_head(adapted.model, name)
+    )
 
 
 @pytest.mark.parametrize(("strategy", "rate", "first"), ROWS)
@@ -105,7 +106,10 @@ def test_same_seed_same_bits(strategy, rate, first):
 
 
 @pytest.mark.parametrize("model_type", CONFIGS)
-@pytest.mark.parametrize("strategy", ["lora:targets=query+key+value+output+up+down", "adapter:reduction=2", "adapter:reduction=2:placement=houlsby"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["lora:targets=query+key+value+output+up+down", "adapter:reduction=2", "adapter:reduction=2:placement=houlsby"],
+)
 def test_what_is_added_starts_equal_to_the_plain_model(strategy, model_type):
     batch = random_batch([5, 9, 3])
     plain = tiny_model(model_type)

@@ -36,7 +36,12 @@ def test_peft_counts_the_head_twice_and_we_do_not():
 
     model = get_peft_model(
         empty_model("distilbert-base-uncased", 2),
-        LoraConfig(task_type="SEQ_CLS", r=8, target_modules=["q_lin", "v_lin"], modules_to_save=["pre_classifier", "classifier"]),
+        LoraConfig(
+            task_type="SEQ_CLS",
+            r=8,
+            target_modules=["q_lin", "v_lin"],
+            modules_to_save=["pre_classifier", "classifier"],
+        ),
     )
     trainable, total = model.get_nb_trainable_parameters()
     assert (trainable, total) == (739_586, 67_694_596)

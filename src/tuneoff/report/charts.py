@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from tuneoff.compare.comparison import Comparison
+from tuneoff.comparison.result import Comparison
 
 WIDTH, HEIGHT = 380, 230
 _INK = "#777777"  # legible on white and on near-black

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuneoff.compare.comparison import Comparison, Row
+from tuneoff.comparison.result import Comparison, Row
 
 Table = tuple[list[str], list[list[str]]]  # column names, rows of cells
 

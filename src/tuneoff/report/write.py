@@ -10,7 +10,7 @@ import jinja2
 import vl_convert
 import yaml
 
-from tuneoff.compare.comparison import Comparison
+from tuneoff.comparison.result import Comparison
 from tuneoff.report import tables
 from tuneoff.report.charts import charts
 

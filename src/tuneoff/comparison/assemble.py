@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from tuneoff import stats
-from tuneoff.compare.comparison import Comparison, Row
-from tuneoff.compare.verdict import judge
+from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import per_class
 from tuneoff.runs import OK, RunRecord, RunStore
 

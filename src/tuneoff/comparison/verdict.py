@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from tuneoff.compare.comparison import COSTS, Row, Verdict
+from tuneoff.comparison.result import COSTS, Row, Verdict
 
 
 def judge(rows: Sequence[Row], metric: str, cost: str, num_test: int) -> Verdict:

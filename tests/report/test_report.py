@@ -1,0 +1,158 @@
+"""What stands in a report is data: inert, legible, and the same in every format."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.verdict import judge
+from tuneoff.report import tables
+from tuneoff.report.write import _tables as every_table
+from tuneoff.report.write import markdown, page, write_report
+from tuneoff.runs import RunRecord
+
+HOSTILE = "<script>window.hit=1</script>"
+LABELS = (HOSTILE, "=SUM(A1)", "50 % & more_$#", "مرحبا 😀")
+
+
+def row(name, score, seconds, is_tied, strategy=None, **changes):
+    given = Row(
+        group=f"{name}-1",
+        label=name,
+        strategy=strategy or name,
+        model="m",
+        seeds=(0, 1),
+        score=score,
+        spread=0.01,
+        interval=(score - 0.02, score + 0.02),
+        validation=score,
+        scores={"accuracy": score, "macro_f1": score},
+        difference=score - 0.9,
+        difference_interval=(score - 0.92, 0.01 if is_tied else score - 0.88),
+        is_tied=is_tied,
+        costs={"train_seconds": seconds, "peak_bytes": 2e9, "model_bytes": 9e7, "run_seconds": seconds + 1},
+        parameters={"trainable": 10, "added": 2, "head": 8, "total": 100},
+    )
+    return replace(given, **changes)
+
+
+@pytest.fixture
+def comparison():
+    rows = (row("full", 0.9, 100, True), row("lora", 0.89, 40, True), row("head", 0.7, 5, False))
+    history = pd.DataFrame(
+        {
+            "kind": ["step", "epoch"],
+            "step": [1, None],
+            "epoch": [1, 1],
+            "loss": [0.5, None],
+            "validation_accuracy": [None, 0.8],
+        }
+    )
+    records = tuple(
+        RunRecord(run_id=f"{r.group}-s0", group=r.group, strategy=r.strategy, label=r.label, model="m", seed=0, status="ok",
+                  machine={"processor": "p", "cores": 2, "memory_bytes": 2**30, "gpu": None}, versions={"torch": "2"}) for r in rows
+    )  # fmt: skip
+    return Comparison(
+        name="hostile",
+        metric="accuracy",
+        label_names=LABELS,
+        rows=rows,
+        verdict=judge(rows, "accuracy", "train_seconds", 1000),
+        failures=(RunRecord(run_id="x-s0", group="x", strategy="x", label=HOSTILE, model=None, seed=0, status="failed", error=f"Traceback\n{HOSTILE}"),),
+        records=records,
+        histories={record.run_id: history for record in records},
+        confusion={r.group: np.arange(16).reshape(4, 4) for r in rows},
+        classes={r.group: [{"label": n, "precision": 0.5, "recall": 0.5, "f1": 0.5, "examples": 4} for n in LABELS] for r in rows},
+        data={
+            "name": HOSTILE, "label_names": LABELS, "notes": [HOSTILE], "findings": [], "is_pair": False, "fingerprint": "f",
+            "splits": {split: {"examples": 4, "labels": [1, 1, 1, 1]} for split in ("train", "validation", "test")},
+            "lengths": {"m": {"train": {"mean": 1.0, "max": 2, "truncated": 0.0}}},
+        },
+        study={"name": "hostile", "model": ["m"], "note": HOSTILE},
+    )  # fmt: skip
+
+
+def test_the_verdict_picks_the_cheapest_of_the_tied(comparison):
+    verdict = comparison.verdict
+    assert (verdict.best, verdict.recommended, verdict.tied) == ("full-1", "lora-1", ("full-1", "lora-1"))
+    assert verdict.text == (
+        "full scores best: accuracy 0.900 (95 % interval 0.880 to 0.920, 2 seeds). On 1,000 test examples it cannot be told "
+        "from lora. The cheapest of them in training time is lora (2.5 times less than full): pick it."
+    )
+
+
+def test_a_clear_winner_is_said_to_be_one():
+    rows = (row("full", 0.9, 100, True), row("head", 0.7, 5, False))
+    text = judge(rows, "macro_f1", "train_seconds", 1000).text
+    assert "better than every other: the nearest, head, is 0.200 behind (0.180 to 0.220)" in text
+    assert text.endswith("Pick full.")
+
+
+def test_one_strategy_alone_has_a_verdict():
+    assert judge((row("full", 0.9, 100, True),), "accuracy", "train_seconds", 10).text.endswith("Pick full.")
+
+
+def test_data_cannot_become_markup(comparison):
+    found = page(comparison, every_table(comparison), {"a": {"title": HOSTILE}})
+    assert HOSTILE not in found
+    assert "&lt;script&gt;window.hit=1" in found
+    assert "<script" not in markdown(comparison, every_table(comparison))
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(comparison):
+    found = page(comparison, every_table(comparison), {})
+    markup = re.sub(r"<script>.*?</script>", "", found, flags=re.DOTALL)
+    assert not re.search(r"(src|href)=", markup)
+    assert "default-src 'none'" in found
+
+
+def test_every_file_is_written(comparison, tmp_path):
+    write_report(comparison, tmp_path)
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("scores", "cost", "validation", "loss", "confusion-full-1"):
+        assert {f"figures/{name}.svg", f"figures/{name}.png"} <= names
+    for name in ("leaderboard", "metrics", "parameters", "costs"):
+        assert {f"tables/{name}.csv", f"tables/{name}.tex"} <= names
+    specs = re.search(r"const specs = (\{.*\});", (tmp_path / "report" / "index.html").read_text()).group(1)
+    assert json.loads(specs)["confusion-full-1"]["title"]["text"] == "full"
+
+
+def test_a_report_without_any_success_still_says_why(comparison, tmp_path):
+    empty = replace(comparison, rows=(), verdict=None, records=(), histories={}, confusion={}, classes={})
+    write_report(empty, tmp_path)
+    assert "No run succeeded" in (tmp_path / "report" / "index.html").read_text()
+    assert "No run succeeded" in (tmp_path / "report.md").read_text()
+
+
+def test_spreadsheets_see_no_formula(tmp_path):
+    tables.write_csv(
+        (["label", "x"], [["=SUM(A1)", "-0.013 (-0.02 to +0.01) tied"], ["@cmd", "+1.5"]]), tmp_path / "t.csv"
+    )
+    assert (tmp_path / "t.csv").read_text().splitlines() == [
+        "label,x",
+        "'=SUM(A1),-0.013 (-0.02 to +0.01) tied",
+        "'@cmd,+1.5",
+    ]
+
+
+def test_latex_and_markdown_leave_text_as_it_is():
+    assert (
+        tables.latex_text("50 % & a_b $#{}~^\\<")
+        == r"50 \% \& a\_b \$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}"
+    )
+    assert tables.markdown_text("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
+
+
+def test_numbers_read_well():
+    assert [tables.seconds(s) for s in (0.0, 0.01, 5.25, 300, 10_000)] == [
+        "0.0 s",
+        "< 0.1 s",
+        "5.2 s",
+        "5.0 min",
+        "2.8 h",
+    ]
+    assert [tables.size(b) for b in (12, 4e3, 9.1e7, 2.5e9, None)] == ["12 B", "4.0 kB", "91.0 MB", "2.5 GB", "–"]
