@@ -154,6 +154,7 @@ def test_a_saved_model_loads_in_transformers_and_predicts_the_same(finished, str
     np.testing.assert_allclose(given, stored, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 def test_a_saved_lora_loads_in_peft_and_predicts_the_same(finished, encoder):
     def load(folder):
         return PeftModel.from_pretrained(

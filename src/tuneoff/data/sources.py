@@ -163,7 +163,7 @@ def _hub(name: str) -> Source:
     try:
         loaded = datasets.load_dataset(repository, config)
     except Exception as error:  # the hub's client raises many kinds; each becomes one line
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(f"hub dataset {name!r} cannot be loaded: {reason}") from error
     return from_memory(loaded, repository.replace("/", "-"))
 
