@@ -30,6 +30,7 @@ class Anatomy:
     projections: Mapping[str, tuple[str, ...]]  # our word -> the Linear layers that do it
     attention_output: str  # the module whose output is added to the residual after attention
     feed_forward_output: str  # the same after the feed-forward
+    feed_forward_norm: str | None  # the norm over that sum; None where norms come first
     head: tuple[str, ...]  # what classifies; a pooler counts as head
     classify: Callable[[Any, Tensor], Tensor]  # model, pooled states (B, 1, H) -> logits (B, C)
     embed_arguments: tuple[str, ...] = ("input_ids", "position_ids", "token_type_ids")
@@ -37,6 +38,8 @@ class Anatomy:
     first_position: Callable[[Any], int] = lambda config: 0
     rotary: str | None = None  # the module that turns positions into rotations
     final_norm: str | None = None
+    # where AdapterHub keeps bottlenecks: after attention, after the feed-forward
+    adapters: tuple[str, str] = ("attention.output.adapters", "output.adapters")
     is_packed: bool = True  # attention goes through transformers' AttentionInterface
 
 
@@ -78,6 +81,7 @@ _BERT = Anatomy(
     },
     attention_output="attention.output.dropout",
     feed_forward_output="output.dropout",
+    feed_forward_norm="output.LayerNorm",
     head=("bert.pooler", "classifier"),
     classify=_pooler_then_classifier,
 )
@@ -117,6 +121,8 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="attention.output_dropout",
         feed_forward_output="ffn_output",
+        feed_forward_norm="full_layer_layer_norm",
+        adapters=("attention.attention_adapters.adapters", "output_adapters.adapters"),
         head=("albert.pooler", "classifier"),
         classify=_albert_head,
         after_embeddings="encoder.embedding_hidden_mapping_in",
@@ -134,6 +140,8 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="attention.out_lin",
         feed_forward_output="ffn",
+        feed_forward_norm="output_layer_norm",
+        adapters=("attention_adapters.adapters", "output_adapters.adapters"),
         head=("pre_classifier", "classifier"),
         classify=_distilbert_head,
         embed_arguments=("input_ids", "position_ids"),
@@ -151,6 +159,8 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="attn.out_drop",
         feed_forward_output="mlp",
+        feed_forward_norm=None,
+        adapters=("attention_adapters.adapters", "output_adapters.adapters"),
         head=("head", "classifier"),
         classify=_modernbert_head,
         embed_arguments=("input_ids",),
@@ -170,6 +180,8 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="post_attention_dropout",
         feed_forward_output="post_mlp_dropout",
+        feed_forward_norm="post_mlp_layernorm",
+        adapters=("attention_adapters.adapters", "output_adapters.adapters"),
         head=("nomic_bert.pooler", "classifier"),
         classify=_pooler_then_classifier,
         rotary="rotary_emb",
@@ -187,6 +199,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="attention.dropout",
         feed_forward_output="output.dropout",
+        feed_forward_norm="output.LayerNorm",
         head=("classifier",),
         classify=_classifier_alone,
         is_packed=False,
@@ -204,6 +217,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
         },
         attention_output="attention.output.dropout",
         feed_forward_output="output.dropout",
+        feed_forward_norm="output.LayerNorm",
         head=("pooler", "classifier"),
         classify=_deberta_head,
         is_packed=False,

@@ -1,5 +1,6 @@
 """Bottleneck adapters: small two-layer networks inside every block."""
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +14,13 @@ from tuneoff.encoder.anatomy import anatomy, blocks, is_head, layers
 from tuneoff.errors import ConfigError
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
+_NAME = "tuneoff"  # what the adapter is called inside AdapterHub's layout
+
 
 class Adapter(GradientConfig):
     """Bottleneck adapters and the head.
 
-    pfeiffer: one after each feed-forward (Pfeiffer et al., AdapterFusion, EACL 2021).
+    pfeiffer: one after each feed-forward, reading the normed sum (Pfeiffer et al., AdapterFusion, EACL 2021).
     houlsby: one after attention and one after each feed-forward (Houlsby et al., ICML 2019).
     """
 
@@ -30,57 +33,105 @@ class Adapter(GradientConfig):
 
 
 class Bottleneck(nn.Module):
-    """states + up(activation(down(states))). states: (..., H) -> (..., H).
+    """up(activation(down(states))): what an adapter adds. states: (..., H) -> (..., H).
 
     up starts at zero, so that the adapted model starts as the plain one (He et al., ICLR 2022, section 4.1).
+    Names are AdapterHub's.
     """
 
     def __init__(self, hidden: int, size: int, activation: str) -> None:
         super().__init__()
-        self.down = nn.Linear(hidden, size)
-        self.up = nn.Linear(size, hidden)
-        self.activation = ACT2FN[activation]
-        nn.init.normal_(self.down.weight, std=0.02)
-        for weights in (self.down.bias, self.up.weight, self.up.bias):
+        down, up = nn.Linear(hidden, size), nn.Linear(size, hidden)
+        nn.init.normal_(down.weight, std=0.02)
+        for weights in (down.bias, up.weight, up.bias):
             nn.init.zeros_(weights)
+        self.adapter_down = nn.Sequential(down, ACT2FN[activation])
+        self.adapter_up = up
 
     def forward(self, states: Tensor) -> Tensor:
-        """Add the bottleneck's correction."""
-        return states + self.up(self.activation(self.down(states)))
+        """The correction alone."""
+        return self.adapter_up(self.adapter_down(states))
 
 
 def adapter(model: Any, config: Adapter) -> Adapted:
-    """Put a bottleneck before the residual sum of the feed-forward, and of attention for houlsby."""
+    """Put a bottleneck into the feed-forward of every chosen block, and for houlsby into its attention."""
     hidden = model.config.hidden_size
     if config.reduction > hidden:
         raise ConfigError(f"reduction {config.reduction} is above the hidden size {hidden}; use 1 to {hidden}")
     parts = anatomy(model.config)
-    places = {"feed_forward_adapter": parts.feed_forward_output}
-    if config.placement == "houlsby":
-        places["attention_adapter"] = parts.attention_output
     before = {id(parameter) for parameter in model.parameters()}
-    device = next(model.parameters()).device
+
+    def add(layer: nn.Module, home: str) -> Bottleneck:
+        with torch.device(next(model.parameters()).device):
+            bottleneck = Bottleneck(hidden, hidden // config.reduction, config.activation)
+        return _put(layer, f"{home}.{_NAME}", bottleneck)
+
     for block in dict.fromkeys(blocks(model)[index] for index in chosen_blocks(model, config.layers)):
         for layer in layers(model, block):
-            for name, place in places.items():
-                with torch.device(device):
-                    bottleneck = Bottleneck(hidden, hidden // config.reduction, config.activation)
-                layer.add_module(name, bottleneck)
-                layer.get_submodule(place).register_forward_hook(_then(bottleneck))
+            after_attention, after_feed_forward = parts.adapters
+            if config.placement == "pfeiffer" and parts.feed_forward_norm:
+                norm = layer.get_submodule(parts.feed_forward_norm)
+                norm.register_forward_hook(_around_norm(add(layer, after_feed_forward)))
+                continue
+            output = layer.get_submodule(parts.feed_forward_output)
+            output.register_forward_hook(_after(add(layer, after_feed_forward)))
+            if config.placement == "houlsby":
+                output = layer.get_submodule(parts.attention_output)
+                output.register_forward_hook(_after(add(layer, after_attention)))
     added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(added) or is_head(model, name))
     return Adapted(model, added, saves=lambda adapted, folder: _save(adapted, added, config, folder))
 
 
-def _then(bottleneck: Bottleneck) -> Any:
-    """A forward hook that sends a module's output through a bottleneck; names in the base model stay as they were."""
-    return lambda module, arguments, output: bottleneck(output)
+# Forward hooks, so that the names in the base model stay as they were.
+def _after(bottleneck: Bottleneck) -> Any:
+    """Correct a module's output: h + bottleneck(h)."""
+    return lambda module, arguments, output: output + bottleneck(output)
+
+
+def _around_norm(bottleneck: Bottleneck) -> Any:
+    """Correct what a norm reads by what it says: norm(s + bottleneck(norm(s)))."""
+    return lambda norm, arguments, normed: norm.forward(arguments[0] + bottleneck(normed))
+
+
+def _put(module: nn.Module, path: str, part: Bottleneck) -> Bottleneck:
+    """Register a part under a dotted path, making what lacks on the way."""
+    *way, last = path.split(".")
+    for name in way:
+        if not hasattr(module, name):
+            module.add_module(name, nn.Module())
+        module = module.get_submodule(name)
+    module.add_module(last, part)
+    return part
 
 
 def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> None:
-    """Write the adapters and the head under their names in the model, and the options that put them there."""
+    """Write what AdapterHub's load_adapter(folder, use_safetensors=True) reads; the head lies in the same file."""
     weights = {n: v.contiguous() for n, v in model.state_dict().items() if n in set(added) or is_head(model, n)}
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    (folder / "adapter_config.json").write_text(config.model_dump_json(indent=2))
+    save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
+    reads_norm = config.placement == "pfeiffer" and anatomy(model.config).feed_forward_norm is not None
+    chosen = chosen_blocks(model, config.layers)
+    described = {
+        "config": {
+            "mh_adapter": config.placement == "houlsby",
+            "output_adapter": True,
+            "reduction_factor": config.reduction,
+            "non_linearity": config.activation,
+            "original_ln_before": reads_norm,
+            "original_ln_after": True,
+            "residual_before_ln": True,
+            "adapter_residual_before_ln": False,
+            "ln_before": False,
+            "ln_after": False,
+            "leave_out": [index for index in range(len(blocks(model))) if index not in chosen],
+        },
+        "hidden_size": model.config.hidden_size,
+        "model_class": type(model).__name__,
+        "model_name": model.config._name_or_path,
+        "model_type": model.config.model_type,
+        "name": _NAME,
+        "version": "adapters.1.3.0",  # the layout's version
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2, sort_keys=True))
     model.config.save_pretrained(folder)
