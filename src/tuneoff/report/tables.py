@@ -47,19 +47,15 @@ def leaderboard(comparison: Comparison) -> Table:
 def short_leaderboard(comparison: Comparison) -> Table:
     """The leaderboard in the width of a plain terminal."""
     several = len({row.model for row in comparison.rows if row.model}) > 1
-    best = comparison.rows[0] if comparison.rows else None
     body = []
-    for row in comparison.rows:
-        low, high = row.interval
-        behind = f"{-row.difference:.3f} ({-row.difference_interval[1]:.3f}..{-row.difference_interval[0]:.3f})"
+    for index, row in enumerate(comparison.rows):
         name = f"{row.label} {Path(row.model).name}" if several and row.model else row.label
-        trainable = row.parameters.get("trainable")
-        short = "–" if trainable is None else f"{trainable / 1e6:.2f}M" if trainable >= 1e4 else str(trainable)
-        gap = "best" if row is best else f"{behind} tied" if row.is_tied else behind
-        time = seconds(row.costs.get("train_seconds"))
-        body.append([name, score(row), f"{low:.3f}..{high:.3f}", gap, short, time])
-    metric = comparison.metric.replace("_", " ")
-    return ["strategy", metric, "95 % interval", "behind the best", "trains", "time"], body
+        least, most = -row.difference_interval[1], -row.difference_interval[0]
+        gap = "tied" if row.is_tied else f"{-row.difference:.3f}"
+        gap = "best" if index == 0 else f"{gap} ({least:.3f}..{most:.3f})"
+        low, high = row.interval
+        body.append([name, f"{row.score:.3f} ({low:.3f}..{high:.3f})", gap, seconds(row.costs.get("train_seconds"))])
+    return ["strategy", comparison.metric.replace("_", " "), "behind the best", "training"], body
 
 
 def metrics(comparison: Comparison) -> Table:
