@@ -87,6 +87,7 @@ def test_every_mistake_is_one_line_and_exit_code_2(tuneoff, mistakes):
         assert complaint.startswith("tuneoff: "), name
 
 
+@pytest.mark.slow
 def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder, tmp_path):
     command = [
         "compare",
@@ -114,6 +115,7 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     assert tuneoff("report", "results/toy")[0] == 0
 
 
+@pytest.mark.slow
 def test_plan_says_what_would_run(tuneoff, toy_csv, encoder, tmp_path):
     (tmp_path / "s.yaml").write_text(
         f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [tfidf, lora]\nseeds: 2\nrecipe: {{max_length: 16}}\n"

@@ -12,6 +12,8 @@ import pytest
 from tests.hub import hub
 from tests.tiny import toy_texts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tuneoff(tmp_path, encoder):

@@ -17,6 +17,8 @@ from tuneoff.runs import OK
 from tuneoff.spec import study_from
 from tuneoff.study import Study, default_name
 
+pytestmark = pytest.mark.slow
+
 STRATEGIES = [
     "majority",
     "tfidf",

@@ -1,4 +1,7 @@
-"""The command line: parse, call, print. Every command is a few lines around a function of the package."""
+"""The command line: parse, call, print. Every command is a few lines around a function of the package.
+
+Imports stand inside the commands: torch and transformers take seconds, and help and mistakes need neither.
+"""
 
 import json
 import os

@@ -64,7 +64,7 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
     encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
     if run.kind.kind == "features":
-        size = num_labels * (model.config.hidden_size + 1)
+        size = (1 if num_labels == 2 else num_labels) * (model.config.hidden_size + 1)  # two classes share one plane
         counts = ParameterCounts(size, 0, size, sum(p.numel() for p in encoder_of(model).parameters()) + size)
         once = 2.0 * sum(weights) * sum(tokens.values())
         return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * size)

@@ -75,7 +75,7 @@ def scores(comparison: Comparison) -> Any:
     base = alt.Chart(data).encode(y=order, color=_standing())
     title = _score_title(comparison.metric)
     ranges = base.mark_rule(strokeWidth=3).encode(
-        x=alt.X("low:Q", title=title, scale=alt.Scale(zero=False)),
+        x=alt.X("low:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)),
         x2="high:Q",
         tooltip=["strategy", alt.Tooltip("low", format=".3f"), alt.Tooltip("high", format=".3f")],
     )

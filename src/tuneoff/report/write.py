@@ -66,6 +66,7 @@ def page(comparison: Comparison, made: Mapping[str, Any], specs: Mapping[str, An
         data=comparison.data,
         models=", ".join(dict.fromkeys(comparison.study["model"])),
         tables=made,
+        one_seed=max((len(row.seeds) for row in comparison.rows), default=0) == 1,
         words=_WORDS,
         specs=specs,
         specs_json=_inert(json.dumps(specs)),
