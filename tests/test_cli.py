@@ -45,6 +45,8 @@ def mistakes(tmp_path, encoder):
     (tmp_path / "untokenized" / "model.safetensors").write_bytes(b"x")
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "taken").write_text("not a folder")
     (tmp_path / "study.yaml").write_text("data: {source: good.csv}\nstrategis: [full]\n")
     return {
         "missing file": (["compare", "no.csv"], "data file 'no.csv' does not exist"),
@@ -67,6 +69,8 @@ def mistakes(tmp_path, encoder):
         "few examples": (["compare", write(tmp_path / "f.csv", {"text": texts[:3], "label": ["a", "b", "c"]})], "too few to carve"),
         "no text": (["compare", write(tmp_path / "n.csv", {"text": range(20), "label": ["a", "b"] * 10})], "holds only numbers, not text"),
         "no data": (["compare"], "no data given"),
+        "params of tfidf": (["params", encoder, "--strategies", "tfidf"], "strategy tfidf uses no encoder"),
+        "results is a file": (["compare", good, "--strategies", "majority", "--name", "taken"], "cannot be written"),
         "seeds": (["compare", good, "--seeds", "x"], "--seeds 'x' is not a number"),
         "limit": (["compare", good, "--limit", "train:5"], "--limit 'train:5' is not a number"),
         "hub dataset out of reach": (["inspect", "hf:nobody/nothing"], "hub dataset 'nobody/nothing' cannot be loaded"),
@@ -133,6 +137,8 @@ def test_params_are_published_ones(tuneoff):
     code, printed, _ = tuneoff("params", "distilbert-base-uncased", "--strategies", "head,lora,lora:rank=16", "--json")
     assert code == 0
     assert [row["trainable"] for row in json.loads(printed)] == [592_130, 739_586, 887_042]
+    probe = tuneoff("params", "distilbert-base-uncased", "--strategies", " probe", "--json")[1]
+    assert json.loads(probe)[0]["trainable"] == 769
     assert "66,955,010" in tuneoff("params", "distilbert-base-uncased")[1]
 
 

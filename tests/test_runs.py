@@ -63,8 +63,7 @@ def test_a_failed_run_is_replaced_and_a_finished_one_is_not(tmp_path):
     assert not store.is_done("lora-1-s0")
     store.write(record("ok"))
     assert store.is_done("lora-1-s0")
-    with pytest.raises(OSError):  # noqa: PT011  the system's own
-        store.write(record("failed"))
+    assert store.write(record("failed")).status == "ok"  # what another process stored first
     assert store.record("lora-1-s0").status == "ok"
 
 

@@ -49,6 +49,11 @@ def test_a_strategy_can_be_written_three_ways(given):
         ({"data": {"source": "x"}, "metric": "f1"}, "metric 'f1' is unknown; .*macro_f1"),
         ({"data": {"source": "x"}, "seeds": 0}, "seeds: .*at least 1"),
         ({"data": {"source": "x"}, "name": "../up"}, "name: .*pattern"),
+        ({"data": {"source": "x"}, "name": ".."}, "name: .*pattern"),
+        (
+            {"data": {"source": "x"}, "strategies": ["lora:targets=[query"]},
+            r"cannot be read; several values are written a\+b",
+        ),
         ({}, "data: Field required"),
     ],
 )
@@ -56,6 +61,11 @@ def test_mistakes_are_one_line_with_the_nearest_name(given, message):
     with pytest.raises(ConfigError, match=message) as caught:
         study_from(given)
     assert "\n" not in str(caught.value)
+
+
+def test_one_value_stands_for_a_list_of_one():
+    assert parse_strategy("lora:targets=query:layers=1") == LoRA(targets=("query",), layers=(1,))
+    assert parse_strategy({"probe": {"C": 0.1}}).C == (0.1,)
 
 
 def test_a_written_study_reads_back_the_same(tmp_path):

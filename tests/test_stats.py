@@ -62,4 +62,18 @@ def test_blocks_do_not_change_what_is_drawn(monkeypatch):
 def test_the_mean_over_drawn_seeds_by_hand():
     scores = np.array([[1.0, 2.0], [3.0, 5.0]])  # two seeds, two resamples
     draws = np.array([[0, 0], [0, 1]])
-    assert stats.mean_over_seeds(scores, draws).tolist() == [1.0, 3.5]
+    # the first resample draws one seed twice: 2 + sqrt(2) * (1 - 2); the second both
+    assert stats.mean_over_seeds(scores, draws).tolist() == pytest.approx([2 - np.sqrt(2), 3.5])
+    assert stats.mean_over_seeds(scores[:1], np.zeros((2, 1), int)).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3, 5])
+def test_drawn_seeds_vary_as_new_seeds_would(num_seeds):
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(2000):
+        seeds = rng.normal(size=(num_seeds, 1))
+        draws = stats.seed_draws(num_seeds, 200, rng)
+        found.append(stats.mean_over_seeds(np.repeat(seeds, 200, axis=1), draws).var())
+    # the variance of a mean of seeds of variance 1
+    assert np.mean(found) == pytest.approx(1 / num_seeds, rel=0.08)

@@ -1,9 +1,13 @@
 """A tiny study from end to end, in worker processes as a user's: run, resume, extend, fail, compare."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import skops.io
 import torch
@@ -259,6 +263,47 @@ def test_a_study_is_run_by_one_process_at_a_time(small):
     small.folder.mkdir()
     with filelock.FileLock(small.folder / ".lock"), pytest.raises(StoreError, match="another process is running"):
         small.run()
+
+
+def test_a_rejected_study_leaves_the_stored_one_as_it_was(small, toy, tmp_path):
+    small.run()
+    before = {path: path.read_bytes() for path in small.folder.glob("*.*")}
+    with pytest.raises(ConfigError, match="2 blocks"):
+        changed(small, strategies=["partial:layers=9"]).run()
+    toy[:50].to_csv(tmp_path / "other.csv", index=False)
+    with pytest.raises(StoreError, match=r"holds a study of other data .* another name"):
+        changed(small, data={"source": str(tmp_path / "other.csv")}).run()
+    assert {path: path.read_bytes() for path in small.folder.glob("*.*")} == before
+
+
+def test_every_run_of_a_grid_has_the_same_threads(small):
+    small.run()
+    wider = changed(small, strategies=["tfidf", "head", "majority"])
+    assert len({record.machine["threads"] for record in wider.run().records}) == 1
+
+
+def test_a_killed_study_takes_its_runs_along(encoder, toy, tmp_path):
+    pd.concat([toy] * 30).to_csv(tmp_path / "long.csv", index=False)
+    given = {
+        "name": "long",
+        "data": {"source": "long.csv"},
+        "model": encoder,
+        "strategies": ["full"],
+        "seeds": [0, 1],
+        "recipe": {"epochs": 500, "max_length": 16},
+    }
+    (tmp_path / "long.yaml").write_text(yaml.safe_dump(given))
+    command = [sys.executable, "-m", "tuneoff", "run", "long.yaml", "--workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as study:
+        family, deadline = [], time.monotonic() + 90
+        while len(family) < 4 and time.monotonic() < deadline:  # two workers and their runs
+            time.sleep(0.5)
+            family = psutil.Process(study.pid).children(recursive=True)
+        study.kill()
+    assert len(family) == 4
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+    assert not list((tmp_path / "results" / "long" / "runs").glob("full*"))
 
 
 def test_python_compares_a_dataframe(toy, encoder, tmp_path):

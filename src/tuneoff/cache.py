@@ -1,5 +1,6 @@
 """What is computed once and used by many runs: folders named by a fingerprint of all that made them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 CACHE_BYTES = 20 * 2**30  # beyond this the folders unused for longest go
+_IN_USE_SECONDS = 24 * 3600  # a folder used more recently may belong to a study that is running
 
 
 def cache_folder() -> Path:
@@ -53,12 +55,15 @@ def prune(limit: int = CACHE_BYTES) -> None:
     root = cache_folder()
     if not root.exists():
         return
-    folders = sorted((f for f in root.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime, reverse=True)
-    total = 0
-    for folder in folders:
-        total += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        if total > limit:
-            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another process is at work in the cache
+        folders = [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+        folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
+        total = 0
+        for folder in folders:
+            total += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            is_in_use = time.time() - folder.stat().st_mtime < _IN_USE_SECONDS
+            if total > limit and not is_in_use:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -93,5 +98,8 @@ def _update_array(digest: Any, array: pa.Array) -> None:
         digest.update(np.diff(offsets).tobytes())
         if len(offsets) and offsets[-1] > offsets[0]:
             digest.update(memoryview(array.buffers()[2])[offsets[0] : offsets[-1]])
+    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
+        digest.update(json.dumps(array.is_null().to_pylist() if array.null_count else []).encode())
+        digest.update(array.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
     else:
-        digest.update(array.to_numpy(zero_copy_only=False).tobytes())
+        digest.update(json.dumps(array.to_pylist(), default=str).encode())

@@ -48,8 +48,8 @@ def main() -> None:
     """Run the command line; an error that a user can mend is one line and exit code 2."""
     try:
         app(standalone_mode=True)
-    except TuneoffError as error:
-        print(f"tuneoff: {error}", file=sys.stderr)
+    except (TuneoffError, OSError) as error:  # the system's own: a full disk, no permission
+        print(f"tuneoff: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -86,14 +86,14 @@ def compare(
     given: dict[str, Any] = {
         "name": name or default_name(data or train or "study"),
         "data": where,
-        "model": model.split(","),
+        "model": _parts(model),
         "seeds": _seeds(seeds),
         "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
         "metric": metric,
         "workers": workers,
     }
     if strategies:
-        given["strategies"] = [part for part in strategies.split(",") if part]
+        given["strategies"] = _parts(strategies)
     spec = study_from(given, "compare")
     _run(Study(spec, RESULTS / spec.name))
 
@@ -127,11 +127,11 @@ def plan(
     opened = Study.open(study)
     with console.status("loading data and timing a few steps"):
         found, speed = opened.plan()
-    if not found:
+    if not found and not as_json:
         console.print(f"Nothing is missing: every run of {escape(opened.spec.name)} is stored in {opened.folder}")
         return
     workers = num_workers(
-        len(found), max(e.parameters.total if e.parameters else 0 for e in found), opened.spec.workers
+        len(found), max((e.parameters.total if e.parameters else 0 for e in found), default=0), opened.spec.workers
     )
     total = sum(e.seconds(speed) for e in found) / workers
     if as_json:
@@ -220,19 +220,15 @@ def params(
     as_json: Json = False,
 ) -> None:
     """Trainable and total parameters of each strategy. Needs no weights, only a config."""
-    from tuneoff.encoder.load import empty_model
+    from tuneoff.estimate import parameters_of
     from tuneoff.spec import parse_strategy
-    from tuneoff.strategies import STRATEGIES, count_parameters
+    from tuneoff.strategies import STRATEGIES
 
-    names = (
-        strategies.split(",") if strategies else [name for name, row in STRATEGIES.items() if row.kind == "gradient"]
-    )
-    rows = []
-    for config in map(parse_strategy, names):
-        row = STRATEGIES[config.name]
-        if row.kind == "gradient":
-            counts = count_parameters(row.apply(empty_model(model, num_labels), config))
-            rows.append({"strategy": config.label, **vars(counts)})
+    names = _parts(strategies) if strategies else [name for name, row in STRATEGIES.items() if row.kind != "text"]
+    rows = [
+        {"strategy": config.label, **vars(parameters_of(config, model, num_labels))}
+        for config in map(parse_strategy, names)
+    ]
     if as_json:
         print(json.dumps(rows, indent=1))
         return
@@ -374,11 +370,16 @@ def _data(
         "text": text,
         "text_pair": text_pair,
         "label": label,
-        "labels": labels.split(",") if labels else None,
+        "labels": _parts(labels) if labels else None,
         "limits": _limits(limit),
         "drop_unlabelled": drop_unlabelled,
         "drop_empty": drop_empty,
     }
+
+
+def _parts(given: str) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in given.split(",") if part.strip()]
 
 
 def _limits(given: str | None) -> dict[str, Any]:

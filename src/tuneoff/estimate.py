@@ -14,8 +14,9 @@ from tuneoff.encoder.load import empty_model, load_model
 from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.precision import products_in, resolve
 from tuneoff.engine.recipe import Recipe
+from tuneoff.errors import ConfigError
 from tuneoff.spec import RunSpec
-from tuneoff.strategies import GradientConfig, ParameterCounts, count_parameters
+from tuneoff.strategies import STRATEGIES, GradientConfig, ParameterCounts, StrategyConfig, count_parameters
 
 # bytes resident in a process with torch and transformers imported, measured: docs/log.md
 _BASE_BYTES = 650 * 2**20
@@ -48,6 +49,20 @@ class Estimate:
         return 2 + self.operations / operations_per_second
 
 
+def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> ParameterCounts:
+    """Parameters of a strategy on an encoder, from its config alone. Raises ConfigError for one that reads texts."""
+    row, model = STRATEGIES[config.name], empty_model(model_name, num_labels)
+    if row.kind == "text":
+        raise ConfigError(
+            f"strategy {config.name} uses no encoder, and what it learns depends on the data; leave it out"
+        )
+    if row.kind == "gradient":
+        return count_parameters(row.apply(model, config))
+    size = (1 if num_labels == 2 else num_labels) * (model.config.hidden_size + 1)  # two classes share one plane
+    encoder_size = sum(parameter.numel() for parameter in encoder_of(model).parameters())
+    return ParameterCounts(trainable=size, added=0, head=size, total=encoder_size + size)
+
+
 def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     """Operations, memory and disk of a run. tokens: per split, in all.
 
@@ -64,10 +79,9 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
     encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
     if run.kind.kind == "features":
-        size = (1 if num_labels == 2 else num_labels) * (model.config.hidden_size + 1)  # two classes share one plane
-        counts = ParameterCounts(size, 0, size, sum(p.numel() for p in encoder_of(model).parameters()) + size)
+        counts = parameters_of(run.strategy, run.model, num_labels)
         once = 2.0 * sum(weights) * sum(tokens.values())
-        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * size)
+        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable)
     adapted = run.kind.apply(model, run.strategy)
     counts, first = count_parameters(adapted), adapted.first_trained_block
     trained = set(adapted.trainable) & block_parameters(model, list(range(len(weights))))

@@ -68,7 +68,7 @@ class Predictions:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON whole or not at all."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     unfinished.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
     unfinished.rename(path)
 
@@ -125,7 +125,7 @@ class RunStore:
         history: pd.DataFrame | None = None,
         save_model: Callable[[Path], None] | None = None,
     ) -> RunRecord:
-        """Store a run: into a temporary folder, then renamed. A failed earlier try of the same run is replaced."""
+        """Store a run: into a temporary folder, then renamed. Replaces a failed earlier try, and nothing else."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".unfinished-{record.run_id}-{os.getpid()}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -143,7 +143,10 @@ class RunStore:
             text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
             (unfinished / "run.json").write_text(text, encoding="utf-8")
             target = self.path(record.run_id)
-            if target.exists() and self.record(record.run_id).status == FAILED:
+            if target.exists():
+                stored = self.record(record.run_id)
+                if stored.status != FAILED:
+                    return stored  # another process was faster
                 shutil.rmtree(target)
             unfinished.rename(target)
         finally:

@@ -25,7 +25,7 @@ def parse_strategy(given: Any) -> StrategyConfig:
     if isinstance(given, dict) and len(given) == 1:
         name, options = next(iter(given.items()))
     elif isinstance(given, str):
-        name, *pairs = given.split(":")
+        name, *pairs = (part.strip() for part in given.split(":"))
         options = dict(_option(given, pair) for pair in pairs)
     else:
         raise ConfigError(
@@ -40,7 +40,10 @@ def _option(given: str, pair: str) -> tuple[str, Any]:
     key, equals, value = pair.partition("=")
     if not equals:
         raise ConfigError(f"strategy {given!r}: {pair!r} is not option=value; write e.g. lora:rank=16")
-    parsed = yaml.safe_load(value)
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"strategy {given!r}: {value!r} cannot be read; several values are written a+b") from None
     return key.strip(), parsed.split("+") if isinstance(parsed, str) and "+" in parsed else parsed
 
 
@@ -65,7 +68,7 @@ class StudySpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    name: str = Field("study", pattern=r"^[\w.-]+$", description="also the folder's name under results/")
+    name: str = Field("study", pattern=r"^\w[\w.-]*$", description="also the folder's name under results/")
     data: DataSpec
     model: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         (DEFAULT_MODEL,), min_length=1, description="one or several encoders: a folder, packaged:NAME or a hub name"

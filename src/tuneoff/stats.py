@@ -60,8 +60,16 @@ def seed_draws(num_seeds: int, resamples: int, rng: np.random.Generator) -> np.n
 
 
 def mean_over_seeds(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Mean score of the drawn seeds in each resample. scores: (S, R), draws: (R, k) -> (R,)."""
-    return scores[draws, np.arange(scores.shape[1])[:, None]].mean(1)
+    """Mean score of the drawn seeds in each resample. scores: (S, R), draws: (R, S) -> (R,).
+
+    Draws with replacement from S seeds vary by (S - 1) / S of what new seeds would; the deviation from the mean of
+    all seeds is stretched by the root of S / (S - 1) to make up for it. One seed says nothing of how seeds vary.
+    """
+    num_seeds = len(scores)
+    everything = scores.mean(0)
+    drawn = scores[draws, np.arange(scores.shape[1])[:, None]].mean(1)
+    stretch = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 1.0
+    return everything + stretch * (drawn - everything)
 
 
 def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:

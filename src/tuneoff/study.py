@@ -18,7 +18,7 @@ from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import Estimate, estimate, measure_speed
-from tuneoff.execute.local import Event, execute, num_workers
+from tuneoff.execute.local import Event, cores, execute, num_workers
 from tuneoff.report.write import write_report
 from tuneoff.runs import RunStore, read_json, write_json
 from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study
@@ -67,30 +67,49 @@ class Study:
     ) -> Comparison:
         """Run what is missing, compare everything, and write the report."""
         prepared = prepare(self.spec)
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0):
                 self._run_missing(prepared, on_event, on_plan)
-                return self.report()
+                comparison = self.report()
+            prune()
+            return comparison
         except filelock.Timeout:
             raise StoreError(f"another process is running the study in {self.folder}; wait for it or stop it") from None
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise StoreError(f"{self.folder} cannot be written: {error.strerror}; choose another place") from error
 
     def _run_missing(
         self, prepared: Prepared, on_event: Callable[[Event], None], on_plan: Callable[[list[Estimate]], None]
     ) -> None:
+        self._check_same_data()
+        everything = estimates(
+            prepared, prepared.runs
+        )  # raises for what an encoder cannot take, before anything is written
+        missing = [e for e in everything if not self.store.is_done(e.run.run_id)]
         self.store.remove_unfinished()
-        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
         write_study(self.spec, self.folder / "study.yaml")
         described = describe(prepared.dataset, prepared.tokens)
         write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
         if missing:
             # the longest first, so that cores end together
-            plan = sorted(estimates(prepared, missing), key=lambda e: -e.operations)
+            plan = sorted(missing, key=lambda e: -e.operations)
             on_plan(plan)
-            largest = max(e.parameters.total if e.parameters else 0 for e in plan)
-            workers = num_workers(len(plan), largest, self.spec.workers)
-            execute([e.run for e in plan], self.store, workers, on_event, self.folder / "workers.log")
-        prune()
+            largest = max(e.parameters.total if e.parameters else 0 for e in everything)
+            workers = num_workers(len(everything), largest, self.spec.workers)
+            # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
+            threads = max(1, cores() // workers)
+            execute([e.run for e in plan], self.store, workers, threads, on_event, self.folder / "workers.log")
+
+    def _check_same_data(self) -> None:
+        """Another study of the same name keeps its place."""
+        if (self.folder / "study.yaml").is_file():
+            stored, ours = read_study(str(self.folder / "study.yaml")).data, self.spec.data
+            if (stored.source, stored.splits) != (ours.source, ours.splits):
+                came = stored.source or stored.splits.get("train")
+                raise StoreError(
+                    f"{self.folder} holds a study of other data ({came}); give this one another name (--name)"
+                )
 
     def comparison(self, cost: str = "train_seconds") -> Comparison:
         """Compare the stored runs, as they are; nothing is trained."""
@@ -180,7 +199,8 @@ def _check_length(model: str, max_length: int) -> None:
 
 def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     """The grid, each run once: what reads texts alone runs once for all encoders, what ignores seeds once for all."""
-    prints = {model: model_fingerprint(model) for model in spec.model}
+    needed = any(STRATEGIES[strategy.name].kind != "text" for strategy in spec.strategies)
+    prints = {model: model_fingerprint(model) for model in spec.model} if needed else {}
     runs = {}
     for strategy in spec.strategies:
         row = STRATEGIES[strategy.name]

@@ -45,6 +45,13 @@ def test_the_cache_is_used_again_and_not_mixed_up(table, monkeypatch):
         encode_split(table, word_tokenizer(), 17)
 
 
+def test_the_fingerprint_forgets_earlier_calls(table):
+    tokenizer = word_tokenizer()
+    prints = [encode_split(table, tokenizer, length).fingerprint for length in (16, 8, 16)]
+    assert prints[0] == prints[2] != prints[1]
+    assert encode_split(table, word_tokenizer(), 16).fingerprint == prints[0]
+
+
 def test_a_batch_is_slices_end_to_end(table):
     encoded = encode_split(table, word_tokenizer(), 32)
     batch = pack(encoded, np.array([5, 0, 11]))

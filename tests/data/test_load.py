@@ -1,5 +1,6 @@
 """Columns, labels and splits: what is found, and the one line for what is wrong."""
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,6 +47,40 @@ def test_given_names_set_the_order():
     assert named.label_names == ("bad", "good")
 
 
+def test_classes_that_look_like_no_label_can_be_named():
+    data = frame(["-1", "0", "1"] * 10)
+    with pytest.raises(DataError, match="if '-1' is a class, name all classes with labels"):
+        load(data)
+    assert load(data, labels=("-1", "0", "1")).num_labels == 3
+    assert load(frame(["+", "-"] * 10), labels=("-", "+")).label_names == ("-", "+")
+
+
+def test_integers_under_declared_names_are_ids_in_every_split():
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["1", "2", "3"])}
+    )
+    parts = {
+        split: datasets.Dataset.from_dict(
+            {"text": [f"{split} {i}" for i in range(len(ids))], "label": ids}, features=features
+        )
+        for split, ids in (("train", [0, 1, 2] * 5), ("test", [1, 2]))
+    }
+    dataset = load_dataset(DataSpec(source=keep_in_cache(from_memory(datasets.DatasetDict(parts)))))
+    assert dataset.label_names == ("1", "2", "3")
+    assert dataset.splits["test"]["label"].to_pylist() == [1, 2]
+
+
+def test_whole_numbers_written_as_fractions_are_the_same_label():
+    splits = {"train": pd.DataFrame(frame(["1", "0"] * 10)), "test": pd.DataFrame(frame(["1.0", "0.0"]))}
+    assert load(splits).splits["test"]["label"].to_pylist() == [1, 0]
+
+
+def test_rows_are_the_files_own_after_dropping():
+    data = frame(["a", None, "b", "a", "c", "b"] * 3)
+    with pytest.raises(DataError, match=r"\(the first row is 1\): 5, 11, 17 hold 'c'"):
+        load(data, labels=("a", "b"), drop_unlabelled=True)
+
+
 @pytest.mark.parametrize("names", [("review", "sentiment"), ("Sentence", "Label"), ("only_text", "target")])
 def test_columns_are_found_by_common_names(names):
     texts = [f"text {i}" for i in range(20)]
@@ -63,6 +98,8 @@ def test_columns_are_found_by_common_names(names):
         (frame([0] * 20), {}, "one class only, '0'"),
         (frame([0, 1, None, 0, 1, None] * 3), {}, r"no label in 6 of 18 rows .*: 3, 6, 9, 12, 15 and 1 more; .*drop_unlabelled"),
         (frame(["a", "b", "-", "a", "", "b"]), {}, r"no label in 2 of 6 rows .*: 3, 5"),
+        (frame(["a", "nan", "b", "NaN", "a", "b"]), {}, r"no label in 2 of 6 rows .*: 2, 4"),
+        (frame(["a", "b"] * 4, texts=[" "] * 8), {"drop_empty": True}, "no example with both text and label"),
         (frame([0, 1, -1, 0, 1, 0]), {}, r"no label in 1 of 6 rows .*: 3"),
         (frame([0, 1] * 3, texts=["a", " ", "b", "", "c", "d"]), {}, r"an empty text in 2 of 6 rows .*: 2, 4"),
         (frame(["a", "b", "c"] * 4), {"labels": ("a", "b")}, r"outside the label set in 4 rows .*: 3, 6, 9, 12 hold 'c'; the labels are a, b"),

@@ -137,6 +137,38 @@ def test_wrong_encoding_names_the_byte(content, position, byte, tmp_path):
         load(tmp_path / "latin.csv")
 
 
+def test_quotes_that_open_nothing_swallow_no_rows(tmp_path):
+    lines = [f"line {i}\t{i % 2}" for i in range(32)]
+    lines[3], lines[14] = '"Great, he said\t1', '"bad" film\t0'
+    (tmp_path / "glue.tsv").write_text("sentence\tlabel\n" + "\n".join(lines) + "\n")
+    assert sum(table.num_rows for table in load(tmp_path / "glue.tsv").splits.values()) == 32
+
+
+def test_a_column_named_twice_is_an_error(tmp_path):
+    (tmp_path / "twice.csv").write_text("text,label,label\na,1,1\n")
+    with pytest.raises(DataError, match="'label' stands there 2 times"):
+        load(tmp_path / "twice.csv")
+
+
+def test_endings_may_be_in_capitals(toy, tmp_path):
+    toy.to_csv(tmp_path / "TOY.CSV", index=False)
+    assert load(tmp_path / "TOY.CSV").num_labels == 2
+
+
+def test_the_same_frame_is_known_again_whatever_its_types(toy):
+    toy["label"] = toy["label"].astype("category")
+    toy["more"] = [[1, 2]] * 60
+    again = toy.copy(deep=True)
+    again["more"] = [list(item) for item in toy["more"]]
+    assert keep_in_cache(from_memory(toy)) == keep_in_cache(from_memory(again))
+    assert load(keep_in_cache(from_memory(toy))).num_labels == 2
+
+
+def test_a_frame_of_mixed_types_is_one_line():
+    with pytest.raises(DataError, match="DataFrame cannot be read"):
+        from_memory(pd.DataFrame({"text": ["a", 1, b"x"], "label": [0, 1, 0]}))
+
+
 def test_utf16_is_named(toy, tmp_path):
     toy.to_csv(tmp_path / "wide.csv", index=False, encoding="utf-16")
     with pytest.raises(DataError, match="UTF-16"):

@@ -121,6 +121,45 @@ def test_every_file_is_written(comparison, tmp_path):
     assert json.loads(specs)["confusion-full-1"]["title"]["text"] == "full"
 
 
+def test_many_classes_and_runs_still_give_a_page(comparison, tmp_path):
+    count = 120
+    names = tuple(f"class {i}" for i in range(count))
+    confusion = np.random.default_rng(0).integers(0, 9, (count, count))
+    steps = pd.DataFrame({"kind": "step", "step": np.arange(1, 501), "epoch": 1, "loss": 0.5})
+    records = [
+        replace(record, run_id=f"{record.run_id}{seed}", seed=seed)
+        for record in comparison.records
+        for seed in range(60)
+    ]
+    many = replace(
+        comparison,
+        label_names=names,
+        confusion=dict.fromkeys(comparison.confusion, confusion),
+        classes={group: [{**rows[0], "label": name} for name in names] for group, rows in comparison.classes.items()},
+        data={
+            **comparison.data,
+            "label_names": names,
+            "splits": {s: {"examples": 9, "labels": [1] * count} for s in ("train", "test")},
+        },
+        records=tuple(records),
+        histories={record.run_id: steps for record in records},
+    )
+    write_report(many, tmp_path)
+    assert (tmp_path / "report" / "index.html").stat().st_size < 8e6
+
+
+def test_encoders_are_named_where_there_are_several(comparison):
+    rows = (*comparison.rows, replace(comparison.rows[0], group="full-2", model="other", difference=-0.01))
+    both = replace(comparison, rows=rows, classes={**comparison.classes, "full-2": comparison.classes["full-1"]})
+    assert [line[0] for line in tables.metrics(both)[1]] == ["full on m", "lora on m", "head on m", "full on other"]
+    assert judge(rows, "accuracy", "train_seconds", 100).text.startswith("full on m scores best")
+
+
+def test_an_unknown_cost_decides_nothing():
+    rows = (row("full", 0.9, 100, True, costs={}), row("lora", 0.89, 40, True))
+    assert "is not known for all" in judge(rows, "accuracy", "model_bytes", 100).text
+
+
 def test_a_report_without_any_success_still_says_why(comparison, tmp_path):
     empty = replace(comparison, rows=(), verdict=None, records=(), histories={}, confusion={}, classes={})
     write_report(empty, tmp_path)

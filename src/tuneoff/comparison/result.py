@@ -1,5 +1,6 @@
 """What a comparison holds: a row a strategy, a verdict, and what a report shows beside them."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class Row:
     parameters: dict[str, int]
 
 
+def row_names(rows: Sequence[Row]) -> dict[str, str]:
+    """What the group of each row is called: its label, with the encoder where there are several."""
+    several = len({row.model for row in rows if row.model}) > 1
+    return {row.group: f"{row.label} on {row.model}" if several and row.model else row.label for row in rows}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What the comparison lets one conclude."""
@@ -67,6 +74,11 @@ class Comparison:
     data: dict[str, Any]  # name, notes, examples and labels of each split
     study: dict[str, Any]  # the resolved spec
     folder: str = ""
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What each group is called: its label, with the encoder where there are several."""
+        return row_names(self.rows)
 
     @property
     def leaderboard(self) -> pd.DataFrame:

@@ -49,6 +49,8 @@ def encode_split(table: pa.Table, tokenizer: Any, max_length: int) -> TokenTable
     max_length: tokens, special ones included; longer texts are cut, pairs from the longer one first.
     """
     columns = [name for name in ("text", "text_pair") if name in table.column_names]
+    tokenizer.backend_tokenizer.no_truncation()  # calls leave their truncation behind; it is no part of the rules
+    tokenizer.backend_tokenizer.no_padding()
     rules = tokenizer.backend_tokenizer.to_str()
     key = fingerprint(table.select(columns), rules, max_length, tokenizer.truncation_side)
     folder = cached(f"tokens-{key}", lambda into: _write(table, columns, tokenizer, max_length, into))

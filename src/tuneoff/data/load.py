@@ -25,6 +25,7 @@ _PAIRS = (
 )
 _LABELS = ("label", "labels", "target", "class", "category", "sentiment", "gold_label", "rating", "stars", "y")
 _MISSING = ("", "-")  # SNLI writes - where the annotators did not agree
+_NULLS = ("nan", "null", "n/a", "<na>")  # what tools write for nothing
 
 
 def load_dataset(spec: DataSpec) -> Dataset:
@@ -34,10 +35,9 @@ def load_dataset(spec: DataSpec) -> Dataset:
     tables = {split: _select(table, columns, split) for split, table in source.tables.items()}
     notes: list[str] = []
     tables = {split: _complete(table, split, spec, notes) for split, table in tables.items()}
-    declared = spec.labels or source.label_names.get(columns["label"])
-    names = _label_names(tables["train"]["label"], declared, is_given=spec.labels is not None)
-    tables = {split: _number(table, names, split) for split, table in tables.items()}
+    tables, names = _numbered(tables, spec.labels, source.label_names.get(columns["label"]))
     _check_classes(tables["train"], names, columns["label"])
+    tables = {split: table.drop_columns("row") for split, table in tables.items()}
     tables = _limit(_carve(tables, spec, notes), spec, notes)
     parts = [fingerprint(split, table) for split, table in tables.items()]
     return Dataset(source.name, tables, names, tuple(notes), fingerprint(*parts, list(names)))
@@ -50,6 +50,9 @@ def _columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
     for asked in (spec.text, spec.text_pair, spec.label):
         if asked is not None and asked not in names:
             raise DataError(unknown("column", asked, names))
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"column {twice[0]!r} stands there {names.count(twice[0])} times; rename one")
     label = spec.label or next((lower[name] for name in _LABELS if name in lower), None)
     if label is None:
         raise DataError(f"no label column found among {', '.join(names)}; name it with label (--label)")
@@ -85,7 +88,7 @@ def _select(table: pa.Table, columns: dict[str, str], split: str) -> pa.Table:
         elif pa.types.is_nested(column.type):
             raise DataError(f"label column {theirs!r} holds lists; give one label an example")
         chosen[ours] = column
-    return pa.table(chosen)
+    return pa.table({**chosen, "row": pa.array(range(1, table.num_rows + 1))})  # for messages: the first row is 1
 
 
 def _texts(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
@@ -102,15 +105,13 @@ def _texts(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
 
 def _complete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> pa.Table:
     """Examples with a text and a label; the others dropped if asked for, else an error with their rows."""
-    labels = table["label"]
-    is_missing = _is_missing(labels)
+    is_missing = _is_missing(table["label"], spec.labels or ())
     if is_missing.all():
         raise DataError(
-            f"split {split} is unlabelled; name another one in its place (data.splits, e.g. {split}: validation) "
-            "or leave it out"
+            f"split {split} is unlabelled; name another one in its place (data.splits, e.g. {split}: validation)"
         )
     is_empty = np.zeros(table.num_rows, bool)
-    for name in [name for name in table.column_names if name != "label"]:
+    for name in [name for name in table.column_names if name not in ("label", "row")]:
         stripped = pc.utf8_trim_whitespace(table[name])
         is_empty |= pc.equal(stripped, "").to_numpy()
     for found, is_dropped, what, option in (
@@ -122,72 +123,87 @@ def _complete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> 
             raise DataError(
                 f"split {split} has {what} in {len(rows)} of {table.num_rows} rows (the first row is 1): "
                 f"{listed(rows)}; mend them, or leave them out with {option}: true (--{option.replace('_', '-')})"
+                + (_if_a_class(table["label"], found) if option == "drop_unlabelled" else "")
             )
         if len(rows):
             notes.append(f"{len(rows):,} examples with {what} were left out of {split}")
-    return table.filter(pa.array(~(is_missing | is_empty)))
+    kept = table.filter(pa.array(~(is_missing | is_empty)))
+    if kept.num_rows == 0:
+        raise DataError(f"split {split} has no example with both text and label")
+    return kept
 
 
-def _is_missing(labels: pa.ChunkedArray) -> np.ndarray:
+def _is_missing(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> np.ndarray:
+    """Which labels stand for none: null, NaN, nothing, "-", and -1 beside 0 or alone. classes: what does not."""
     missing = pc.is_null(labels, nan_is_null=True).to_numpy()
-    if _is_text(labels.type):
-        trimmed = pc.utf8_trim_whitespace(labels.cast(pa.large_string()))
-        missing |= pc.fill_null(pc.is_in(trimmed, pa.array(_MISSING, pa.large_string())), True).to_numpy()
-        values = set(pc.unique(trimmed).to_pylist())
-        is_minus_one = pc.fill_null(pc.equal(trimmed, "-1"), True).to_numpy()
-        return missing | is_minus_one if values == {"-1"} or {"-1", "0"} <= values else missing
-    if pa.types.is_integer(labels.type) or pa.types.is_floating(labels.type):
-        values = set(pc.unique(labels).to_pylist())
-        # the hub writes -1 where a label is withheld; -1 and 1 alone are two classes
-        if values - {None} == {-1} or {-1, 0} <= values:
-            missing |= pc.fill_null(pc.equal(labels, -1), True).to_numpy()
-    return missing
+    words = pc.fill_null(_words(labels), "")
+    present = set(pc.unique(words.filter(pa.array(~missing))).to_pylist())
+    blanks = [word for word in present if word in _MISSING or word.lower() in _NULLS]
+    # the hub writes -1 where a label is withheld; -1 and 1 alone are two classes
+    if present == {"-1"} or {"-1", "0"} <= present:
+        blanks.append("-1")
+    blanks = [word for word in blanks if word not in classes]
+    return missing | pc.is_in(words, pa.array(blanks, pa.large_string())).to_numpy()
+
+
+def _if_a_class(labels: pa.ChunkedArray, is_missing: np.ndarray) -> str:
+    """How to keep a label that we take for none."""
+    found = [word for word in pc.unique(_words(labels).filter(pa.array(is_missing))).to_pylist() if word]
+    return f"; if {found[0]!r} is a class, name all classes with labels (--labels)" if found else ""
 
 
 def _words(labels: pa.ChunkedArray) -> pa.ChunkedArray:
     """Labels as the words by which we know them: trimmed strings, whole numbers without a fraction."""
-    if pa.types.is_floating(labels.type):
-        whole = pc.cast(labels, pa.int64(), safe=False)
-        is_whole = pc.all(pc.equal(pc.cast(whole, labels.type), labels)).as_py()
-        labels = whole if is_whole else labels
-    text = labels.cast(pa.large_string())
-    return pc.utf8_trim_whitespace(text)
+    text = pc.utf8_trim_whitespace(labels.cast(pa.large_string()))
+    return pc.replace_substring_regex(text, r"^([-+]?[0-9]+)\.0*$", r"\1")
 
 
-def _label_names(labels: pa.ChunkedArray, declared: tuple[str, ...] | None, is_given: bool) -> tuple[str, ...]:
-    """The classes in the order of their ids: as declared, else train's, numbers by size and words by alphabet."""
-    found = set(pc.unique(_words(labels)).to_pylist())
-    if declared:
-        if len(set(declared)) < len(declared):
-            raise DataError(f"label names repeat: {', '.join(declared)}")
-        if is_given or found <= {str(i) for i in range(len(declared))}:
-            return tuple(declared)
-    if all(_as_int(word) is not None for word in found):
-        return tuple(sorted(found, key=lambda word: int(word)))
-    return tuple(sorted(found))
+def _numbered(
+    tables: dict[str, pa.Table], given: tuple[str, ...] | None, declared: tuple[str, ...] | None
+) -> tuple[dict[str, pa.Table], tuple[str, ...]]:
+    """Labels as ids 0..C-1 in every split, and the class names in the order of their ids.
+
+    given: the user's names; declared: the source's own, whose integers are ids. Without either, names are what train
+    holds, numbers by size and words by alphabet.
+    """
+    words = {split: _words(table["label"]) for split, table in tables.items()}
+    found = {word for column in words.values() for word in pc.unique(column).to_pylist()}
+    names = given or declared
+    if names is None:
+        names = tuple(sorted(set(pc.unique(words["train"]).to_pylist()), key=_by_size_or_alphabet))
+    if len(set(names)) < len(names):
+        raise DataError(f"label names repeat: {', '.join(names)}")
+    ids_as_words = [str(index) for index in range(len(names))]
+    is_id = pa.types.is_integer(tables["train"]["label"].type) and given is None and declared is not None
+    # under names that the data does not use, numbers are ids
+    are_ids = is_id or (not found & set(names) and found <= set(ids_as_words))
+    known = pa.array(ids_as_words if are_ids else names, pa.large_string())
+    numbered = {}
+    for split, table in tables.items():
+        ids = pc.index_in(words[split], known)
+        if ids.null_count:
+            raise _outside(table, words[split], ids, split, names)
+        numbered[split] = table.set_column(table.column_names.index("label"), "label", ids.cast(pa.int64()))
+    return numbered, tuple(names)
 
 
-def _as_int(word: str) -> int | None:
+def _by_size_or_alphabet(word: str) -> tuple[int, int, str]:
     try:
-        return int(word)
+        return (0, int(word), word)
     except ValueError:
-        return None
+        return (1, 0, word)
 
 
-def _number(table: pa.Table, names: tuple[str, ...], split: str) -> pa.Table:
-    """Replace labels by ids 0..C-1."""
-    words = _words(table["label"])
-    ids = pc.index_in(words, pa.array(names, pa.large_string()))
-    if ids.null_count and set(pc.unique(words).to_pylist()) <= {str(i) for i in range(len(names))}:
-        ids = pc.cast(words, pa.int64())  # numbers under declared names
-    if ids.null_count:
-        rows = np.flatnonzero(pc.is_null(ids).to_numpy())
-        strange = dict.fromkeys(words.take(pa.array(rows)).to_pylist())
-        raise DataError(
-            f"split {split} has labels outside the label set in {len(rows)} rows (the first row is 1): "
-            f"{listed(rows + 1)} hold {listed(repr(s) for s in strange)}; the labels are {listed(names, 12)}"
-        )
-    return table.set_column(table.column_names.index("label"), "label", ids.cast(pa.int64()))
+def _outside(
+    table: pa.Table, words: pa.ChunkedArray, ids: pa.ChunkedArray, split: str, names: tuple[str, ...]
+) -> DataError:
+    strange = np.flatnonzero(pc.is_null(ids).to_numpy())
+    values = dict.fromkeys(words.take(pa.array(strange)).to_pylist())
+    return DataError(
+        f"split {split} has labels outside the label set in {len(strange)} rows (the first row is 1): "
+        f"{listed(table['row'].take(pa.array(strange)).to_pylist())} hold {listed(repr(value) for value in values)}; "
+        f"the labels are {listed(names, 12)}"
+    )
 
 
 def _check_classes(train: pa.Table, names: tuple[str, ...], column: str) -> None:

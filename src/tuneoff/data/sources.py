@@ -40,7 +40,7 @@ class Source:
 def read(spec: DataSpec) -> Source:
     """The tables that a spec names, by our split names. Raises DataError for whatever cannot be read."""
     wanted: dict[str, str] = {str(split): name for split, name in spec.splits.items()}
-    files = {split: name for split, name in wanted.items() if Path(name).suffix in _ENDINGS}
+    files = {split: name for split, name in wanted.items() if Path(name).suffix.lower() in _ENDINGS}
     if spec.source is None:
         if "train" not in files:
             raise DataError("data names no source and no train file; set data.source, or data.splits with train")
@@ -71,26 +71,41 @@ def read_file(path: Path) -> pa.Table:
     """A CSV, TSV, JSONL, JSON or Parquet file as a table; columns of text files are strings as written."""
     if not path.is_file():
         raise DataError(f"data file {str(path)!r} does not exist")
-    if path.suffix not in _ENDINGS:
+    if path.suffix.lower() not in _ENDINGS:
         raise DataError(
             f"data file {path.name!r} ends in {path.suffix or 'nothing'}; give one of {', '.join(_ENDINGS)}"
         )
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return pyarrow.parquet.read_table(path, memory_map=True)
         _check_utf8(path)
-        return _read_csv(path) if path.suffix in _DELIMITERS else _read_json(path)
-    except (pa.ArrowInvalid, ValueError) as error:
+        return _read_csv(path) if path.suffix.lower() in _DELIMITERS else _read_json(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"data file {path.name!r} cannot be parsed: {str(error).splitlines()[0]}") from error
 
 
 def _read_csv(path: Path) -> pa.Table:
-    # whole quoted fields may hold line breaks; types are not guessed: a label "01" stays "01" and a text "17" a text
-    parse = pyarrow.csv.ParseOptions(delimiter=_DELIMITERS[path.suffix], newlines_in_values=True)
     if path.stat().st_size == 0:
         raise DataError(f"data file {path.name!r} is empty")
+    quoted = _parse_csv(path, quote_char='"')
+    if path.suffix.lower() != ".tsv":
+        return quoted
+    # GLUE's TSV files hold quotes that open nothing and would swallow the lines that follow; where lines split
+    # well without quotes and are more, quotes are text. A line break inside a quoted field would not split well.
+    try:
+        plain = _parse_csv(path, quote_char=False)
+    except pa.ArrowInvalid:
+        return quoted
+    return plain if plain.num_rows > quoted.num_rows else quoted
+
+
+def _parse_csv(path: Path, quote_char: str | bool) -> pa.Table:
+    """Every column as strings as written: a label "01" stays "01". Quoted fields may hold line breaks."""
+    parse = pyarrow.csv.ParseOptions(
+        delimiter=_DELIMITERS[path.suffix.lower()], newlines_in_values=bool(quote_char), quote_char=quote_char
+    )
     with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
         names = reader.schema.names
     convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
@@ -101,7 +116,7 @@ def _read_json(path: Path) -> pa.Table:
     with open(path, encoding="utf-8-sig") as file:
         is_array = file.read(1024).lstrip().startswith("[")
     if is_array:
-        return pa.Table.from_pandas(pd.read_json(path), preserve_index=False)
+        return _as_table(pd.read_json(path))
     # one block, so that types are inferred from all of it
     options = pyarrow.json.ReadOptions(block_size=max(1, min(path.stat().st_size, 2**31 - 1)))
     return pyarrow.json.read_json(path, read_options=options)
@@ -136,7 +151,7 @@ def _not_utf8(path: Path, error: UnicodeDecodeError, base: int) -> DataError:
 
 
 def _folder(path: Path) -> Source:
-    files = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS)
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in _ENDINGS)
     if not files:
         raise DataError(
             f"folder {str(path)!r} holds no data files; expected train{_ENDINGS[0]} or another of {_ENDINGS}"
@@ -159,9 +174,14 @@ def _hub(name: str) -> Source:
     import datasets  # slow to import, and only here
 
     parts = name.split("/")
-    repository, config = ("/".join(parts[:2]), "/".join(parts[2:]) or None)
+    repository, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
-        loaded = datasets.load_dataset(repository, config)
+        try:
+            loaded = datasets.load_dataset(repository, config)
+        except datasets.exceptions.DatasetNotFoundError:
+            if len(parts) != 2:
+                raise
+            loaded = datasets.load_dataset(parts[0], parts[1])  # NAME/CONFIG of a dataset without an owner
     except Exception as error:  # the hub's client raises many kinds; each becomes one line
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise DataError(f"hub dataset {name!r} cannot be loaded: {reason}") from error
@@ -185,7 +205,10 @@ def _as_table(part: Any) -> pa.Table:
     if isinstance(part, pa.Table):
         return part
     if isinstance(part, pd.DataFrame):
-        return pa.Table.from_pandas(part, preserve_index=False)
+        try:
+            return pa.Table.from_pandas(part, preserve_index=False)
+        except pa.ArrowException as error:
+            raise DataError(f"the DataFrame cannot be read: {' '.join(str(error).split())[:200]}") from error
     if hasattr(part, "with_format") and hasattr(part, "features"):  # datasets.Dataset, without importing datasets
         return part.with_format("arrow")[:]
     raise DataError(f"data is a {type(part).__name__}; give a file, a DataFrame, a pyarrow Table or a datasets.Dataset")

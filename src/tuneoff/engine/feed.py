@@ -80,7 +80,8 @@ def with_prefix(
     """A feed that starts behind the frozen blocks, their outputs taken from the cache or computed into it.
 
     Without frozen blocks, beyond the budget, or where blocks cannot be run apart (padded architectures), it starts
-    from tokens; the numbers are the same, since frozen blocks run without dropout.
+    from tokens. Frozen blocks run without dropout either way, so the numbers are the same in fp32; in bf16 the cache
+    rounds states once more than running on does.
     """
     num_blocks, hidden = len(blocks(model)), model.config.hidden_size
     if first_block == num_blocks:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tuneoff.errors import StoreError
-from tuneoff.execute.one import failed_record
+from tuneoff.execute.one import device, failed_record
 from tuneoff.runs import RunRecord, RunStore
 from tuneoff.spec import RunSpec
 
@@ -40,6 +40,8 @@ def num_workers(num_runs: int, largest_model: int, asked: int | None = None) -> 
     """How many runs at once: as asked, else one a core, as memory allows. largest_model: parameters."""
     if asked is not None:
         return max(1, min(asked, num_runs))
+    if device().type == "cuda":
+        return 1  # one run fills a GPU, and its memory
     each = _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
     fitting = int(psutil.virtual_memory().available // each)
     return max(1, min(cores(), fitting, num_runs))
@@ -51,22 +53,21 @@ def cores() -> int:
 
 
 def execute(
-    runs: Sequence[RunSpec], store: RunStore, workers: int, on_event: Callable[[Event], None], log: Path
+    runs: Sequence[RunSpec], store: RunStore, workers: int, threads: int, on_event: Callable[[Event], None], log: Path
 ) -> None:
-    """Make the runs, in order, `workers` at once. Whatever happens to one, the others go on.
+    """Make the runs, in order, `workers` at once, each with `threads`. Whatever happens to one, the others go on.
 
-    A run left alone gets all cores. log: where the workers' own output goes.
+    log: where the workers' own output goes.
     """
-    waiting, pool = list(runs), _Pool(workers, log)
+    waiting, pool = list(runs), _Pool(min(workers, len(runs)), log)
     try:
         busy: dict[int, RunSpec] = {}
         idle: list[int] = []
         while waiting or busy:
             while waiting and idle:
-                is_alone = len(waiting) == 1 and not busy
                 worker, run = idle.pop(), waiting.pop(0)
                 busy[worker] = run
-                pool.give(worker, run, store, cores() if is_alone or workers == 1 else 1)
+                pool.give(worker, run, store, threads)
                 on_event(Event("started", run))
             worker, message = pool.next_message()
             if message["event"] == "ready":

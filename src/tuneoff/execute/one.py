@@ -20,6 +20,7 @@ import psutil
 import skops.io
 import torch
 from scipy.special import softmax
+from sklearn.pipeline import Pipeline
 
 from tuneoff import metrics
 from tuneoff.data.dataset import Dataset
@@ -86,7 +87,9 @@ def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
     trained = time.perf_counter()
     chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in JUDGED}
     costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
-    return Fitted(chances, _most_likely(chances), costs, save=lambda folder: _save_sklearn(classifier, folder))
+    size = _num_coefficients(classifier)
+    counts = {"trainable": size, "added": 0, "head": 0, "total": size}
+    return Fitted(chances, _most_likely(chances), costs, lambda folder: _save_sklearn(classifier, folder), counts)
 
 
 def _joined_texts(table: Any) -> list[str]:
@@ -110,13 +113,12 @@ def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
         on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
     validation = (vectors["validation"], tables["validation"].labels)
-    classifier = spec.kind.apply(vectors["train"], tables["train"].labels, validation, spec.strategy)
+    classifier = spec.kind.apply(vectors["train"], tables["train"].labels, validation, spec.strategy, spec.metric)
     trained = time.perf_counter()
     chances = {split: probabilities(classifier, vectors[split], validation) for split in JUDGED}
     predicted = {split: classifier.predict(vectors[split]) for split in JUDGED}
     costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
-    linear = classifier[-1]
-    size = int(linear.coef_.size + linear.intercept_.size)
+    size = _num_coefficients(classifier)
     encoder_size = sum(p.numel() for p in model.base_model.parameters())
     counts = {"trainable": size, "added": 0, "head": size, "total": encoder_size + size}
     return Fitted(chances, predicted, costs, lambda folder: _save_sklearn(classifier, folder), counts)
@@ -193,6 +195,12 @@ def _most_likely(chances: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {split: table.argmax(1) for split, table in chances.items()}
 
 
+def _num_coefficients(classifier: Any) -> int:
+    """What a scikit-learn classifier, or the last step of a pipeline, has learnt; 0 where it keeps no coefficients."""
+    last = classifier[-1] if isinstance(classifier, Pipeline) else classifier
+    return sum(int(getattr(last, name).size) for name in ("coef_", "intercept_") if hasattr(last, name))
+
+
 def _save_sklearn(classifier: Any, folder: Path) -> None:
     skops.io.dump(classifier, folder / "classifier.skops")
 
@@ -262,6 +270,8 @@ def _processor() -> str:
 
 
 def _peak_bytes() -> int:
-    """Most memory this process had resident. A run has a process of its own."""
+    """Most memory this process had: on the GPU where there is one, else resident. A run has a process of its own."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

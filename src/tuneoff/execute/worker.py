@@ -3,18 +3,22 @@
 It reads a JSON line per job from standard input and writes JSON lines about it to standard output.
 """
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 PROGRESS_SECONDS = 0.2  # between two reports of a run's progress
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
     """Serve jobs until standard input ends."""
+    _die_with_parent()
     # what libraries print must not mix with our lines
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -33,12 +37,19 @@ def main() -> None:
             continue
         child = os.fork()
         if child == 0:
+            _die_with_parent()
             _make(job, channel)
             channel.flush()
             os._exit(0)
         _, status = os.waitpid(child, 0)
         if status != 0:
             _say(channel, event="crashed", code=os.waitstatus_to_exitcode(status))
+
+
+def _die_with_parent() -> None:
+    """A run whose study was killed ends too, instead of training on unseen (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _make(job: dict[str, Any], channel: Any) -> None:

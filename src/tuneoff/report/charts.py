@@ -3,11 +3,16 @@
 from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 
+alt.data_transformers.disable_max_rows()  # the page is checked for size as a whole, not chart by chart
+
 WIDTH, HEIGHT = 380, 230
+_MOST_CLASSES = 40  # a confusion matrix of more is neither legible nor small
+_MOST_POINTS = 12_000  # of all loss curves together
 _INK = "#777777"  # legible on white and on near-black
 _BEST, _TIED, _BEHIND = "#0072b2", "#56b4e9", "#b0b0b0"  # Okabe & Ito, told apart without colour vision
 
@@ -46,7 +51,7 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
 
     return pd.DataFrame(
         {
-            "strategy": _names(comparison)[row.group],
+            "strategy": comparison.names[row.group],
             "score": row.score,
             "low": row.interval[0],
             "high": row.interval[1],
@@ -55,12 +60,6 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
         }
         for index, row in enumerate(comparison.rows)
     )
-
-
-def _names(comparison: Comparison) -> dict[str, str]:
-    """What each group is called in charts: its label, with the encoder where there are several."""
-    several = len({row.model for row in comparison.rows if row.model}) > 1
-    return {r.group: f"{r.label} ({r.model})" if several and r.model else r.label for r in comparison.rows}
 
 
 def _standing() -> alt.Color:
@@ -98,7 +97,7 @@ def score_against_cost(comparison: Comparison) -> Any:
 
 
 def _runs(comparison: Comparison, kind: str) -> pd.DataFrame:
-    names, parts = _names(comparison), []
+    names, parts = comparison.names, []
     for record in comparison.records:
         history = comparison.histories[record.run_id]
         if len(history):
@@ -111,9 +110,10 @@ def _epochs(comparison: Comparison) -> pd.DataFrame:
     return _runs(comparison, "epoch")
 
 
-def _steps(comparison: Comparison, points: int = 60) -> pd.DataFrame:
-    """Losses per step, averaged in at most `points` pieces a run, so that the page stays small."""
+def _steps(comparison: Comparison) -> pd.DataFrame:
+    """Losses per step, averaged in pieces, so that the page stays small however many runs there are."""
     steps = _runs(comparison, "step")
+    points = max(10, min(60, _MOST_POINTS // max(1, len(comparison.records))))
     if not len(steps):
         return steps
     last = steps.groupby(["strategy", "seed"])["step"].transform("max")
@@ -159,6 +159,10 @@ def loss_curves(steps: pd.DataFrame) -> Any:
 def confusion(comparison: Comparison, group: str) -> Any:
     """Test examples by true and predicted label; shares are of the true label's examples."""
     matrix, labels = comparison.confusion[group], list(comparison.label_names)
+    if len(labels) > _MOST_CLASSES:
+        mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+        shown = np.sort(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES])
+        matrix, labels = matrix[np.ix_(shown, shown)], [labels[index] for index in shown]
     totals = matrix.sum(1, keepdims=True).clip(min=1)
     cells = pd.DataFrame(
         {"true": labels[i], "predicted": labels[j], "examples": int(matrix[i, j]), "share": matrix[i, j] / totals[i, 0]}
@@ -177,4 +181,4 @@ def confusion(comparison: Comparison, group: str) -> Any:
     if len(labels) <= 12:
         ink = alt.when(alt.datum.share > 0.5).then(alt.value("white")).otherwise(alt.value("#222222"))
         chart = heat + base.mark_text().encode(text=alt.Text("share:Q", format=".0%"), color=ink)
-    return chart.properties(width=side, height=side, title=alt.Title(_names(comparison)[group], anchor="start"))
+    return chart.properties(width=side, height=side, title=alt.Title(comparison.names[group], anchor="start"))

@@ -61,7 +61,7 @@ def short_leaderboard(comparison: Comparison) -> Table:
 def metrics(comparison: Comparison) -> Table:
     """Every metric on test, mean over seeds."""
     names = list(comparison.rows[0].scores) if comparison.rows else []
-    body = [[row.label, *[f"{row.scores[name]:.3f}" for name in names]] for row in comparison.rows]
+    body = [[comparison.names[row.group], *[f"{row.scores[name]:.3f}" for name in names]] for row in comparison.rows]
     return ["strategy", *[name.replace("_", " ") for name in names]], body
 
 
@@ -71,7 +71,9 @@ def parameters(comparison: Comparison) -> Table:
     for row in comparison.rows:
         if row.parameters:
             counts = [row.parameters[name] for name in ("trainable", "added", "head", "total")]
-            body.append([row.label, *map(number, counts), f"{100 * counts[0] / counts[3]:.3f} %"])
+            body.append(
+                [comparison.names[row.group], *map(number, counts), f"{100 * counts[0] / max(1, counts[3]):.3f} %"]
+            )
     return ["strategy", "trainable", "added", "head", "total", "trainable share"], body
 
 
@@ -84,7 +86,7 @@ def costs(comparison: Comparison) -> Table:
         alone = found["train_seconds"] - found.get("prefix_seconds", 0.0)
         body.append(
             [
-                row.label,
+                comparison.names[row.group],
                 *[seconds(alone if name == "train_seconds" else found.get(name)) for name in phases],
                 size(found.get("peak_bytes")),
                 size(found.get("model_bytes")),

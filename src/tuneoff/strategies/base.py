@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
@@ -16,6 +16,16 @@ class StrategyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_value_is_a_list_of_one(cls, given: Any) -> Any:
+        """targets: query means targets: [query]."""
+        if not isinstance(given, dict):
+            return given
+        plain = (str, int, float)
+        lists = {name for name, field in cls.model_fields.items() if "tuple" in str(field.annotation)}
+        return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in given.items()}
 
     @property
     def label(self) -> str:

@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from tuneoff.metrics import evaluate, is_better
 from tuneoff.strategies.base import StrategyConfig
 
 
@@ -23,14 +24,21 @@ class Probe(StrategyConfig):
     C: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1, description="values tried on validation")
 
 
-def probe(features: np.ndarray, labels: np.ndarray, validation: tuple[np.ndarray, np.ndarray], config: Probe) -> Any:
+def probe(
+    features: np.ndarray, labels: np.ndarray, validation: tuple[np.ndarray, np.ndarray], config: Probe, metric: str
+) -> Any:
     """Fit one classifier per C and keep the best on validation (the stronger penalty where they tie).
 
     features: (N, H), labels: (N,), validation: the same two of the validation split.
     """
-    fitted = [_fit(features, labels, C, config) for C in sorted(config.C)]
-    scores = [classifier.score(*validation) for classifier in fitted]
-    return fitted[int(np.argmax(scores))]
+    best, best_score = None, 0.0
+    for C in sorted(config.C):
+        fitted = _fit(features, labels, C, config)
+        chances = probabilities(fitted, validation[0], validation)
+        score = evaluate(validation[1], fitted.predict(validation[0]), chances)[metric]
+        if best is None or is_better(metric, score, best_score):
+            best, best_score = fitted, score
+    return best
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe) -> Pipeline:
