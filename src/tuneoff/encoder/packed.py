@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from tuneoff.data.batches import PackedBatch
+from tuneoff.dropout import dropout as drop
 from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, pools_mean
 
 POOLINGS = ("cls", "mean")
@@ -56,7 +56,7 @@ def packed_attention(
             scores = scores.masked_fill(packing.is_padding, torch.finfo(scores.dtype).min)
         if sliding_window is not None and sliding_window < packing.size[1]:
             scores = scores.masked_fill(_is_far(packing.size[1], sliding_window, scores.device), -torch.inf)
-        weights = F.dropout(scores.softmax(-1), dropout, training=module.training)
+        weights = drop(scores.softmax(-1), dropout, module.training)
         mixed = torch.matmul(weights, grid_value)  # (B, A, L, D)
     return _from_grid(mixed, packing), None
 

@@ -11,11 +11,13 @@ import torch
 from torch.nn import functional as F
 
 from tuneoff.data.batches import training_order
+from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.optim import adamw
 from tuneoff.engine.precision import products_in
 from tuneoff.engine.recipe import Recipe
+from tuneoff.engine.rows import RowGradient
 from tuneoff.engine.schedule import rate_share
 from tuneoff.errors import DivergedError
 from tuneoff.metrics import is_better
@@ -52,6 +54,8 @@ def train(
     """
     model, parameters = adapted.model, list(adapted.trainable.values())
     optimizer = adamw(adapted, learning_rate, recipe.weight_decay)
+    rows = RowGradient(model)
+    use_cheap_dropout(model)
     steps_per_epoch = math.ceil(len(feed.table) / recipe.batch_size)
     num_steps = steps_per_epoch * recipe.epochs
     trained, best, best_weights = Trained(), math.nan, None
@@ -67,11 +71,13 @@ def train(
                 answers, batch = logits(model, feed, examples)
             loss = F.cross_entropy(answers.float(), batch.labels)
             loss.backward()
+            rows.gather()
             norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
             if not torch.isfinite(norm):
                 raise DivergedError(f"loss {loss.item():.3g} at step {len(trained.steps) + 1}; lower the learning rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            rows.clear()
             losses.append(loss.item())
             trained.steps.append(
                 {

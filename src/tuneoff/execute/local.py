@@ -21,6 +21,12 @@ from tuneoff.runs import RunRecord, RunStore
 from tuneoff.spec import RunSpec
 
 WORKER = "tuneoff.execute.worker"
+_WORKER_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",  # tokens come from the cache
+    # glibc then keeps what a step frees for the next instead of giving it back to the system: docs/log.md
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the largest it takes
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
 # what a run needs at most, in bytes a parameter: weights, gradient, two moments, best epoch (4 each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
@@ -110,8 +116,7 @@ class _Pool:
 
     def start(self, worker: int) -> None:
         """Start a worker, or start it again."""
-        # one thread each unless a job says otherwise; its tokens come from the cache
-        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+        environment = _WORKER_ENVIRONMENT | dict(os.environ)
         process = subprocess.Popen(
             [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
