@@ -112,6 +112,14 @@ def test_a_study_leaves_what_the_docs_say(finished):
     folder = study.store.path(lora.run_id)
     assert {path.name for path in folder.iterdir()} == {"run.json", "history.parquet", "predictions.parquet", "model"}
     assert (folder / "model" / "adapter_model.safetensors").is_file()
+    card = (folder / "model" / "README.md").read_text()
+    for part in (
+        lora.run_id,
+        "negative, positive",
+        "peft.PeftModel.from_pretrained",
+        f"| test | {lora.metrics['test']['accuracy']:.3f} |",
+    ):
+        assert part in card
     stored = json.loads((folder / "run.json").read_text())
     for cost in (
         "encode_seconds",

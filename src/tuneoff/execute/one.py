@@ -26,6 +26,7 @@ from tuneoff import metrics
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable, encode
 from tuneoff.data.load import open_dataset
+from tuneoff.deliver.card import write_card
 from tuneoff.encoder.load import load_model, load_tokenizer
 from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
 from tuneoff.engine.loop import Trained, train
@@ -76,7 +77,12 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
     )
     predictions = Predictions(labels, fitted.predicted, fitted.probabilities)
-    return store.write(record, predictions, _history(fitted.trained), fitted.save if spec.save_model else None)
+
+    def save(folder: Path) -> None:
+        fitted.save(folder)
+        write_card(folder, record, dataset)
+
+    return store.write(record, predictions, _history(fitted.trained), save if spec.save_model else None)
 
 
 def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
