@@ -121,7 +121,7 @@ def plan(
 ) -> None:
     """What would run: parameters, time, memory and disk. Nothing is trained."""
     from tuneoff.execute.local import num_workers
-    from tuneoff.report.tables import number, seconds, size
+    from tuneoff.formats import number, seconds, size
     from tuneoff.study import Study
 
     opened = Study.open(study)
@@ -275,7 +275,7 @@ def doctor() -> None:
     from tuneoff.engine.precision import has_native_bf16
     from tuneoff.execute.local import cores
     from tuneoff.execute.one import device, machine, versions
-    from tuneoff.report.tables import size
+    from tuneoff.formats import size
 
     found, where = machine(), device()
     console.print(", ".join(f"{name} {version}" for name, version in versions().items()))

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from tuneoff.estimate import Estimate
 from tuneoff.execute.local import Event
-from tuneoff.report.tables import seconds
+from tuneoff.formats import seconds
 from tuneoff.runs import OK
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tuneoff import formats
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.comparison.verdict import judge
 from tuneoff.report import tables
@@ -168,7 +169,7 @@ def test_a_report_without_any_success_still_says_why(comparison, tmp_path):
 
 
 def test_spreadsheets_see_no_formula(tmp_path):
-    tables.write_csv(
+    formats.write_csv(
         (["label", "x"], [["=SUM(A1)", "-0.013 (-0.02 to +0.01) tied"], ["@cmd", "+1.5"]]), tmp_path / "t.csv"
     )
     assert (tmp_path / "t.csv").read_text().splitlines() == [
@@ -180,18 +181,18 @@ def test_spreadsheets_see_no_formula(tmp_path):
 
 def test_latex_and_markdown_leave_text_as_it_is():
     assert (
-        tables.latex_text("50 % & a_b $#{}~^\\<")
+        formats.latex_text("50 % & a_b $#{}~^\\<")
         == r"50 \% \& a\_b \$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}"
     )
-    assert tables.markdown_text("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
+    assert formats.markdown_text("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
 
 
 def test_numbers_read_well():
-    assert [tables.seconds(s) for s in (0.0, 0.01, 5.25, 300, 10_000)] == [
+    assert [formats.seconds(s) for s in (0.0, 0.01, 5.25, 300, 10_000)] == [
         "0.0 s",
         "< 0.1 s",
         "5.2 s",
         "5.0 min",
         "2.8 h",
     ]
-    assert [tables.size(b) for b in (12, 4e3, 9.1e7, 2.5e9, None)] == ["12 B", "4.0 kB", "91.0 MB", "2.5 GB", "–"]
+    assert [formats.size(b) for b in (12, 4e3, 9.1e7, 2.5e9, None)] == ["12 B", "4.0 kB", "91.0 MB", "2.5 GB", "–"]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tuneoff.data.dataset import Dataset
-from tuneoff.report.tables import Table, markdown, markdown_text, number
+from tuneoff.formats import Table, markdown, markdown_text, number
 from tuneoff.runs import RunRecord
 
 # the first file of these that a model folder has says how it loads

@@ -10,6 +10,7 @@ import jinja2
 import vl_convert
 import yaml
 
+from tuneoff import formats
 from tuneoff.comparison.result import Comparison
 from tuneoff.report import tables
 from tuneoff.report.charts import charts
@@ -26,9 +27,9 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     (folder / "report" / "index.html").write_text(page(comparison, made, specs), encoding="utf-8")
     (folder / "report.md").write_text(markdown(comparison, made), encoding="utf-8")
     for name in ("leaderboard", "metrics", "parameters", "costs"):
-        tables.write_csv(made[name], folder / "tables" / f"{name}.csv")
+        formats.write_csv(made[name], folder / "tables" / f"{name}.csv")
         caption = f"{name.capitalize()} of {comparison.name}"
-        (folder / "tables" / f"{name}.tex").write_text(tables.latex(made[name], caption), encoding="utf-8")
+        (folder / "tables" / f"{name}.tex").write_text(formats.latex(made[name], caption), encoding="utf-8")
     for name, spec in specs.items():
         on_white = {**spec, "config": {**spec["config"], "background": "white"}}
         (folder / "figures" / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(on_white), encoding="utf-8")
@@ -46,10 +47,10 @@ def _tables(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _labels_by_split(comparison: Comparison) -> tables.Table:
+def _labels_by_split(comparison: Comparison) -> formats.Table:
     splits = comparison.data["splits"]
     body = [
-        [label, *[tables.number(found["labels"][index]) for found in splits.values()]]
+        [label, *[formats.number(found["labels"][index]) for found in splits.values()]]
         for index, label in enumerate(comparison.label_names)
     ]
     return ["label", *splits], body
@@ -90,10 +91,10 @@ def _vega() -> str:
 
 def markdown(comparison: Comparison, made: Mapping[str, Any]) -> str:
     """The report for a code host: verdict, tables and the two main figures."""
-    text = tables.markdown_text
+    text = formats.markdown_text
     parts = [f"# {text(comparison.name)}"]
     if comparison.verdict:
-        parts += [f"**{text(comparison.verdict.text)}**", tables.markdown(made["leaderboard"])]
+        parts += [f"**{text(comparison.verdict.text)}**", formats.markdown(made["leaderboard"])]
         parts += ["![scores with intervals](figures/scores.svg) ![score against cost](figures/cost.svg)"]
     else:
         parts += ["No run succeeded."]
@@ -104,10 +105,10 @@ def markdown(comparison: Comparison, made: Mapping[str, Any]) -> str:
         ]
         parts += ["## Runs that did not finish", "\n".join(lines)]
     notes = [*comparison.data["notes"], *comparison.data["findings"]]
-    parts += ["## Data", tables.markdown(made["data"]), "\n".join(f"- {text(note)}" for note in notes)]
+    parts += ["## Data", formats.markdown(made["data"]), "\n".join(f"- {text(note)}" for note in notes)]
     if comparison.rows:
-        parts += ["## Every metric", tables.markdown(made["metrics"])]
-        parts += ["## Parameters", tables.markdown(made["parameters"]), "## Costs", tables.markdown(made["costs"])]
+        parts += ["## Every metric", formats.markdown(made["metrics"])]
+        parts += ["## Parameters", formats.markdown(made["parameters"]), "## Costs", formats.markdown(made["costs"])]
         if "validation" in charts(comparison):
             parts += ["## Training", "![validation](figures/validation.svg) ![loss](figures/loss.svg)"]
     return "\n\n".join(part for part in parts if part) + "\n"
