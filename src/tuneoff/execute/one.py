@@ -162,12 +162,11 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
         }
     else:
         costs["train_seconds"] = 0.0
-    fitted = time.perf_counter()
     # fp32, so that any library that loads the saved model gives the stored predictions
     final = {split: feeds[split] if feeds[split].is_pooled else Feed(tables[split]) for split in JUDGED}
     answers = {split: predict(model, final[split], torch.float32).astype(np.float64) for split in JUDGED}
     chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
-    costs["evaluate_seconds"] = time.perf_counter() - fitted + (fitted - started - costs["train_seconds"])
+    costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
 
     def save(folder: Path) -> None:
         model.set_attn_implementation("sdpa") if model.config._attn_implementation == "tuneoff_packed" else None

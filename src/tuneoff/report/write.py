@@ -25,7 +25,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(page(comparison, made, specs), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(comparison, made), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(comparison, made, has_curves="validation" in specs), encoding="utf-8")
     for name in ("leaderboard", "metrics", "parameters", "costs"):
         formats.write_csv(made[name], folder / "tables" / f"{name}.csv")
         caption = f"{name.capitalize()} of {comparison.name}"
@@ -89,7 +89,7 @@ def _vega() -> str:
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
-def markdown(comparison: Comparison, made: Mapping[str, Any]) -> str:
+def markdown(comparison: Comparison, made: Mapping[str, Any], has_curves: bool) -> str:
     """The report for a code host: verdict, tables and the two main figures."""
     text = formats.markdown_text
     parts = [f"# {text(comparison.name)}"]
@@ -109,6 +109,6 @@ def markdown(comparison: Comparison, made: Mapping[str, Any]) -> str:
     if comparison.rows:
         parts += ["## Every metric", formats.markdown(made["metrics"])]
         parts += ["## Parameters", formats.markdown(made["parameters"]), "## Costs", formats.markdown(made["costs"])]
-        if "validation" in charts(comparison):
+        if has_curves:
             parts += ["## Training", "![validation](figures/validation.svg) ![loss](figures/loss.svg)"]
     return "\n\n".join(part for part in parts if part) + "\n"
