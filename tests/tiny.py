@@ -69,6 +69,7 @@ def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3,
     positions = np.concatenate([np.arange(n) for n in lengths])
     segments = np.concatenate([np.arange(n) >= n // 2 for n in lengths]).astype(np.int64)
     return PackedBatch(
+        num_tokens=sum(lengths),
         ids=torch.from_numpy(rng.integers(5, 120, sum(lengths)))[None],
         positions=torch.from_numpy(positions)[None],
         segments=torch.from_numpy(segments)[None] if is_pair else None,
@@ -80,14 +81,14 @@ def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3,
 def padded(batch: PackedBatch, pad_token_id: int) -> dict[str, torch.Tensor]:
     """The same batch as anybody would give it to a Hugging Face model."""
     lengths = batch.lengths.tolist()
-    pieces = batch.ids[0].split(lengths)
+    pieces = batch.ids[0, : batch.num_tokens].split(lengths)
     pad = torch.nn.utils.rnn.pad_sequence
     given = {
         "input_ids": pad(pieces, batch_first=True, padding_value=pad_token_id),
         "attention_mask": pad([torch.ones_like(piece) for piece in pieces], batch_first=True),
     }
     if batch.segments is not None:
-        given["token_type_ids"] = pad(batch.segments[0].split(lengths), batch_first=True)
+        given["token_type_ids"] = pad(batch.segments[0, : batch.num_tokens].split(lengths), batch_first=True)
     return given
 
 

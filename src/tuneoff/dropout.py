@@ -1,24 +1,28 @@
 """Dropout from cheap random bits.
 
 torch's CPU dropout draws one Bernoulli variable an element, one after the other. Here each 64-bit draw decides four
-elements, 16 bits each, so that a rate is met to 1/65536. The kept elements are scaled by the rate actually used:
+elements, 15 bits each, so that a rate is met to 1/32768. The kept elements are scaled by the rate actually used:
 expectations are exact.
 """
 
 import torch
 from torch import Tensor, nn
 
-_LEVELS = 2**16
+_LEVELS = 2**15
 
 
 def keep_mask(like: Tensor, rate: float) -> Tensor:
     """0 where dropped, 1 / (1 - rate) where kept; the shape and dtype of `like`."""
     count = like.numel()
     draws = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device)
-    bits = draws.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[:count]  # uniform over int16
+    bits = draws.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[:count].view(like.shape)
     dropped = round(rate * _LEVELS)
-    kept = bits >= dropped - _LEVELS // 2
-    return kept.to(like.dtype).mul_(_LEVELS / (_LEVELS - dropped)).view(like.shape)
+    # the sign bit of dropped - 1 - draw, spread out: all ones where kept, else zeros
+    kept = bits.bitwise_and_(_LEVELS - 1).neg_().add_(dropped - 1).bitwise_right_shift_(15)
+    scale = torch.tensor(_LEVELS / (_LEVELS - dropped), dtype=like.dtype)
+    if like.dtype.itemsize == 2:
+        return kept.bitwise_and_(scale.view(torch.int16)).view(like.dtype)  # no conversion: ten times faster
+    return kept.to(like.dtype).mul_(-scale)
 
 
 def dropout(states: Tensor, rate: float, training: bool) -> Tensor:

@@ -12,7 +12,7 @@ from tuneoff.data.encode import TokenTable
 from tuneoff.encoder.anatomy import block_parameters, blocks, encoder_of
 from tuneoff.encoder.load import empty_model, load_model
 from tuneoff.engine.feed import Feed, logits
-from tuneoff.engine.precision import products_in, resolve
+from tuneoff.engine.precision import computing_in, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.spec import RunSpec
@@ -104,19 +104,18 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
 
 def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
     """Operations per second of training steps of this encoder on one thread of this machine; no weight is updated."""
-    threads = torch.get_num_threads()
+    threads, cpu = torch.get_num_threads(), torch.device("cpu")
     torch.set_num_threads(1)
     try:
         model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train()
-        dtype = resolve(recipe.precision, torch.device("cpu"))
         per_token = 6.0 * sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
         speeds = []
-        for examples in itertools.islice(training_order(len(table), recipe.batch_size, seed=0, epoch=0), 4):
-            started = time.perf_counter()
-            with products_in(dtype, torch.device("cpu")):
+        with computing_in(resolve(recipe.precision, cpu), model):
+            for examples in itertools.islice(training_order(table.lengths, recipe.batch_size, seed=0, epoch=0), 4):
+                started = time.perf_counter()
                 answers, batch = logits(model, Feed(table), examples)
-            functional.cross_entropy(answers.float(), batch.labels).backward()
-            speeds.append(per_token * batch.ids.shape[1] / (time.perf_counter() - started))
+                functional.cross_entropy(answers, batch.labels).backward()
+                speeds.append(per_token * batch.num_tokens / (time.perf_counter() - started))
         return max(speeds)
     finally:
         torch.set_num_threads(threads)

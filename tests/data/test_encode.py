@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tiny import toy_texts, word_tokenizer
-from tuneoff.data.batches import by_length, pack, training_order
+from tuneoff.data.batches import by_length, filled, pack, training_order
 from tuneoff.data.encode import encode_split
 
 
@@ -56,17 +56,30 @@ def test_a_batch_is_slices_end_to_end(table):
     encoded = encode_split(table, word_tokenizer(), 32)
     batch = pack(encoded, np.array([5, 0, 11]))
     parts = [encoded.ids[encoded.offsets[i] : encoded.offsets[i + 1]] for i in (5, 0, 11)]
-    assert batch.ids[0].tolist() == np.concatenate(parts).tolist()
-    assert batch.positions[0].tolist() == np.concatenate([np.arange(len(p)) for p in parts]).tolist()
+    count = sum(map(len, parts))
+    assert batch.num_tokens == count
+    assert batch.ids[0, :count].tolist() == np.concatenate(parts).tolist()
+    assert batch.positions[0, :count].tolist() == np.concatenate([np.arange(len(p)) for p in parts]).tolist()
     assert batch.lengths.tolist() == [len(p) for p in parts]
     assert batch.labels.tolist() == encoded.labels[[5, 0, 11]].tolist()
     assert (batch.ids[0, batch.starts] == torch.tensor(2)).all()  # [CLS]
 
 
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 435, 512, 513, 5000])
+def test_a_batch_is_filled_up_to_a_size_that_comes_often(count):
+    rows = filled(np.arange(3, 3 + count))
+    assert (rows[:count] == np.arange(3, 3 + count)).all()
+    assert (rows[count:] == 3).all()
+    assert len(rows) % 16 == 0
+    assert len(rows) < count + max(16, count / 16)
+
+
 def test_an_epoch_visits_every_example_once_in_an_order_of_its_own():
-    epochs = [
-        np.concatenate(list(training_order(37, 8, seed, epoch))) for seed, epoch in ((0, 0), (0, 0), (0, 1), (1, 0))
-    ]
+    lengths = np.random.default_rng(0).integers(3, 30, 37)
+    batches = {key: list(training_order(lengths, 8, *key)) for key in ((0, 0), (0, 1), (1, 0))}
+    batches["again"] = list(training_order(lengths, 8, 0, 0))
+    epochs = [np.concatenate(batches[key]) for key in ((0, 0), "again", (0, 1), (1, 0))]
+    assert all((np.diff(lengths[batch]) <= 0).all() for batch in batches["again"])
     assert all(sorted(order) == list(range(37)) for order in epochs)
     assert (epochs[0] == epochs[1]).all()
     assert (epochs[0] != epochs[2]).any()

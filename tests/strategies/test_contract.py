@@ -53,7 +53,7 @@ def train_on_toy(adapted, rate, epochs=4, seed=0, feed=None):
     table = toy_table()
 
     def validate():
-        answers = predict(adapted.model, Feed(table), torch.float32)
+        answers = predict(adapted.model, Feed(table))
         chances = torch.from_numpy(answers).softmax(-1).numpy()
         return evaluate(table.labels, chances.argmax(1), chances)
 
@@ -151,7 +151,7 @@ def test_a_cached_prefix_gives_the_same_logits(strategy, model_type):
     feed = with_prefix(adapted.model, table, first, f"{model_type}-{strategy}", torch.float32)
     if first > 0:
         assert feed.states is not None
-    whole, behind = (predict(adapted.model, f, torch.float32) for f in (Feed(table), feed))
+    whole, behind = (predict(adapted.model, f) for f in (Feed(table), feed))
     np.testing.assert_allclose(behind, whole, atol=1e-5)
 
 
@@ -178,7 +178,9 @@ def test_partial_shares_albert_blocks():
 def test_layer_decay_slows_lower_blocks():
     from tuneoff.engine.optim import parameter_groups
 
-    groups = parameter_groups(toy_model("full:layer_decay=0.5"), 1.0, 0.01)
+    adapted = toy_model("full:layer_decay=0.5")
+    masters = dict(zip(adapted.model.parameters(), adapted.model.parameters(), strict=True))
+    groups = parameter_groups(adapted, masters, 1.0, 0.01)
     assert sorted({group["lr"] for group in groups}) == [0.125, 0.25, 0.5, 1.0]
 
 

@@ -1,10 +1,10 @@
 """Batches without padding: the tokens of several examples end to end.
 
-# N examples  B examples in a batch  T tokens in a batch
+# N examples  B examples in a batch  T tokens in a batch, with the few that fill it up
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,22 +15,21 @@ from tuneoff.data.encode import TokenTable
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The tokens of B examples in one row."""
+    """The tokens of B examples in one row. A few repeated tokens at the end, which nothing reads, may fill it up."""
 
+    num_tokens: int  # without those that fill up
     ids: Tensor  # (1, T) int64
     positions: Tensor  # (1, T) int64, from 0 in every example
     segments: Tensor | None  # (1, T) int64: 0 for the first text, 1 for the second; None where the encoder has none
-    lengths: Tensor  # (B,) int64, sums to T
+    lengths: Tensor  # (B,) int64, sums to num_tokens
     labels: Tensor  # (B,) int64
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same batch on a device."""
         if device.type == "cpu":
             return self
-        segments = None if self.segments is None else self.segments.to(device)
-        return PackedBatch(
-            self.ids.to(device), self.positions.to(device), segments, self.lengths.to(device), self.labels.to(device)
-        )
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
     @property
     def starts(self) -> Tensor:
@@ -45,14 +44,27 @@ def token_rows(offsets: np.ndarray, examples: np.ndarray) -> np.ndarray:
     return np.arange(lengths.sum()) + np.repeat(offsets[examples] - starts, lengths)
 
 
+def filled(rows: np.ndarray) -> np.ndarray:
+    """Rows of tokens with the first one repeated until their number is one that comes often.
+
+    Fast kernels are made for each new number of tokens, which costs as much as a product (docs/log.md). At least
+    the multiples of 16 are kept, at most a sixteenth is added.
+    """
+    step = max(16, 2 ** (len(rows).bit_length() - 5))
+    return np.pad(rows, (0, -len(rows) % step), constant_values=rows[0])
+
+
 def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     """The given examples of a table as one packed batch."""
     lengths = table.lengths[examples]
-    rows = token_rows(table.offsets, examples)
+    rows = filled(token_rows(table.offsets, examples))
     starts = np.cumsum(lengths) - lengths
-    positions = np.arange(lengths.sum()) - np.repeat(starts, lengths)
+    num_tokens = int(lengths.sum())
+    positions = np.zeros(len(rows), np.int64)
+    positions[:num_tokens] = np.arange(num_tokens) - np.repeat(starts, lengths)
     segments = None if table.segments is None else torch.from_numpy(table.segments[rows].astype(np.int64))[None]
     return PackedBatch(
+        num_tokens=num_tokens,
         ids=torch.from_numpy(table.ids[rows].astype(np.int64))[None],
         positions=torch.from_numpy(positions)[None],
         segments=segments,
@@ -61,11 +73,15 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     )
 
 
-def training_order(num_examples: int, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
-    """Every example once, shuffled, in batches; the same for every strategy at one seed and epoch."""
-    order = np.random.default_rng([seed, epoch]).permutation(num_examples)
-    for start in range(0, num_examples, batch_size):
-        yield order[start : start + batch_size]
+def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+    """Every example once, shuffled, in batches; the same for every strategy at one seed and epoch.
+
+    Within a batch the longest come first, so that attention can take those of like length together.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        yield batch[np.argsort(-lengths[batch], kind="stable")]
 
 
 def by_length(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:

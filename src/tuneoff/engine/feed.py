@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from tuneoff.cache import build_seconds, cached, fingerprint
-from tuneoff.data.batches import PackedBatch, by_length, pack, token_rows
+from tuneoff.data.batches import PackedBatch, by_length, filled, pack, token_rows
 from tuneoff.data.encode import TokenTable
 from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
-from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, run_blocks
-from tuneoff.engine.precision import products_in
+from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
+from tuneoff.engine.precision import computing_in
 
 # tokens of an evaluation batch, counted as if padded: large enough for full speed, small beside a training step
 EVALUATION_TOKENS = 4096
@@ -43,7 +43,7 @@ class Feed:
             return batch, None
         if self.is_pooled:
             return batch, self.states[torch.from_numpy(examples)].to(device)[:, None]
-        rows = torch.from_numpy(token_rows(self.table.offsets, examples))
+        rows = torch.from_numpy(filled(token_rows(self.table.offsets, examples)))
         return batch, self.states[rows].to(device)[None]
 
 
@@ -52,20 +52,17 @@ def logits(model: Any, feed: Feed, examples: np.ndarray) -> tuple[Tensor, Packed
     batch, states = feed.batch(examples, next(model.parameters()).device)
     if states is None:
         return forward(model, batch), batch
-    if feed.is_pooled:
-        return classify(model, states), batch
-    states = run_blocks(model, states, batch, feed.first_block, len(blocks(model)))
-    return classify(model, pool(model, states, batch)), batch
+    pooled = states if feed.is_pooled else read_out(model, states, batch, feed.first_block)
+    return classify(model, pooled), batch
 
 
 @torch.inference_mode()
-def predict(model: Any, feed: Feed, dtype: torch.dtype) -> np.ndarray:
+def predict(model: Any, feed: Feed) -> np.ndarray:
     """Logits of every example of a feed, in order. (N, C) float32."""
     model.eval()
     answers = np.empty((len(feed.table), model.config.num_labels), np.float32)
-    with products_in(dtype, next(model.parameters()).device):
-        for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
-            answers[examples] = logits(model, feed, examples)[0].float().cpu().numpy()
+    for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
+        answers[examples] = logits(model, feed, examples)[0].cpu().numpy()
     return answers
 
 
@@ -117,10 +114,10 @@ def embeddings(model: Any, table: TokenTable, pooling: str, model_fingerprint: s
 
 def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
     states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)
-    for examples, batch in _frozen_batches(model, table):
-        with torch.inference_mode(), products_in(dtype, batch.ids.device):
+    with computing_in(dtype, model), torch.inference_mode():
+        for examples, batch in _frozen_batches(model, table):
             tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
-        states[token_rows(table.offsets, examples)] = _as_numpy(tokens.to(dtype).cpu())
+            states[token_rows(table.offsets, examples)] = _as_numpy(tokens[: batch.num_tokens].cpu())
 
 
 def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray, PackedBatch]]:

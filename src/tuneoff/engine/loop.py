@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
 from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.engine.feed import Feed, logits
+from tuneoff.engine.masters import Masters
 from tuneoff.engine.optim import adamw
-from tuneoff.engine.precision import products_in
+from tuneoff.engine.precision import computing_in
 from tuneoff.engine.recipe import Recipe
-from tuneoff.engine.rows import RowGradient
 from tuneoff.engine.schedule import rate_share
 from tuneoff.errors import DivergedError
 from tuneoff.metrics import is_better
@@ -52,64 +53,59 @@ def train(
     validate: every metric of the model as it stands, on the validation split.
     Raises DivergedError when the loss or a gradient is no longer finite.
     """
-    model, parameters = adapted.model, list(adapted.trainable.values())
-    optimizer = adamw(adapted, learning_rate, recipe.weight_decay)
-    rows = RowGradient(model)
+    model = adapted.model
     use_cheap_dropout(model)
-    steps_per_epoch = math.ceil(len(feed.table) / recipe.batch_size)
-    num_steps = steps_per_epoch * recipe.epochs
+    num_steps = math.ceil(len(feed.table) / recipe.batch_size) * recipe.epochs
     trained, best, best_weights = Trained(), math.nan, None
     torch.manual_seed(seed)  # dropout; data order has a generator of its own
-    for epoch in range(recipe.epochs):
-        _train_mode(model, adapted.first_trained_block)
-        started, losses = time.perf_counter(), []
-        for examples in training_order(len(feed.table), recipe.batch_size, seed, epoch):
-            share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            with products_in(dtype, parameters[0].device):
+    with computing_in(dtype, model) as full:
+        masters = Masters(model, full, feed.table.ids)
+        optimizer = adamw(adapted, masters, learning_rate, recipe.weight_decay)
+        for epoch in range(recipe.epochs):
+            _train_mode(model, adapted.first_trained_block)
+            started, losses = time.perf_counter(), []
+            for examples in training_order(feed.table.lengths, recipe.batch_size, seed, epoch):
+                share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["peak"] * share
                 answers, batch = logits(model, feed, examples)
-            loss = F.cross_entropy(answers.float(), batch.labels)
-            loss.backward()
-            rows.gather()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-            if not torch.isfinite(norm):
-                raise DivergedError(f"loss {loss.item():.3g} at step {len(trained.steps) + 1}; lower the learning rate")
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            rows.clear()
-            losses.append(loss.item())
-            trained.steps.append(
+                loss = F.cross_entropy(answers, batch.labels)
+                loss.backward()
+                norm = clip_grad_norm_(masters.take_gradients(), recipe.clip)
+                if not torch.isfinite(norm):
+                    step = len(trained.steps) + 1
+                    raise DivergedError(f"loss {loss.item():.3g} at step {step}; lower the learning rate")
+                optimizer.step()
+                masters.give_weights(optimizer)
+                losses.append(loss.item())
+                trained.steps.append(
+                    {
+                        "step": len(trained.steps) + 1,
+                        "epoch": epoch + 1,
+                        "loss": losses[-1],
+                        "learning_rate": learning_rate * share,
+                    }
+                )
+                trained.examples += len(examples)
+                trained.tokens += batch.num_tokens
+                on_progress(len(trained.steps) / num_steps)
+            seconds = time.perf_counter() - started
+            trained.train_seconds += seconds
+            scores = validate()
+            trained.epochs.append(
                 {
-                    "step": len(trained.steps) + 1,
                     "epoch": epoch + 1,
-                    "loss": losses[-1],
-                    "learning_rate": learning_rate * share,
+                    "train_loss": float(np.mean(losses)),
+                    "seconds": seconds,
+                    **{f"validation_{k}": v for k, v in scores.items()},
                 }
             )
-            trained.examples += len(examples)
-            trained.tokens += batch.ids.shape[1]
-            on_progress(len(trained.steps) / num_steps)
-        seconds = time.perf_counter() - started
-        trained.train_seconds += seconds
-        scores = validate()
-        trained.epochs.append(
-            {
-                "epoch": epoch + 1,
-                "train_loss": float(np.mean(losses)),
-                "seconds": seconds,
-                **{f"validation_{k}": v for k, v in scores.items()},
-            }
-        )
-        if best_weights is None or is_better(metric, scores[metric], best):
-            best, trained.best_epoch = scores[metric], epoch + 1
-            best_weights = [parameter.detach().clone() for parameter in parameters]
-        if recipe.patience is not None and epoch + 1 - trained.best_epoch >= recipe.patience:
-            break
-    assert best_weights is not None
-    with torch.no_grad():
-        for parameter, kept in zip(parameters, best_weights, strict=True):
-            parameter.copy_(kept)
+            if best_weights is None or is_better(metric, scores[metric], best):
+                best, trained.best_epoch, best_weights = scores[metric], epoch + 1, masters.snapshot()
+            if recipe.patience is not None and epoch + 1 - trained.best_epoch >= recipe.patience:
+                break
+        assert best_weights is not None
+        masters.restore(best_weights)
     model.eval()
     return trained
 

@@ -1,14 +1,18 @@
-"""In which numbers products are computed."""
+"""In which numbers a model computes."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from tuneoff.encoder.anatomy import is_head
 from tuneoff.errors import ConfigError
 
 
 def resolve(precision: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: bf16 where asked for, or where "auto" finds it native; else fp32."""
+    """The dtype to compute in: bf16 where asked for, or where "auto" finds it native; else fp32."""
     if precision == "fp32":
         return torch.float32
     if has_native_bf16(device):
@@ -28,6 +32,19 @@ def has_native_bf16(device: torch.device) -> bool:
     return False
 
 
-def products_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager:
-    """A context in which matrix products use dtype; weights and the optimizer stay fp32."""
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+@contextmanager
+def computing_in(dtype: torch.dtype, model: Any) -> Iterator[dict[nn.Parameter, Tensor]]:
+    """A context in which the encoder's parameters are of a dtype; the head stays fp32.
+
+    Gives every parameter's fp32 weights, which the model has again afterwards, with whatever was done to them.
+    """
+    full = {parameter: parameter.data for parameter in model.parameters()}
+    try:
+        for name, parameter in model.named_parameters():
+            if not is_head(model, name):
+                parameter.data = parameter.data.to(dtype)
+        yield full
+    finally:
+        for parameter, weights in full.items():
+            parameter.data = weights
+            parameter.grad = None

@@ -148,7 +148,7 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
     if isinstance(spec.strategy, GradientConfig):
 
         def validate() -> dict[str, float]:
-            chances = softmax(predict(model, feeds["validation"], dtype).astype(np.float64), axis=1)
+            chances = softmax(predict(model, feeds["validation"]).astype(np.float64), axis=1)
             return metrics.evaluate(tables["validation"].labels, chances.argmax(1), chances)
 
         rate = spec.strategy.learning_rate
@@ -164,7 +164,7 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
         costs["train_seconds"] = 0.0
     # fp32, so that any library that loads the saved model gives the stored predictions
     final = {split: feeds[split] if feeds[split].is_pooled else Feed(tables[split]) for split in JUDGED}
-    answers = {split: predict(model, final[split], torch.float32).astype(np.float64) for split in JUDGED}
+    answers = {split: predict(model, final[split]).astype(np.float64) for split in JUDGED}
     chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
     costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
 
