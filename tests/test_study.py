@@ -254,7 +254,7 @@ def test_a_diverged_run_is_named_and_left_out(small):
 
 
 def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
-    monkeypatch.setattr("tuneoff.execute.local.WORKER", "tests.execute.crashing_worker")
+    monkeypatch.setattr("tuneoff.execute.pool.WORKER", "tests.execute.crashing_worker")
     comparison = small.run()
     failed = {record.strategy: record for record in comparison.failures}
     assert set(failed) == {"head"}
@@ -263,6 +263,19 @@ def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
     events = []
     assert small.run(events.append).failures == ()
     assert {event.run.strategy.name for event in events} == {"head"}
+
+
+def test_a_worker_that_cannot_start_says_why(small, monkeypatch):
+    monkeypatch.setattr("tuneoff.execute.pool.WORKER", "tests.execute.no_such_worker")
+    with pytest.raises(StoreError, match=r"ended with code 1: .*No module named tests.execute.no_such_worker"):
+        small.run()
+
+
+def test_where_nothing_may_fork_every_run_starts_afresh(small, monkeypatch):
+    monkeypatch.setattr("tuneoff.execute.pool.WORKER", "tests.execute.forkless_worker")
+    comparison = small.run()
+    assert comparison.failures == ()
+    assert {record.status for record in comparison.records} == {OK}
 
 
 def test_a_study_is_run_by_one_process_at_a_time(small):
@@ -304,11 +317,11 @@ def test_a_killed_study_takes_its_runs_along(encoder, toy, tmp_path):
     command = [sys.executable, "-m", "tuneoff", "run", "long.yaml", "--workers", "2"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as study:
         family, deadline = [], time.monotonic() + 90
-        while len(family) < 4 and time.monotonic() < deadline:  # two workers and their runs
+        while len(family) < 3 and time.monotonic() < deadline:  # the worker and its two runs
             time.sleep(0.5)
             family = psutil.Process(study.pid).children(recursive=True)
         study.kill()
-    assert len(family) == 4
+    assert len(family) == 3
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     assert not list((tmp_path / "results" / "long" / "runs").glob("full*"))

@@ -3,6 +3,7 @@
 Imports stand inside the commands: torch and transformers take seconds, and help and mistakes need neither.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -79,6 +80,8 @@ def compare(
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Compare strategies on your data, and say what to pick."""
+    pool = _pool()
+
     from tuneoff.spec import study_from
     from tuneoff.study import RESULTS, Study, default_name
 
@@ -95,7 +98,7 @@ def compare(
     if strategies:
         given["strategies"] = _parts(strategies)
     spec = study_from(given, "compare")
-    _run(Study(spec, RESULTS / spec.name))
+    _run(Study(spec, RESULTS / spec.name), pool)
 
 
 @app.command()
@@ -105,6 +108,8 @@ def run(
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Run a study; what is stored already is not run again."""
+    pool = _pool()
+
     from tuneoff.spec import study_from
     from tuneoff.study import Study
 
@@ -112,7 +117,7 @@ def run(
     changes = {**({"seeds": _seeds(seeds)} if seeds else {}), **({"workers": workers} if workers else {})}
     if changes:
         opened = Study(study_from({**opened.spec.model_dump(mode="json"), **changes}), opened.folder)
-    _run(opened)
+    _run(opened, pool)
 
 
 @app.command()
@@ -304,13 +309,22 @@ def doctor() -> None:
                 console.print(f"packaged {kind} {name}: {escape(str(error))}")
 
 
-def _run(study: Any) -> None:
+def _pool() -> Any:
+    """The process that makes runs: it imports what it needs while we do."""
+    from tuneoff.execute.pool import Pool
+
+    pool = Pool()
+    atexit.register(pool.stop)
+    return pool
+
+
+def _run(study: Any, pool: Any) -> None:
     from tuneoff.progress import StudyProgress
 
     _quiet()
     with StudyProgress(console, study.spec.name) as progress:
         try:
-            comparison = study.run(progress.on_event, progress.on_plan)
+            comparison = study.run(progress.on_event, progress.on_plan, pool)
         except KeyboardInterrupt:
             console.print("\nStopped. What is finished is stored; the same command goes on from here.")
             raise typer.Exit(130) from None

@@ -19,6 +19,7 @@ from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import Estimate, estimate, measure_speed
 from tuneoff.execute.local import Event, cores, execute, num_workers
+from tuneoff.execute.pool import Pool
 from tuneoff.report.write import write_report
 from tuneoff.runs import RunStore, read_json, write_json
 from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study
@@ -64,13 +65,27 @@ class Study:
         self,
         on_event: Callable[[Event], None] = lambda event: None,
         on_plan: Callable[[list[Estimate]], None] = lambda plan: None,
+        pool: Pool | None = None,
     ) -> Comparison:
-        """Run what is missing, compare everything, and write the report."""
-        prepared = prepare(self.spec)
+        """Run what is missing, compare everything, and write the report.
+
+        pool: a worker process that was started before, to which this method then puts an end.
+        """
+        with pool or Pool() as pool:
+            prepared = prepare(self.spec)
+            return self._run(prepared, on_event, on_plan, pool)
+
+    def _run(
+        self,
+        prepared: Prepared,
+        on_event: Callable[[Event], None],
+        on_plan: Callable[[list[Estimate]], None],
+        pool: Pool,
+    ) -> Comparison:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0):
-                self._run_missing(prepared, on_event, on_plan)
+                self._run_missing(prepared, on_event, on_plan, pool)
                 comparison = self.report()
             prune()
             return comparison
@@ -80,7 +95,11 @@ class Study:
             raise StoreError(f"{self.folder} cannot be written: {error.strerror}; choose another place") from error
 
     def _run_missing(
-        self, prepared: Prepared, on_event: Callable[[Event], None], on_plan: Callable[[list[Estimate]], None]
+        self,
+        prepared: Prepared,
+        on_event: Callable[[Event], None],
+        on_plan: Callable[[list[Estimate]], None],
+        pool: Pool,
     ) -> None:
         self._check_same_data()
         everything = estimates(
@@ -99,7 +118,7 @@ class Study:
             workers = num_workers(len(everything), largest, self.spec.workers)
             # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
             threads = max(1, cores() // workers)
-            execute([e.run for e in plan], self.store, workers, threads, on_event, self.folder / "workers.log")
+            execute([e.run for e in plan], self.store, workers, threads, on_event, self.folder / "workers.log", pool)
 
     def _check_same_data(self) -> None:
         """Another study of the same name keeps its place."""

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
-import skops.io
 import torch
 from scipy.special import softmax
 from sklearn.pipeline import Pipeline
@@ -207,6 +206,8 @@ def _num_coefficients(classifier: Any) -> int:
 
 
 def _save_sklearn(classifier: Any, folder: Path) -> None:
+    import skops.io  # slow to import, and only here
+
     skops.io.dump(classifier, folder / "classifier.skops")
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import vl_convert
 import yaml
 
 from tuneoff import formats
+from tuneoff.cache import cached
 from tuneoff.comparison.result import Comparison
 from tuneoff.report import tables
 from tuneoff.report.charts import charts
@@ -83,10 +84,14 @@ def _inert(text: str) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-@cache
 def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    """Vega, Vega-Lite and Vega-Embed as one script; bundling them takes a second, so that it is kept."""
+
+    def write(into: Path) -> None:
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        (into / "bundle.js").write_text(bundle.replace("</script", "<\\/script"), encoding="utf-8")
+
+    return (cached(f"vega-{version('vl-convert-python')}", write) / "bundle.js").read_text(encoding="utf-8")
 
 
 def markdown(comparison: Comparison, made: Mapping[str, Any], has_curves: bool) -> str:

@@ -1,0 +1,147 @@
+"""The usual way: HF Trainer, with peft for LoRA. The yardsticks of speed.py and parity.py.
+
+Two recipes: *published* (padded to 128, fp32: what student studies did) and *tuned* (dynamic padding, batches of
+like length, larger batches in evaluation, bf16 where that is faster). As a script it makes one run in a process of
+its own and prints what it cost as JSON.
+"""
+
+import time
+
+STARTED = time.perf_counter()
+
+import argparse  # noqa: E402  importing is part of what a run costs
+import json  # noqa: E402
+import os  # noqa: E402
+import resource  # noqa: E402
+import tempfile  # noqa: E402
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import datasets  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
+
+from tuneoff.encoder.load import resolve  # noqa: E402
+from tuneoff.spec import parse_strategy  # noqa: E402
+from tuneoff.strategies import STRATEGIES  # noqa: E402
+
+BATCH, LENGTH = 16, 128
+
+
+def main() -> None:
+    """One run: seconds in all, seconds of imports among them, and the most memory that the process had."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("strategy")
+    parser.add_argument("data", help="a folder of train, validation and test.parquet")
+    parser.add_argument("--tuned", action="store_true")
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--epochs", type=int, default=1)
+    given = parser.parse_args()
+    imported = time.perf_counter()
+    finetune(given.strategy, given.data, given.epochs, given.tuned, given.bf16)
+    found = {
+        "seconds": time.perf_counter() - STARTED,
+        "import_seconds": imported - STARTED,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(json.dumps(found))
+
+
+def finetune(
+    strategy: str, folder: str, epochs: int, tuned: bool, bf16: bool, seed: int = 0, keep_best: bool = False
+) -> np.ndarray:
+    """From raw text to the predicted classes of the test split, on all cores. -> (N,)."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    transformers.set_seed(seed)
+    path = resolve("packaged:minilm")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    padding = False if tuned else "max_length"
+    files = {split: f"{folder}/{split}.parquet" for split in ("train", "validation", "test")}
+    encoded = datasets.load_dataset("parquet", data_files=files, cache_dir=tempfile.mkdtemp()).map(
+        lambda rows: tokenizer(rows["text"], truncation=True, max_length=LENGTH, padding=padding),
+        batched=True,
+        remove_columns=["text"],
+    )
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+    if strategy == "probe":
+        return probe(model, encoded, tokenizer)
+    config = parse_strategy(strategy)
+    options = TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        num_train_epochs=epochs,
+        learning_rate=config.learning_rate,
+        warmup_steps=0.1,
+        weight_decay=0.01,
+        per_device_train_batch_size=BATCH,
+        per_device_eval_batch_size=64 if tuned else BATCH,
+        train_sampling_strategy="group_by_length" if tuned else "random",
+        bf16=bf16,
+        use_cpu=True,
+        seed=seed,
+        eval_strategy="epoch",
+        save_strategy="epoch" if keep_best else "no",
+        load_best_model_at_end=keep_best,
+        metric_for_best_model="accuracy" if keep_best else None,
+        report_to=[],
+        disable_tqdm=True,
+        logging_strategy="no",
+        log_level="error",
+    )
+    trainer = Trainer(
+        adapted(model, config),
+        options,
+        DataCollatorWithPadding(tokenizer) if tuned else None,
+        encoded["train"],
+        encoded["validation"],
+        compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(1) == found.label_ids).mean())},
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    trainer.train()
+    return trainer.predict(encoded["test"]).predictions.argmax(1)
+
+
+def adapted(model, config):
+    """The model as anybody would set it up: peft for LoRA, our modules for adapters, freezing for the rest."""
+    if config.name == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        return get_peft_model(
+            model,
+            LoraConfig(
+                task_type="SEQ_CLS", r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets)
+            ),
+        )
+    return STRATEGIES[config.name].apply(model, config).model
+
+
+@torch.no_grad()
+def probe(model, encoded, tokenizer) -> np.ndarray:
+    """Mean-pooled embeddings by padded batches, then logistic regression."""
+    collate, vectors = DataCollatorWithPadding(tokenizer), {}
+    for split, part in encoded.items():
+        found = []
+        for start in range(0, len(part), 64):
+            batch = collate(part.remove_columns("label")[start : start + 64])
+            states, mask = model.bert(**batch).last_hidden_state, batch["attention_mask"][..., None]
+            found.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+        vectors[split] = np.concatenate(found)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    return classifier.fit(vectors["train"], encoded["train"]["label"]).predict(vectors["test"])
+
+
+if __name__ == "__main__":
+    main()
