@@ -1,8 +1,9 @@
 """Tuneoff beside HF Trainer and peft on the same work in one run: from raw text to test predictions.
 
-Two yardsticks: the *published* recipe (padded to 128, fp32: what student studies did) and the *tuned* one
-(dynamic padding, length grouping, and bf16 where that is faster, found by trying). Prints seconds and ratios with
-the targets beside them. `--examples N --epochs E` sets the size; the default is the short form.
+Every contestant starts in a process of its own, with nothing cached and imports counted; one takes turns with the
+next, strategy by strategy. A study by the usual way is one script that imports once. Prints seconds, ratios with the
+targets beside them, and how near the machine's limits training comes. `--examples N --epochs E` sets the size; the
+default is a short form. With `--out`, what is measured already is not measured again.
 """
 
 import argparse
@@ -10,182 +11,159 @@ import json
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import datasets
-import numpy as np
+import pyarrow.parquet
 import torch
-import transformers
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    DataCollatorWithPadding,
-    Trainer,
-    TrainingArguments,
-)
+import yaml
 
+from tuneoff.data.batches import pack, training_order
 from tuneoff.data.dataset import DataSpec
+from tuneoff.data.encode import encode
 from tuneoff.data.load import load_dataset
-from tuneoff.encoder.load import resolve
-from tuneoff.spec import parse_strategy, study_from
-from tuneoff.strategies import STRATEGIES
+from tuneoff.encoder.anatomy import blocks
+from tuneoff.encoder.load import load_model, load_tokenizer
 from tuneoff.study import Study
 
 STUDY = ["probe", "head", "partial", "lora", "lora:rank=16", "adapter", "full"]
 # what the project set out to reach: over the published recipe, over the tuned recipe
 TARGETS = {"study": (20, 3), "full": (10, 2), "lora": (14, 1.8), "head": (40, 6), "partial": (15, 3)}
-BATCH, LENGTH = 16, 128
-
-
-def arguments() -> argparse.Namespace:
-    """What to measure."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--examples", type=int, default=320, help="training examples; validation and test get a quarter each"
-    )
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    return parser.parse_args()
+SPLITS = ("train", "validation", "test")
+Figures = dict[str, Any]
 
 
 def main() -> None:
     """Measure and print."""
-    given = arguments()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--examples", type=int, default=320, help="training examples; others a quarter each; 0: all")
+    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--strategies", default=",".join(STUDY))
+    parser.add_argument("--out", type=Path, help="figures as JSON, continued if the file exists")
+    given = parser.parse_args()
     quarter = max(20, given.examples // 4)
-    limits = {"train": given.examples, "validation": quarter, "test": quarter}
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    os.environ["TUNEOFF_CACHE"] = tempfile.mkdtemp()
-    dataset = load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits=limits))
-    raw = {
-        split: datasets.Dataset.from_dict({"text": t["text"].to_pylist(), "label": t["label"].to_pylist()})
-        for split, t in dataset.splits.items()
+    limits = {"train": given.examples, "validation": quarter, "test": quarter} if given.examples else {}
+    work = Path(tempfile.mkdtemp())
+    for split, table in load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits=limits)).splits.items():
+        pyarrow.parquet.write_table(table, work / f"{split}.parquet")
+    found: Figures = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
+
+    def once(key: str, measure: Callable[[], Any]) -> Any:
+        if key not in found:
+            found[key] = measure()
+            print(f"{key}: {found[key]}", flush=True)
+            if given.out:
+                given.out.write_text(json.dumps(found, indent=1))
+        return found[key]
+
+    once("machine", machine)
+    once("size", lambda: {**limits, "epochs": given.epochs})
+    trials = [once(f"trial bf16={bf16}", lambda bf16=bf16: trial(work, bf16))["seconds"] for bf16 in (True, False)]
+    tuned = ["--tuned", "--bf16"] if trials[0] < trials[1] else ["--tuned"]
+    strategies = given.strategies.split(",")
+    for name in strategies:
+        once(f"tuneoff {name}", lambda name=name: with_tuneoff(work, [name], given.epochs))
+        once(f"tuned {name}", lambda name=name: with_trainer(work, name, given.epochs, tuned))
+        once(f"published {name}", lambda name=name: with_trainer(work, name, given.epochs, []))
+    once("tuneoff study", lambda: with_tuneoff(work, strategies, given.epochs))
+    once("peak", peak)
+    once("two at once", lambda: two_at_once(work, given.epochs))
+    once("pipeline", lambda: pipeline(work))
+    show(found, strategies, "bf16" if "--bf16" in tuned else "fp32")
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def with_trainer(work: Path, strategy: str, epochs: int, options: list[str]) -> Figures:
+    """One run of benchmarks/trainer.py."""
+    script = str(Path(__file__).parent / "trainer.py")
+    command = [sys.executable, script, strategy, str(work), "--epochs", str(epochs), *options]
+    return json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL).splitlines()[-1])
+
+
+def trial(work: Path, bf16: bool) -> Figures:
+    """A small full fine-tuning by the tuned recipe, to see whether bf16 is its best setting."""
+    small = work / "small"
+    small.mkdir(exist_ok=True)
+    for split in SPLITS:
+        pyarrow.parquet.write_table(
+            pyarrow.parquet.read_table(work / f"{split}.parquet").slice(0, 160), small / f"{split}.parquet"
+        )
+    return with_trainer(small, "full", 1, ["--tuned", *(["--bf16"] if bf16 else [])])
+
+
+def with_tuneoff(work: Path, strategies: list[str], epochs: int, seeds: int = 1) -> Figures:
+    """`tuneoff run` with an empty cache: seconds in all, and of each run its speed and memory."""
+    folder = Path(tempfile.mkdtemp(dir=work))
+    spec = {
+        "name": "speed",
+        "data": {"source": str(work / "train.parquet"), "splits": {s: str(work / f"{s}.parquet") for s in SPLITS}},
+        "strategies": strategies,
+        "recipe": {"epochs": epochs, "batch_size": 16, "max_length": 128},
+        "seeds": seeds,
+        "save_models": False,
     }
-    is_bf16_faster = trial(raw, True) < trial(raw, False)
-    seconds: dict[str, dict[str, float]] = {"published": {}, "tuned": {}, "tuneoff": {}}
-    for name in STUDY:
-        seconds["published"][name] = with_trainer(name, raw, given.epochs, tuned=False, bf16=False)
-        seconds["tuned"][name] = with_trainer(name, raw, given.epochs, tuned=True, bf16=is_bf16_faster)
-        seconds["tuneoff"][name] = with_tuneoff([name], limits, given.epochs)
-        print(f"{name}: " + ", ".join(f"{who} {found[name]:.1f} s" for who, found in seconds.items()), flush=True)
-    for who in ("published", "tuned"):
-        seconds[who]["study"] = sum(seconds[who].values())
-    seconds["tuneoff"]["study"] = with_tuneoff(STUDY, limits, given.epochs)
-    show(seconds, given, is_bf16_faster)
-    if given.out:
-        given.out.write_text(
-            json.dumps({"seconds": seconds, "machine": machine(), "bf16": is_bf16_faster, **limits}, indent=1)
-        )
-    shutil.rmtree(os.environ["TUNEOFF_CACHE"], ignore_errors=True)
-
-
-def trial(raw: dict[str, datasets.Dataset], bf16: bool) -> float:
-    """Seconds of a small full fine-tuning with the tuned recipe."""
-    small = {split: part.select(range(min(64, len(part)))) for split, part in raw.items()}
-    return with_trainer("full", small, 1, tuned=True, bf16=bf16)
-
-
-def with_trainer(strategy: str, raw: dict[str, datasets.Dataset], epochs: int, tuned: bool, bf16: bool) -> float:
-    """Seconds from raw text to test predictions with HF Trainer, on all cores."""
+    del spec["data"]["source"]
+    (folder / "speed.yaml").write_text(yaml.safe_dump(spec))
+    environment = {**os.environ, "TUNEOFF_CACHE": str(folder / "cache")}
     started = time.perf_counter()
-    path = resolve("packaged:minilm")
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    padding = False if tuned else "max_length"
-    encoded = {
-        split: part.map(
-            lambda rows: tokenizer(rows["text"], truncation=True, max_length=LENGTH, padding=padding),
-            batched=True,
-            remove_columns=["text"],
-            load_from_cache_file=False,
-        )
-        for split, part in raw.items()
+    command = [sys.executable, "-m", "tuneoff", "run", "speed.yaml"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    seconds = time.perf_counter() - started
+    store = Study.open(folder / "results" / "speed").store
+    records = [store.record(path.name) for path in sorted(store.folder.iterdir())]
+    assert all(record.status == "ok" for record in records), records
+    speeds = [record.costs.get("tokens_per_second") for record in records]
+    return {"seconds": seconds, "tokens_per_second": speeds, "peak_bytes": max(r.costs["peak_bytes"] for r in records)}
+
+
+def two_at_once(work: Path, epochs: int) -> Figures:
+    """Training speed where every core has a run of its own: tokens a second of all runs together."""
+    cores = os.cpu_count() or 1
+    return {
+        name: sum(with_tuneoff(work, [name], epochs, seeds=cores)["tokens_per_second"]) for name in ("full", "lora")
     }
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
-    if strategy == "probe":
-        probe(model, encoded, tokenizer)
-        return time.perf_counter() - started
-    config = parse_strategy(strategy)
-    model = adapted(model, config)
-    options = TrainingArguments(
-        output_dir=tempfile.mkdtemp(),
-        num_train_epochs=epochs,
-        learning_rate=config.learning_rate,
-        per_device_train_batch_size=BATCH,
-        per_device_eval_batch_size=64 if tuned else BATCH,
-        train_sampling_strategy="group_by_length" if tuned else "random",
-        bf16=bf16,
-        use_cpu=True,
-        eval_strategy="epoch",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        logging_strategy="no",
-        dataloader_num_workers=0,
-    )
-    collator = DataCollatorWithPadding(tokenizer) if tuned else None
-    trainer = Trainer(model, options, collator, encoded["train"], encoded["validation"])
-    trainer.train()
-    trainer.predict(encoded["test"])
-    return time.perf_counter() - started
 
 
-def adapted(model, config):
-    """The model as anybody would set it up: peft for LoRA, our modules for adapters, freezing for the rest."""
-    if config.name == "lora":
-        from peft import LoraConfig, get_peft_model
-
-        return get_peft_model(
-            model,
-            LoraConfig(
-                task_type="SEQ_CLS", r=config.rank, lora_alpha=config.alpha, target_modules=list(config.targets)
-            ),
-        )
-    return STRATEGIES[config.name].apply(model, config).model
+def peak() -> float:
+    """The machine's bf16 matrix peak on all cores, in operations a second: the best of several large products."""
+    best = 0.0
+    for size in (1024, 2048):
+        left, right = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
+        for _ in range(20):
+            started = time.perf_counter()
+            left @ right
+            best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
 
 
-@torch.no_grad()
-def probe(model, encoded, tokenizer) -> None:
-    """Mean-pooled embeddings by padded batches, then logistic regression."""
-    collate, vectors = DataCollatorWithPadding(tokenizer), {}
-    for split, part in encoded.items():
-        found = []
-        for start in range(0, len(part), 64):
-            batch = collate(part.remove_columns("label")[start : start + 64])
-            states, mask = model.bert(**batch).last_hidden_state, batch["attention_mask"][..., None]
-            found.append(((states * mask).sum(1) / mask.sum(1)).numpy())
-        vectors[split] = np.concatenate(found)
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-    classifier.fit(vectors["train"], encoded["train"]["label"]).predict(vectors["test"])
+def operations_per_token() -> int:
+    """6 x the parameters outside embeddings (Kaplan et al., 2020, section 2.1)."""
+    model = load_model("packaged:minilm", ("0", "1"), seed=0)
+    return 6 * sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
 
 
-def with_tuneoff(strategies: list[str], limits: dict[str, int], epochs: int) -> float:
-    """Seconds of `tuneoff run` from raw text to predictions, comparison and report, with an empty cache."""
-    shutil.rmtree(os.environ["TUNEOFF_CACHE"], ignore_errors=True)
-    started = time.perf_counter()
-    spec = study_from(
-        {
-            "data": {"source": "packaged:rotten-tomatoes", "limits": limits},
-            "strategies": strategies,
-            "recipe": {"epochs": epochs, "batch_size": BATCH, "max_length": LENGTH},
-            "seeds": 1,
-            "save_models": False,
-        }
-    )
-    comparison = Study(spec, Path(tempfile.mkdtemp())).run()
-    assert not comparison.failures, comparison.failures[0].error
-    return time.perf_counter() - started
+def pipeline(work: Path) -> Figures:
+    """What making batches takes: milliseconds a step, and a step's tokens."""
+    dataset = load_dataset(DataSpec(splits={split: str(work / f"{split}.parquet") for split in SPLITS}))
+    table = encode(dataset, load_tokenizer("packaged:minilm"), 128)["train"]
+    batches = list(training_order(table.lengths, 16, seed=0, epoch=0))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        for examples in training_order(table.lengths, 16, seed=0, epoch=0):
+            pack(table, examples)
+        best = min(best, time.perf_counter() - started)
+    return {"milliseconds": 1e3 * best / len(batches), "tokens": int(table.offsets[-1]) / len(batches)}
 
 
-def machine() -> dict[str, object]:
+def machine() -> Figures:
     """What was measured on."""
     from tuneoff.execute.one import machine as described
     from tuneoff.execute.one import versions
@@ -193,16 +171,36 @@ def machine() -> dict[str, object]:
     return {**described(), **versions(), "platform": platform.platform()}
 
 
-def show(seconds: dict[str, dict[str, float]], given: argparse.Namespace, bf16: bool) -> None:
-    """The table, with the targets beside the ratios."""
-    print(f"\n{given.examples} training examples, {given.epochs} epochs, batch {BATCH}, length {LENGTH}", end="; ")
-    print(f"tuned recipe in {'bf16' if bf16 else 'fp32'}")
-    print(f"{'':14}{'published':>11}{'tuned':>9}{'Tuneoff':>9}{'x published (target)':>24}{'x tuned (target)':>20}")
-    for name, ours in seconds["tuneoff"].items():
-        published, tuned = seconds["published"][name], seconds["tuned"][name]
+def show(found: Figures, strategies: list[str], precision: str) -> None:
+    """The tables, with the targets beside the figures."""
+    print(f"\n{found['size']}; the tuned recipe is fastest in {precision}")
+    print(f"{'':14}{'published':>12}{'tuned':>10}{'Tuneoff':>10}{'x published (target)':>24}{'x tuned (target)':>20}")
+    for name in [*strategies, "study"]:
+        ours = found[f"tuneoff {name}"]["seconds"]
+        published, tuned = (seconds_of(found, who, name, strategies) for who in ("published", "tuned"))
         first, second = TARGETS.get(name, ("-", "-"))
-        ratios = f"{published / ours:>15.1f} ({first:>4})  {tuned / ours:>13.1f} ({second:>4})"
-        print(f"{name:14}{published:>9.1f} s{tuned:>7.1f} s{ours:>7.1f} s{ratios}")
+        line = f"{name:14}{published:>10.1f} s{tuned:>8.1f} s{ours:>8.1f} s{published / ours:>15.1f} ({first:>4})  "
+        print(f"{line}{tuned / ours:>13.1f} ({second:>4})")
+    together, ours, tuned = found["two at once"], found["tuneoff full"], found["tuned full"]
+    operations = operations_per_token() * together["full"]
+    share, ratio = operations / found["peak"], together["full"] / together["lora"]
+    making, step = found["pipeline"], 1e3 * found["pipeline"]["tokens"] * (os.cpu_count() or 1) / together["full"]
+    print(f"\nfull fine-tuning, a run a core: {together['full']:,.0f} tokens/s, {operations / 1e9:.0f} GFLOP/s of")
+    print(f"  {found['peak'] / 1e9:.0f} at the bf16 matrix peak: {100 * share:.0f} % (target 65 %)")
+    print(f"LoRA's step takes {ratio:.2f} of full fine-tuning's (target at most 0.75)")
+    print(
+        f"most memory of full: {ours['peak_bytes'] / 2**20:.0f} MiB, tuned {tuned['peak_bytes'] / 2**20:.0f} (no more)"
+    )
+    made = making["milliseconds"]
+    print(f"making a batch: {made:.2f} ms, {100 * made / step:.1f} % of a step of {step:.0f} ms (target 2 %)")
+
+
+def seconds_of(found: Figures, who: str, name: str, strategies: list[str]) -> float:
+    """Seconds of a run in a process of its own; of a study, one import and all runs after each other."""
+    if name != "study":
+        return found[f"{who} {name}"]["seconds"]
+    runs = [found[f"{who} {strategy}"] for strategy in strategies]
+    return runs[0]["import_seconds"] + sum(run["seconds"] - run["import_seconds"] for run in runs)
 
 
 if __name__ == "__main__":

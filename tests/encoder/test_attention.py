@@ -35,7 +35,7 @@ def states(count, seed):
 def test_attention_and_its_gradients_are_the_plain_ones(lengths, window):
     batch, count = random_batch(lengths), sum(lengths)
     inputs, twins = ([states(count, seed) for seed in range(3)] for _ in range(2))
-    found = _Attend.apply(*inputs, packing(batch), 0.5, 0.0, window)
+    found = _Attend.apply(inputs[0] * 0.5, *inputs[1:], packing(batch), 0.0, window)
     expected = plain(*twins, lengths, 0.5, window)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
     gradient = states(count, 9).detach()
@@ -51,7 +51,7 @@ def test_attentions_dropout_is_in_its_gradient():
     query, key = torch.zeros(60, 1, 8), torch.zeros(60, 1, 8)
     value = torch.ones(60, 1, 8, requires_grad=True)
     torch.manual_seed(0)
-    found = _Attend.apply(query, key, value, packing(batch), 1.0, 0.5, None)
+    found = _Attend.apply(query, key, value, packing(batch), 0.5, None)
     assert found.std() > 0.05
     assert found.mean().item() == pytest.approx(1, abs=0.1)
     found.sum().backward()

@@ -49,7 +49,7 @@ def toy_table(count=64, seed=0):
     return encode_split(pa.table({"text": texts, "label": labels}), word_tokenizer(), 32)
 
 
-def train_on_toy(adapted, rate, epochs=4, seed=0, feed=None):
+def train_on_toy(adapted, rate, epochs=4, seed=0, feed=None, **changes):
     table = toy_table()
 
     def validate():
@@ -57,7 +57,7 @@ def train_on_toy(adapted, rate, epochs=4, seed=0, feed=None):
         chances = torch.from_numpy(answers).softmax(-1).numpy()
         return evaluate(table.labels, chances.argmax(1), chances)
 
-    recipe = Recipe(epochs=epochs, batch_size=8)
+    recipe = Recipe(epochs=epochs, batch_size=8, **changes)
     return train(adapted, feed or Feed(table), recipe, rate, seed, torch.float32, validate, "accuracy")
 
 

@@ -87,34 +87,31 @@ def packed_attention(
     if packing.beside is not None:
         key, value = (states.view(-1, *query.shape[1:]) for states in packing.beside)
     rate = dropout if module.training else 0.0
-    return _Attend.apply(query, key, value, packing, scaling, rate, sliding_window)[None], None
+    return _Attend.apply(query * scaling, key, value, packing, rate, sliding_window)[None], None
 
 
 class _Attend(torch.autograd.Function):
-    """softmax(q k' s) v by grids. query: (T, A, D), or (B, A, D) for first tokens; key, value: (T, A, D)."""
+    """softmax(q k') v by grids. query: (T, A, D), or (B, A, D) for first tokens; key, value: (T, A, D)."""
 
     @staticmethod
-    def forward(ctx: Any, query, key, value, packing, scaling, rate, window):
+    def forward(ctx: Any, query, key, value, packing, rate, window):
         """Scores go through softmax in fp32."""
-        heads = query.shape[1]
         is_first_only = packing.beside is not None
         keys, values = (_cells(states, packing) for states in (key, value))
         queries = query if is_first_only else _cells(query, packing)
-        mixed = queries.new_empty(queries.shape)
-        kept = []
+        mixed, kept = torch.empty_like(queries), []
         for grid, mask in zip(packing.grids, packing.masks(None if is_first_only else window), strict=True):
-            here = grid.examples if is_first_only else grid.cells
-            count, longest = grid.size
+            here, count = grid.examples if is_first_only else grid.cells, grid.size[0]
             q, k, v = (_by_head(part, count) for part in (queries[here], keys[grid.cells], values[grid.cells]))
-            scores = torch.bmm(q, k.transpose(1, 2)).float().mul_(scaling)  # (b A, L, L)
+            scores = torch.bmm(q, k.transpose(1, 2)).float()  # (b A, L, L)
             if mask is not None:
-                scores.view(count, heads, -1, longest).add_(mask[:, None])
+                scores.view(count, -1, *scores.shape[1:]).add_(mask[:, None])
             weights = scores.softmax(-1).to(q.dtype)
             keep = keep_mask(weights, rate) if rate > 0 else None
             dropped = weights if keep is None else weights * keep
-            mixed[here] = _by_token(torch.bmm(dropped, v), count)
-            kept.append((q, k, v, weights, keep))
-        ctx.kept, ctx.packing, ctx.scaling, ctx.num_tokens = kept, packing, scaling, len(key)
+            _by_token(torch.bmm(dropped, v), mixed[here], count)
+            kept.append((q, k, v, weights, keep, dropped))
+        ctx.kept, ctx.packing, ctx.num_tokens = kept, packing, len(key)
         return mixed if is_first_only else _tokens(mixed, packing, len(query))
 
     @staticmethod
@@ -122,25 +119,22 @@ class _Attend(torch.autograd.Function):
         """The chain rule by grids."""
         packing, is_first_only = ctx.packing, ctx.packing.beside is not None
         gradients = gradient if is_first_only else _cells(gradient, packing, is_gradient=True)
-        num_cells = len(packing.sources)
-        to_query = gradients.new_empty(gradients.shape)
-        to_key, to_value = (gradients.new_empty((num_cells, *gradients.shape[1:])) for _ in range(2))
-        for grid, (q, k, v, weights, keep) in zip(packing.grids, ctx.kept, strict=True):
-            here = grid.examples if is_first_only else grid.cells
-            count = grid.size[0]
+        to_query = torch.empty_like(gradients)
+        to_key, to_value = (gradients.new_empty((len(packing.sources), *gradients.shape[1:])) for _ in ("key", "value"))
+        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, ctx.kept, strict=True):
+            here, count = grid.examples if is_first_only else grid.cells, grid.size[0]
             g = _by_head(gradients[here], count)
-            dropped = weights if keep is None else weights * keep
-            to_value[grid.cells] = _by_token(torch.bmm(dropped.transpose(1, 2), g), count)
+            _by_token(torch.bmm(dropped.transpose(1, 2), g), to_value[grid.cells], count)
             to_weights = torch.bmm(g, v.transpose(1, 2))
             if keep is not None:
                 to_weights.mul_(keep)
-            to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype).mul_(ctx.scaling)
-            to_query[here] = _by_token(torch.bmm(to_scores, k), count)
-            to_key[grid.cells] = _by_token(torch.bmm(to_scores.transpose(1, 2), q), count)
+            to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
+            _by_token(torch.bmm(to_scores, k), to_query[here], count)
+            _by_token(torch.bmm(to_scores.transpose(1, 2), q), to_key[grid.cells], count)
         if not is_first_only:
             to_query = _tokens(to_query, packing, ctx.num_tokens)
         to_key, to_value = (_tokens(part, packing, ctx.num_tokens) for part in (to_key, to_value))
-        return to_query, to_key, to_value, None, None, None, None
+        return to_query, to_key, to_value, None, None, None
 
 
 def _cells(tokens: Tensor, packing: Packing, is_gradient: bool = False) -> Tensor:
@@ -164,10 +158,10 @@ def _by_head(cells: Tensor, count: int) -> Tensor:
     return cells.view(count, -1, heads, size).transpose(1, 2).reshape(count * heads, -1, size)
 
 
-def _by_token(states: Tensor, count: int) -> Tensor:
+def _by_token(states: Tensor, into: Tensor, count: int) -> None:
     """(b A, L, D) -> (b L, A, D)."""
     _, longest, size = states.shape
-    return states.view(count, -1, longest, size).transpose(1, 2).reshape(count * longest, -1, size)
+    into.view(count, longest, -1, size).copy_(states.view(count, -1, longest, size).transpose(1, 2))
 
 
 AttentionInterface.register("tuneoff_packed", packed_attention)

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import get_total_norm
 
 from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.masters import Masters
-from tuneoff.engine.optim import adamw
+from tuneoff.engine.optim import adamw, clip_by
 from tuneoff.engine.precision import computing_in
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.schedule import rate_share
@@ -71,10 +71,11 @@ def train(
                 answers, batch = logits(model, feed, examples)
                 loss = F.cross_entropy(answers, batch.labels)
                 loss.backward()
-                norm = clip_grad_norm_(masters.take_gradients(), recipe.clip)
+                norm = get_total_norm(masters.take_gradients())
                 if not torch.isfinite(norm):
                     step = len(trained.steps) + 1
                     raise DivergedError(f"loss {loss.item():.3g} at step {step}; lower the learning rate")
+                clip_by(norm / recipe.clip, optimizer)
                 optimizer.step()
                 masters.give_weights(optimizer)
                 losses.append(loss.item())

@@ -52,7 +52,7 @@ class Masters:
 
     @torch.no_grad()
     def take_gradients(self) -> list[Tensor]:
-        """After backward: the masters of the parameters that have a gradient, with that gradient in fp32."""
+        """After backward: masters have their parameters' gradients, in fp32; gives the gradients."""
         for parameter, master in self._of.items():
             gradient = parameter.grad
             if gradient is None or parameter is master:
@@ -61,7 +61,7 @@ class Masters:
                 master.grad = self._rows.gather(gradient)
             else:
                 master.grad = self._copies[parameter].copy_(gradient)
-        return [master for master in self._of.values() if master.grad is not None]
+        return [master.grad for master in self._of.values() if master.grad is not None]
 
     @torch.no_grad()
     def give_weights(self, optimizer: torch.optim.Optimizer) -> None:

@@ -33,3 +33,11 @@ def parameter_groups(
 def adamw(adapted: Adapted, masters: Masters, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, ICLR 2019) with torch's defaults beside rate and decay."""
     return torch.optim.AdamW(parameter_groups(adapted, masters, learning_rate, weight_decay), fused=True)
+
+
+def clip_by(excess: Tensor, optimizer: torch.optim.AdamW) -> None:
+    """Have the next step divide gradients by how far their norm exceeds what is allowed, if it does.
+
+    torch's fused AdamW divides as it reads, as it does for scaled losses: clipping takes no pass of its own.
+    """
+    optimizer.grad_scale = excess.clamp(min=1)  # type: ignore[attr-defined]
