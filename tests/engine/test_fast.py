@@ -14,7 +14,7 @@ from tuneoff.data.batches import pack
 from tuneoff.dropout import CheapDropout, dropout, keep_mask, use_cheap_dropout
 from tuneoff.encoder.packed import forward
 from tuneoff.engine.masters import Masters
-from tuneoff.engine.precision import computing_in
+from tuneoff.engine.precision import computing_in, inference
 
 
 def _steps(model, optimizer, table, after_backward, after_step, count=20):
@@ -140,3 +140,13 @@ def test_a_models_dropout_modules_become_cheap_in_place():
     torch.manual_seed(0)
     one, two = model.dropout(torch.ones(99)), model.dropout(torch.ones(99))
     assert not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_of_inference_are_torchs(bias):
+    layer, states = nn.Linear(48, 20, bias=bias), torch.randn(1, 33, 48)
+    with inference():
+        fast = layer(states)
+    torch.testing.assert_close(fast, layer(states).detach())
+    with inference():
+        assert layer.bfloat16()(states.bfloat16()).dtype == torch.bfloat16

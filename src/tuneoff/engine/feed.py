@@ -17,10 +17,10 @@ from tuneoff.data.batches import PackedBatch, by_length, filled, pack, token_row
 from tuneoff.data.encode import TokenTable
 from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
-from tuneoff.engine.precision import computing_in
+from tuneoff.engine.precision import computing_in, inference
 
 # tokens of an evaluation batch, counted as if padded: large enough for full speed, small beside a training step
-EVALUATION_TOKENS = 4096
+EVALUATION_TOKENS = 2048
 # what the states of one split may take on disk; beyond it frozen blocks run again every epoch, with the same numbers
 PREFIX_BYTES = 4 * 2**30
 
@@ -56,13 +56,13 @@ def logits(model: Any, feed: Feed, examples: np.ndarray) -> tuple[Tensor, Packed
     return classify(model, pooled), batch
 
 
-@torch.inference_mode()
 def predict(model: Any, feed: Feed) -> np.ndarray:
     """Logits of every example of a feed, in order. (N, C) float32."""
     model.eval()
     answers = np.empty((len(feed.table), model.config.num_labels), np.float32)
-    for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
-        answers[examples] = logits(model, feed, examples)[0].cpu().numpy()
+    with inference():
+        for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
+            answers[examples] = logits(model, feed, examples)[0].cpu().numpy()
     return answers
 
 
@@ -102,11 +102,11 @@ def embeddings(model: Any, table: TokenTable, pooling: str, model_fingerprint: s
     def write(into: Path) -> None:
         size = (len(table), model.config.hidden_size)
         pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
-        for examples, batch in _frozen_batches(model, table):
-            with torch.inference_mode():
+        with inference():
+            for examples, batch in _frozen_batches(model, table):
                 states = final_states(model, batch)
                 for name, vectors in pooled.items():
-                    vectors[examples] = pool(model, states, batch, name)[:, 0].float().cpu().numpy()  # (B, H)
+                    vectors[examples] = pool(model, states, batch, name)[:, 0].cpu().numpy()  # (B, H)
 
     folder = cached(f"prefix-{fingerprint(model_fingerprint, table.fingerprint, 'pooled')}", write)
     return _read(folder / f"{pooling}.npy", torch.float32), build_seconds(folder)
@@ -114,7 +114,7 @@ def embeddings(model: Any, table: TokenTable, pooling: str, model_fingerprint: s
 
 def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
     states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)
-    with computing_in(dtype, model), torch.inference_mode():
+    with computing_in(dtype, model), inference():
         for examples, batch in _frozen_batches(model, table):
             tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
             states[token_rows(table.offsets, examples)] = _as_numpy(tokens[: batch.num_tokens].cpu())
