@@ -9,7 +9,6 @@ default is a short form. With `--out`, what is measured already is not measured 
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,10 +20,14 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import altair as alt
+import pandas as pd
 import pyarrow.parquet
 import torch
+import vl_convert
 import yaml
 
+from tuneoff import formats
 from tuneoff.data.batches import pack, training_order
 from tuneoff.data.dataset import DataSpec
 from tuneoff.data.encode import encode
@@ -47,6 +50,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--strategies", default=",".join(STUDY))
     parser.add_argument("--out", type=Path, help="figures as JSON, continued if the file exists")
+    parser.add_argument("--chart", type=Path, help="draw the study's bars into this PNG")
     given = parser.parse_args()
     quarter = max(20, given.examples // 4)
     limits = {"train": given.examples, "validation": quarter, "test": quarter} if given.examples else {}
@@ -78,6 +82,8 @@ def main() -> None:
     once("two at once", lambda: two_at_once(work, given.epochs))
     once("pipeline", lambda: pipeline(work))
     show(found, strategies, "bf16" if "--bf16" in tuned else "fp32")
+    if given.chart:
+        draw(found, strategies, given.chart)
     shutil.rmtree(work, ignore_errors=True)
 
 
@@ -169,7 +175,7 @@ def machine() -> Figures:
     from tuneoff.execute.one import machine as described
     from tuneoff.execute.one import versions
 
-    return {**described(), **versions(), "platform": platform.platform()}
+    return {**described(), **versions()}
 
 
 def show(found: Figures, strategies: list[str], precision: str) -> None:
@@ -202,6 +208,26 @@ def seconds_of(found: Figures, who: str, name: str, strategies: list[str]) -> fl
         return found[f"{who} {name}"]["seconds"]
     runs = [found[f"{who} {strategy}"] for strategy in strategies]
     return runs[0]["import_seconds"] + sum(run["seconds"] - run["import_seconds"] for run in runs)
+
+
+def draw(found: Figures, strategies: list[str], path: Path) -> None:
+    """The seconds of a study by each contestant, as bars."""
+    names = {"published": "HF Trainer + peft, as published", "tuned": "HF Trainer + peft, tuned", "tuneoff": "Tuneoff"}
+    taken = {who: seconds_of(found, who, "study", strategies) for who in ("published", "tuned")}
+    taken["tuneoff"] = found["tuneoff study"]["seconds"]
+    rows = pd.DataFrame(
+        {"who": names[who], "minutes": value / 60, "label": formats.seconds(value), "is_ours": who == "tuneoff"}
+        for who, value in taken.items()
+    )
+    bars = alt.Chart(rows).encode(
+        x=alt.X("minutes:Q", title=f"minutes for a study of {len(strategies)} strategies", axis=alt.Axis(grid=False)),
+        y=alt.Y("who:N", title=None, sort=list(names.values()), axis=alt.Axis(labelLimit=300)),
+    )
+    blue, grey = "#0072b2", "#b0b0b0"  # the report's own
+    colour = alt.condition("datum.is_ours", alt.value(blue), alt.value(grey))
+    chart = bars.mark_bar(height=22).encode(color=colour) + bars.mark_text(align="left", dx=6).encode(text="label:N")
+    styled = chart.properties(width=460, height=110).configure(background="white", font="system-ui, sans-serif")
+    path.write_bytes(vl_convert.vegalite_to_png(styled.configure_view(stroke=None).to_json(), scale=2))
 
 
 if __name__ == "__main__":
