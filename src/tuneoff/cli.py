@@ -4,6 +4,7 @@ Imports stand inside the commands: torch and transformers take seconds, and help
 """
 
 import atexit
+import gc
 import json
 import os
 import sys
@@ -315,12 +316,15 @@ def _pool() -> Any:
 
     pool = Pool()
     atexit.register(pool.stop)
+    gc.disable()  # looking for garbage is a fifth of the time of importing; until _run
     return pool
 
 
 def _run(study: Any, pool: Any) -> None:
     from tuneoff.progress import StudyProgress
 
+    gc.freeze()
+    gc.enable()
     _quiet()
     with StudyProgress(console, study.spec.name) as progress:
         try:
