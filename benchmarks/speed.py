@@ -28,6 +28,7 @@ import vl_convert
 import yaml
 
 from tuneoff import formats
+from tuneoff import machine as here
 from tuneoff.data.batches import pack, training_order
 from tuneoff.data.dataset import DataSpec
 from tuneoff.data.encode import encode
@@ -132,7 +133,7 @@ def with_tuneoff(work: Path, strategies: list[str], epochs: int, seeds: int = 1)
 
 def two_at_once(work: Path, epochs: int) -> Figures:
     """Training speed where every core has a run of its own: tokens a second of all runs together."""
-    cores = os.cpu_count() or 1
+    cores = here.cores()
     return {
         name: sum(with_tuneoff(work, [name], epochs, seeds=cores)["tokens_per_second"]) for name in ("full", "lora")
     }
@@ -172,10 +173,7 @@ def pipeline(work: Path) -> Figures:
 
 def machine() -> Figures:
     """What was measured on."""
-    from tuneoff.execute.one import machine as described
-    from tuneoff.execute.one import versions
-
-    return {**described(), **versions()}
+    return {**here.machine(), **here.versions()}
 
 
 def show(found: Figures, strategies: list[str], precision: str) -> None:
@@ -191,7 +189,7 @@ def show(found: Figures, strategies: list[str], precision: str) -> None:
     together, ours, tuned = found["two at once"], found["tuneoff full"], found["tuned full"]
     operations = operations_per_token() * together["full"]
     share, ratio = operations / found["peak"], together["full"] / together["lora"]
-    making, step = found["pipeline"], 1e3 * found["pipeline"]["tokens"] * (os.cpu_count() or 1) / together["full"]
+    making, step = found["pipeline"], 1e3 * found["pipeline"]["tokens"] * (here.cores()) / together["full"]
     print(f"\nfull fine-tuning, a run a core: {together['full']:,.0f} tokens/s, {operations / 1e9:.0f} GFLOP/s of")
     print(f"  {found['peak'] / 1e9:.0f} at the bf16 matrix peak: {100 * share:.0f} % (target 65 %)")
     print(f"LoRA's step takes {ratio:.2f} of full fine-tuning's (target at most 0.75)")

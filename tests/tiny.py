@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from tuneoff.data.batches import PackedBatch
+from tuneoff.data.batches import PackedBatch, filled
 from tuneoff.encoder.packed import use_packed_attention
 
 _COMMON: dict[str, Any] = {
@@ -68,11 +68,13 @@ def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3,
     rng = np.random.default_rng(seed)
     positions = np.concatenate([np.arange(n) for n in lengths])
     segments = np.concatenate([np.arange(n) >= n // 2 for n in lengths]).astype(np.int64)
+    ids = rng.integers(5, 120, sum(lengths))
+    rows = filled(np.arange(sum(lengths)))
     return PackedBatch(
         num_tokens=sum(lengths),
-        ids=torch.from_numpy(rng.integers(5, 120, sum(lengths)))[None],
-        positions=torch.from_numpy(positions)[None],
-        segments=torch.from_numpy(segments)[None] if is_pair else None,
+        ids=torch.from_numpy(ids[rows])[None],
+        positions=torch.from_numpy(positions[rows])[None],
+        segments=torch.from_numpy(segments[rows])[None] if is_pair else None,
         lengths=torch.tensor(lengths),
         labels=torch.from_numpy(rng.integers(num_labels, size=len(lengths))),
     )

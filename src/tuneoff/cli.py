@@ -3,11 +3,12 @@
 Imports stand inside the commands: torch and transformers take seconds, and help and mistakes need neither.
 """
 
-import atexit
 import gc
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -81,25 +82,24 @@ def compare(
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Compare strategies on your data, and say what to pick."""
-    pool = _pool()
+    with _worker() as pool:
+        from tuneoff.spec import study_from
+        from tuneoff.study import RESULTS, Study, default_name
 
-    from tuneoff.spec import study_from
-    from tuneoff.study import RESULTS, Study, default_name
-
-    where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
-    given: dict[str, Any] = {
-        "name": name or default_name(data or train or "study"),
-        "data": where,
-        "model": _parts(model),
-        "seeds": _seeds(seeds),
-        "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
-        "metric": metric,
-        "workers": workers,
-    }
-    if strategies:
-        given["strategies"] = _parts(strategies)
-    spec = study_from(given, "compare")
-    _run(Study(spec, RESULTS / spec.name), pool)
+        where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
+        given: dict[str, Any] = {
+            "name": name or default_name(data or train or "study"),
+            "data": where,
+            "model": _parts(model),
+            "seeds": _seeds(seeds),
+            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
+            "metric": metric,
+            "workers": workers,
+        }
+        if strategies:
+            given["strategies"] = _parts(strategies)
+        spec = study_from(given, "compare")
+        _run(Study(spec, RESULTS / spec.name), pool)
 
 
 @app.command()
@@ -109,16 +109,15 @@ def run(
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Run a study; what is stored already is not run again."""
-    pool = _pool()
+    with _worker() as pool:
+        from tuneoff.spec import study_from
+        from tuneoff.study import Study
 
-    from tuneoff.spec import study_from
-    from tuneoff.study import Study
-
-    opened = Study.open(study)
-    changes = {**({"seeds": _seeds(seeds)} if seeds else {}), **({"workers": workers} if workers else {})}
-    if changes:
-        opened = Study(study_from({**opened.spec.model_dump(mode="json"), **changes}), opened.folder)
-    _run(opened, pool)
+        opened = Study.open(study)
+        changes = {**({"seeds": _seeds(seeds)} if seeds else {}), **({"workers": workers} if workers else {})}
+        if changes:
+            opened = Study(study_from({**opened.spec.model_dump(mode="json"), **changes}), opened.folder)
+        _run(opened, pool)
 
 
 @app.command()
@@ -279,9 +278,8 @@ def doctor() -> None:
     from tuneoff import packaged
     from tuneoff.cache import cache_folder
     from tuneoff.engine.precision import has_native_bf16
-    from tuneoff.execute.local import cores
-    from tuneoff.execute.one import device, machine, versions
     from tuneoff.formats import size
+    from tuneoff.machine import cores, device, machine, versions
 
     found, where = machine(), device()
     console.print(", ".join(f"{name} {version}" for name, version in versions().items()))
@@ -310,20 +308,23 @@ def doctor() -> None:
                 console.print(f"packaged {kind} {name}: {escape(str(error))}")
 
 
-def _pool() -> Any:
+@contextmanager
+def _worker() -> Iterator[Any]:
     """The process that makes runs: it imports what it needs while we do."""
     from tuneoff.execute.pool import Pool
 
-    pool = Pool()
-    atexit.register(pool.stop)
-    gc.disable()  # looking for garbage is a fifth of the time of importing; until _run
-    return pool
+    with Pool() as pool:
+        gc.disable()  # looking for garbage is a fifth of the time of importing
+        try:
+            yield pool
+        finally:
+            gc.enable()
 
 
 def _run(study: Any, pool: Any) -> None:
     from tuneoff.progress import StudyProgress
 
-    gc.freeze()
+    gc.freeze()  # what is imported is no garbage
     gc.enable()
     _quiet()
     with StudyProgress(console, study.spec.name) as progress:

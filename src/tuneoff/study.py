@@ -18,8 +18,9 @@ from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import Estimate, estimate, measure_speed
-from tuneoff.execute.local import Event, cores, execute, num_workers
+from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
+from tuneoff.machine import cores
 from tuneoff.report.write import write_report
 from tuneoff.runs import RunStore, read_json, write_json
 from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tuneoff.cache import build_seconds, cached, fingerprint
 from tuneoff.data.dataset import Dataset
+from tuneoff.machine import cores
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"  # whether the tokenizer starts threads of its own
 _BATCH = 1000  # texts a thread takes at once: small beside any memory
@@ -102,7 +103,7 @@ class _Piece:
 
 def _pieces(table: pa.Table, columns: list[str], tokenizer: Any, max_length: int) -> Iterator[_Piece]:
     """The texts by the thousand, in order. A thread a core: faster than the tokenizer's own threads (docs/log.md)."""
-    backend, num_threads = tokenizer.backend_tokenizer, os.cpu_count() or 1
+    backend, num_threads = tokenizer.backend_tokenizer, cores()
 
     def encoded(batch: pa.RecordBatch) -> _Piece:
         texts = [batch.column(name).to_pylist() for name in columns]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tuneoff.data.batches import PackedBatch
 from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, layers, pools_mean
-from tuneoff.encoder.attention import packing
+from tuneoff.encoder.attention import Packing, packing
 
 POOLINGS = ("cls", "mean")
 
@@ -47,13 +47,14 @@ def read_out(model: Any, states: Tensor, batch: PackedBatch, first: int) -> Tens
     last = len(blocks(model)) - 1
     if pools_mean(model.config) or not _has_separate_keys(model):
         return pool(model, run_blocks(model, states, batch, first, last + 1), batch)
-    states = run_blocks(model, states, batch, first, last)
+    grids = packing(batch)
+    states = run_blocks(model, states, batch, first, last, grids)
     projections = anatomy(model.config).projections
     (layer,) = layers(model, blocks(model)[last])
     # whoever attends: first tokens; who is attended to: all
     beside = tuple(layer.get_submodule(projections[name][0])(states)[0] for name in ("key", "value"))
     firsts = states[:, batch.starts]  # (1, B, H)
-    firsts = blocks(model)[last](firsts, None, packing=replace(packing(batch), beside=beside))
+    firsts = blocks(model)[last](firsts, None, packing=replace(grids, beside=beside))
     return firsts[0][:, None].float()
 
 
@@ -78,16 +79,21 @@ def embed(model: Any, batch: PackedBatch) -> Tensor:
     return states
 
 
-def run_blocks(model: Any, states: Tensor, batch: PackedBatch, first: int, last: int) -> Tensor:
-    """The blocks first..last-1, and the final norm after the very last. states: (1, T, H) -> (1, T, H)."""
+def run_blocks(
+    model: Any, states: Tensor, batch: PackedBatch, first: int, last: int, grids: Packing | None = None
+) -> Tensor:
+    """The blocks first..last-1, and the final norm after the very last. states: (1, T, H) -> (1, T, H).
+
+    grids: the batch's packing, where it is known already.
+    """
     parts, encoder, modules = anatomy(model.config), encoder_of(model), blocks(model)
-    grid = packing(batch)
+    grids = grids or packing(batch)
     for block in modules[first:last]:
         rotation = {}
         if parts.rotary:
             kind = (block.attention_type,) if hasattr(block, "attention_type") else ()
             rotation = {"position_embeddings": getattr(encoder, parts.rotary)(states, batch.positions, *kind)}
-        states = block(states, None, packing=grid, **rotation)
+        states = block(states, None, packing=grids, **rotation)
     if last == len(modules) and parts.final_norm:
         states = encoder.get_submodule(parts.final_norm)(states)
     return states

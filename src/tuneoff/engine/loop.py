@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
+from torch.optim import AdamW
 
 from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
@@ -69,21 +71,16 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
                 answers, batch = logits(model, feed, examples)
-                loss = F.cross_entropy(answers, batch.labels)
-                loss.backward()
-                norm = get_total_norm(masters.take_gradients())
-                if not torch.isfinite(norm):
+                loss, is_finite = _step(F.cross_entropy(answers, batch.labels), masters, optimizer, recipe.clip)
+                if not is_finite:
                     step = len(trained.steps) + 1
-                    raise DivergedError(f"loss {loss.item():.3g} at step {step}; lower the learning rate")
-                clip_by(norm / recipe.clip, optimizer)
-                optimizer.step()
-                masters.give_weights(optimizer)
-                losses.append(loss.item())
+                    raise DivergedError(f"loss {loss:.3g} at step {step}; lower the learning rate")
+                losses.append(loss)
                 trained.steps.append(
                     {
                         "step": len(trained.steps) + 1,
                         "epoch": epoch + 1,
-                        "loss": losses[-1],
+                        "loss": loss,
                         "learning_rate": learning_rate * share,
                     }
                 )
@@ -109,6 +106,18 @@ def train(
         masters.restore(best_weights)
     model.eval()
     return trained
+
+
+def _step(loss: Tensor, masters: Masters, optimizer: AdamW, clip: float) -> tuple[float, bool]:
+    """One step down a batch's loss: the loss, and whether its gradient was finite; if not, nothing moves."""
+    loss.backward()
+    norm = get_total_norm(masters.take_gradients())
+    is_finite = bool(torch.isfinite(norm))
+    if is_finite:
+        clip_by(norm / clip, optimizer)
+        optimizer.step()
+        masters.give_weights(optimizer)
+    return loss.item(), is_finite
 
 
 def _train_mode(model: Any, first_trained_block: int) -> None:

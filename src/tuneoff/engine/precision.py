@@ -64,7 +64,8 @@ def inference() -> Iterator[None]:
 
 class _OneDnn(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        is_ours = func is F.linear and not kwargs and args[0].dtype == torch.float32 and args[0].device.type == "cpu"
-        if is_ours and torch.backends.mkldnn.is_available():
-            return torch.ops.mkldnn._linear_pointwise(*args, "none", [], "")
+        if func is F.linear and len(args) == 3 and torch.backends.mkldnn.is_available():
+            states, weight, bias = args
+            if states.dtype == weight.dtype == torch.float32 and states.device.type == "cpu":
+                return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
         return func(*args, **(kwargs or {}))

@@ -1,6 +1,5 @@
 """A list of runs over the cores of this machine: as many at once as fit, one thread each."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +7,9 @@ from pathlib import Path
 import psutil
 
 from tuneoff.errors import StoreError
-from tuneoff.execute.one import device, failed_record
+from tuneoff.execute.one import failed_record
 from tuneoff.execute.pool import Pool
+from tuneoff.machine import cores, device
 from tuneoff.runs import RunRecord, RunStore
 from tuneoff.spec import RunSpec
 
@@ -37,11 +37,6 @@ def num_workers(num_runs: int, largest_model: int, asked: int | None = None) -> 
     each = _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
     fitting = int(psutil.virtual_memory().available // each)
     return max(1, min(cores(), fitting, num_runs))
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def execute(
@@ -80,7 +75,8 @@ def execute(
             for run in list(running.values()):
                 finish(run, store.write(failed_record(run, _why(message["code"]))))
             is_ready = False
-            pool.start()
+            if waiting:
+                pool.start()
         elif message["run_id"] in running:
             run = running[message["run_id"]]
             if message["event"] == "progress":

@@ -1,11 +1,6 @@
 """One run from its spec to its stored record: load, fit, predict, score, store."""
 
-import importlib.metadata
 import math
-import os
-import platform
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -16,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import torch
 from scipy.special import softmax
 from sklearn.pipeline import Pipeline
@@ -31,6 +25,7 @@ from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
 from tuneoff.engine.loop import Trained, train
 from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError, TuneoffError
+from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, Predictions, RunRecord, RunStore
 from tuneoff.spec import RunSpec
 from tuneoff.strategies import GradientConfig, count_parameters
@@ -64,7 +59,7 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         return store.write(_record(spec, status=status, error=reason))
     labels = {split: dataset.splits[split]["label"].to_numpy() for split in JUDGED}
     parts = {split: (labels[split], fitted.predicted[split]) for split in JUDGED}
-    fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": _peak_bytes()}
+    fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
     record = _record(
         spec,
         status=OK,
@@ -190,11 +185,6 @@ def _tables_and_model(spec: RunSpec, dataset: Dataset) -> tuple[dict[str, TokenT
     return tables, model.to(device())
 
 
-def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _most_likely(chances: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {split: table.argmax(1) for split, table in chances.items()}
 
@@ -247,37 +237,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("tuneoff", "torch", "transformers", "peft", "tokenizers", "scikit-learn", "numpy")
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
-
-
-def machine() -> dict[str, Any]:
-    """What the run ran on; no name that identifies the machine."""
-    return {
-        "system": platform.system(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _peak_bytes() -> int:
-    """Most memory this process had: on the GPU where there is one, else resident. A run has a process of its own."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

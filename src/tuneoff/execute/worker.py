@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 PROGRESS_SECONDS = 0.2  # between two reports of a run's progress
-# macOS forbids much after a fork, Windows has none: there each run starts, and imports, afresh
-CAN_FORK = sys.platform not in ("darwin", "win32")
+CAN_FORK = sys.platform != "darwin"  # macOS forbids much after a fork: there each run starts, and imports, afresh
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Serve jobs until standard input ends; with --one, make the one job that it holds."""
+    """Serve jobs until standard input ends; with --one JOB, make that one."""
     _die_with_parent()
     # what libraries print must not mix with our lines
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     if "--one" in sys.argv:
-        _make(json.loads(sys.stdin.readline()), channel)
+        _make(json.loads(sys.argv[-1]), channel)
         return
     if CAN_FORK:
         _import_all()
@@ -91,12 +89,10 @@ def _ended() -> tuple[int, int] | None:
 def _start(job: dict[str, Any], channel: Any) -> int:
     """Begin a job in a process of its own; give that process."""
     if not CAN_FORK:
-        command = [sys.executable, "-m", "tuneoff.execute.worker", "--one"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=channel)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        process.stdin.close()
-        return process.pid
+        command = [sys.executable, "-m", "tuneoff.execute.worker", "--one", json.dumps(job)]
+        # not subprocess, which waits for processes behind our back
+        says = [(os.POSIX_SPAWN_DUP2, channel.fileno(), sys.stdout.fileno())]
+        return os.posix_spawn(sys.executable, command, os.environ, file_actions=says)
     child = os.fork()
     if child == 0:
         signal.set_wakeup_fd(-1)
