@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tuneoff
 from tuneoff.errors import ConfigError, StoreError
+from tuneoff.estimate import good_order
 from tuneoff.runs import OK
 from tuneoff.spec import study_from
 from tuneoff.study import Study, default_name
@@ -177,6 +178,18 @@ def test_a_saved_lora_loads_in_peft_and_predicts_the_same(finished, encoder):
 
     stored, given = stored_and_given(*finished[:2], "lora", load)
     np.testing.assert_allclose(given, stored, atol=1e-5)
+
+
+def test_what_trained_in_bf16_is_stored_as_others_compute_it(encoder, toy_csv, tmp_path):
+    strategies = ["head:learning_rate=0.05", "partial:layers=1", "full:learning_rate=0.01"]
+    recipe = {"epochs": 1, "batch_size": 4, "max_length": 16, "precision": "bf16"}
+    study = Study(spec(encoder, toy_csv, strategies=strategies, recipe=recipe, seeds=[0]), tmp_path / "results")
+    comparison = study.run()
+    for strategy in ("head", "partial", "full"):
+        stored, given = stored_and_given(
+            study, comparison, strategy, AutoModelForSequenceClassification.from_pretrained
+        )
+        np.testing.assert_allclose(given, stored, atol=1e-5, err_msg=strategy)
 
 
 def test_a_saved_tfidf_loads_in_skops(finished):
@@ -377,6 +390,14 @@ def test_a_plan_counts_the_missing_runs_and_trains_nothing(small):
     assert not small.folder.exists()
     small.run()
     assert small.plan()[0] == []
+
+
+def test_nobody_waits_for_frozen_states_that_another_run_computes(small):
+    strategies = ["probe", "partial:layers=1", "full", "head"]
+    order = good_order(changed(small, strategies=strategies, seeds=[0, 1]).plan()[0])
+    names = [estimate.run.strategy.name for estimate in order]
+    assert set(names[:2]) == {"partial", "probe"}  # one of those that share a frozen block, one of those that share all
+    assert names[2:] == ["full", "full", "partial", "head", "head"]
 
 
 def test_a_length_beyond_the_encoder_is_an_error(small):

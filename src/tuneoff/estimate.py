@@ -2,6 +2,8 @@
 
 import itertools
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +33,7 @@ class Estimate:
     operations: float  # floating point operations, those of frozen blocks that run once included
     memory_bytes: float
     disk_bytes: float
+    frozen_blocks: int = 0  # first blocks whose states it takes from the cache, or computes into it
 
     def to_json(self) -> dict[str, object]:
         """The estimate as plain data."""
@@ -81,7 +84,7 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     if run.kind.kind == "features":
         counts = parameters_of(run.strategy, run.model, num_labels)
         once = 2.0 * sum(weights) * sum(tokens.values())
-        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable)
+        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable, len(weights))
     adapted = run.kind.apply(model, run.strategy)
     counts, first = count_parameters(adapted), adapted.first_trained_block
     trained = set(adapted.trainable) & block_parameters(model, list(range(len(weights))))
@@ -99,7 +102,21 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     memory = _BASE_BYTES + encoder_bytes + 16 * counts.trainable + activations
     whole = adapted.saves is None
     disk = (4 * counts.total if whole else 4 * counts.trainable) + 700_000  # the tokenizer
-    return Estimate(run, counts, operations, memory, disk if run.save_model else 0)
+    return Estimate(run, counts, operations, memory, disk if run.save_model else 0, first)
+
+
+def good_order(plan: Sequence[Estimate]) -> list[Estimate]:
+    """The longest first, so that cores end together; but before them one of those that share frozen blocks.
+
+    Whoever comes first computes the states of frozen blocks; the others would wait for them.
+    """
+    longest = sorted(plan, key=lambda e: -e.operations)
+    sharing: dict[tuple[str | None, int], list[Estimate]] = defaultdict(list)
+    for estimated in longest:
+        if estimated.frozen_blocks:
+            sharing[estimated.run.model, estimated.frozen_blocks].append(estimated)
+    first = [group[0] for group in sharing.values() if len(group) > 1]
+    return first + [estimated for estimated in longest if estimated not in first]
 
 
 def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:

@@ -1,7 +1,7 @@
 """The whole flow: a spec -> its dataset -> the runs that are missing -> records -> a comparison -> a report."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError
-from tuneoff.estimate import Estimate, estimate, measure_speed
+from tuneoff.estimate import Estimate, estimate, good_order, measure_speed
 from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
 from tuneoff.machine import cores
@@ -112,8 +112,7 @@ class Study:
         described = describe(prepared.dataset, prepared.tokens)
         write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
         if missing:
-            # the longest first, so that cores end together
-            plan = sorted(missing, key=lambda e: -e.operations)
+            plan = good_order(missing)
             on_plan(plan)
             largest = max(e.parameters.total if e.parameters else 0 for e in everything)
             workers = num_workers(len(everything), largest, self.spec.workers)
@@ -252,13 +251,5 @@ def estimates(prepared: Prepared, runs: Sequence[RunSpec]) -> list[Estimate]:
                 else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
             )
             known[run.group] = estimate(run, tokens, prepared.dataset.num_labels)
-        found.append(
-            Estimate(
-                run,
-                *[
-                    getattr(known[run.group], name)
-                    for name in ("parameters", "operations", "memory_bytes", "disk_bytes")
-                ],
-            )
-        )
+        found.append(replace(known[run.group], run=run))
     return found

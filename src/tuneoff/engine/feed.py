@@ -83,7 +83,7 @@ def with_prefix(
     num_blocks, hidden = len(blocks(model)), model.config.hidden_size
     if first_block == num_blocks:
         pooling = "mean" if pools_mean(model.config) else "cls"
-        states, seconds = embeddings(model, table, pooling, model_fingerprint)
+        states, seconds = embeddings(model, table, pooling, model_fingerprint, dtype)
         return Feed(table, states, first_block, is_pooled=True, seconds=seconds)
     bytes_needed = int(table.offsets[-1]) * hidden * dtype.itemsize
     if first_block == 0 or bytes_needed > budget or not anatomy(model.config).is_packed:
@@ -93,22 +93,25 @@ def with_prefix(
     return Feed(table, _read(folder / "states.npy", dtype), first_block, seconds=build_seconds(folder))
 
 
-def embeddings(model: Any, table: TokenTable, pooling: str, model_fingerprint: str) -> tuple[Tensor, float]:
-    """The frozen encoder's vector of each example, in fp32, (N, H), and the seconds it took to make them.
+def embeddings(
+    model: Any, table: TokenTable, pooling: str, model_fingerprint: str, dtype: torch.dtype
+) -> tuple[Tensor, float]:
+    """The frozen encoder's vector of each example, (N, H) in fp32, and the seconds it took to make them.
 
-    One pass writes every pooling, so that probe and head share it.
+    dtype: what the encoder computes in. One pass writes every pooling, so that probe and head share it.
     """
 
     def write(into: Path) -> None:
         size = (len(table), model.config.hidden_size)
         pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
-        with inference():
+        with computing_in(dtype, model), inference():
             for examples, batch in _frozen_batches(model, table):
                 states = final_states(model, batch)
                 for name, vectors in pooled.items():
                     vectors[examples] = pool(model, states, batch, name)[:, 0].cpu().numpy()  # (B, H)
 
-    folder = cached(f"prefix-{fingerprint(model_fingerprint, table.fingerprint, 'pooled')}", write)
+    key = fingerprint(model_fingerprint, table.fingerprint, "pooled", str(dtype))
+    folder = cached(f"prefix-{key}", write)
     return _read(folder / f"{pooling}.npy", torch.float32), build_seconds(folder)
 
 

@@ -20,6 +20,7 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable, encode
 from tuneoff.data.load import open_dataset
 from tuneoff.deliver.card import write_card
+from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
 from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
 from tuneoff.engine.loop import Trained, train
@@ -106,8 +107,10 @@ def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
     tables, model = _tables_and_model(spec, dataset)
     vectors: dict[str, np.ndarray] = {}
     costs = {"encode_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
+    pooling, dtype = spec.strategy.pooling, resolve(spec.recipe.precision, device())  # type: ignore[attr-defined]
     for split, table in tables.items():
-        states, seconds = embeddings(model, table, spec.strategy.pooling, spec.model_fingerprint)  # type: ignore[attr-defined]
+        own = torch.float32 if split in JUDGED else dtype
+        states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, own)
         vectors[split] = states.numpy()
         costs["prefix_seconds"] += seconds
         on_progress((len(vectors) - 0.5) / len(tables))
@@ -129,11 +132,13 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
     tables, model = _tables_and_model(spec, dataset)
     torch.manual_seed(spec.seed)  # what a strategy adds
     adapted = spec.kind.apply(model, spec.strategy)
-    dtype = resolve(spec.recipe.precision, next(model.parameters()).device)
+    dtype = resolve(spec.recipe.precision, device())
     first = adapted.first_trained_block
-    feeds = {
-        split: with_prefix(model, table, first, spec.model_fingerprint or "", dtype) for split, table in tables.items()
-    }
+    feeds = {}
+    for split, table in tables.items():
+        # where no block trains, the last predictions are made from these very vectors
+        own = torch.float32 if split in JUDGED and first == len(blocks(model)) else dtype
+        feeds[split] = with_prefix(model, table, first, spec.model_fingerprint or "", own)
     costs = {
         "encode_seconds": sum(table.seconds for table in tables.values()),
         "prefix_seconds": sum(feed.seconds for feed in feeds.values()),
