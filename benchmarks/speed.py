@@ -68,8 +68,9 @@ def main() -> None:
                 given.out.write_text(json.dumps(found, indent=1))
         return found[key]
 
-    once("machine", machine)
-    once("size", lambda: {**limits, "epochs": given.epochs})
+    for key, here_and_now in (("machine", machine()), ("size", {**limits, "epochs": given.epochs})):
+        if once(key, lambda value=here_and_now: value) != here_and_now:
+            sys.exit(f"{given.out} holds figures of another {key}: {found[key]}; choose another --out")
     trials = {bf16: once(f"trial bf16={bf16}", lambda bf16=bf16: trial(work, bf16)) for bf16 in (True, False)}
     training = {bf16: trial["seconds"] - trial["import_seconds"] for bf16, trial in trials.items()}
     tuned = ["--tuned", "--bf16"] if training[True] < training[False] else ["--tuned"]
