@@ -111,7 +111,14 @@ def finetune(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
-    return trainer.predict(encoded["test"]).predictions.argmax(1)
+    # predicted by length too, but sorted by us: Trainer's groups give predictions in an order that nobody knows
+    trainer.args.train_sampling_strategy = "random"
+    order = np.argsort([len(ids) for ids in encoded["test"]["input_ids"]])
+    found = trainer.predict(encoded["test"].select(order))
+    assert found.label_ids.tolist() == np.array(encoded["test"]["label"])[order].tolist()
+    predicted = np.empty(len(order), np.int64)
+    predicted[order] = found.predictions.argmax(1)
+    return predicted
 
 
 def adapted(model, config):
