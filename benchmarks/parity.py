@@ -20,7 +20,7 @@ from trainer import BATCH, LENGTH, finetune
 from tuneoff.data.dataset import DataSpec
 from tuneoff.data.load import load_dataset
 from tuneoff.spec import study_from
-from tuneoff.stats import example_weights, interval, mean_over_seeds, seed_draws
+from tuneoff.stats import Runs, difference, example_weights, interval
 from tuneoff.study import Study
 
 RESAMPLES = 5000
@@ -78,21 +78,23 @@ def with_tuneoff(strategies: list[str], limits: dict[str, int], epochs: int, see
 
 def compare(name: str, ours: np.ndarray, theirs: np.ndarray) -> dict[str, object]:
     """Print and give both accuracies a seed, the difference of the means and its interval. ours, theirs: (S, N)."""
-    rng = np.random.default_rng(0)
-    weights = example_weights(ours.shape[1], RESAMPLES, rng) / ours.shape[1]
-    means = [mean_over_seeds(right @ weights.T, seed_draws(len(right), RESAMPLES, rng)) for right in (ours, theirs)]
-    low, high = interval(means[0] - means[1])
-    difference = ours.mean() - theirs.mean()
+    num_examples = ours.shape[1]
+    weights = example_weights(num_examples, RESAMPLES, np.random.default_rng(0)) / num_examples
+    # each side has seeds of its own: equal numbers give other random draws
+    one, other = (
+        Runs(right.mean(1), right @ weights.T, seeds=tuple(f"{side} {seed}" for seed in range(len(right))))
+        for side, right in (("ours", ours), ("theirs", theirs))
+    )
+    gap = difference(one, other, num_examples)
+    low, high = interval(gap)
     print(f"{name}: Tuneoff {np.round(ours.mean(1), 4)} mean {ours.mean():.4f}")
     print(f"{name}: Trainer {np.round(theirs.mean(1), 4)} mean {theirs.mean():.4f}")
     inside = "inside" if low < 0 < high else "OUTSIDE"
-    print(
-        f"{name}: difference {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}: zero is {inside}", flush=True
-    )
+    print(f"{name}: difference {gap.value:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}: zero is {inside}", flush=True)
     return {
         "tuneoff": ours.mean(1).tolist(),
         "trainer": theirs.mean(1).tolist(),
-        "difference": difference,
+        "difference": gap.value,
         "interval": [low, high],
     }
 

@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from mlxtend.evaluate import mcnemar as mlxtend_mcnemar
+from mlxtend.evaluate import mcnemar_table
 from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.power import NormalIndPower
 
 from tuneoff import stats
 from tuneoff.metrics import evaluate
@@ -33,19 +37,6 @@ def test_a_resampled_score_is_the_score_of_the_resample(metric):
         assert score == pytest.approx(evaluate(labels[drawn], predicted[drawn], chances[drawn])[metric], abs=1e-6)
 
 
-def test_the_interval_of_an_accuracy_agrees_with_scipy():
-    labels, predicted, chances = predictions(400)
-    scores = stats.resampled_scores("accuracy", labels, [predicted], [chances], seed=0, resamples=10_000)[0]
-    expected = scipy_stats.bootstrap(
-        [(labels == predicted).astype(float)],
-        np.mean,
-        n_resamples=10_000,
-        method="percentile",
-        rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert stats.interval(scores) == pytest.approx((expected.low, expected.high), abs=0.004)
-
-
 def test_sets_are_compared_on_the_same_resamples():
     labels, predicted, chances = predictions()
     same = stats.resampled_scores("accuracy", labels, [predicted, predicted], [chances, chances], seed=0, resamples=50)
@@ -59,21 +50,127 @@ def test_blocks_do_not_change_what_is_drawn(monkeypatch):
     assert (stats.resampled_scores("accuracy", labels, [predicted], [chances], seed=0, resamples=40) == whole).all()
 
 
-def test_the_mean_over_drawn_seeds_by_hand():
-    scores = np.array([[1.0, 2.0], [3.0, 5.0]])  # two seeds, two resamples
-    draws = np.array([[0, 0], [0, 1]])
-    # the first resample draws one seed twice: 2 + sqrt(2) * (1 - 2); the second both
-    assert stats.mean_over_seeds(scores, draws).tolist() == pytest.approx([2 - np.sqrt(2), 3.5])
-    assert stats.mean_over_seeds(scores[:1], np.zeros((2, 1), int)).tolist() == [1.0, 2.0]
+def runs_of(rights, seeds=None, is_seeded=True):
+    """Runs whose accuracies are those of `rights`, (S, N), resampled."""
+    rights = np.asarray(rights, float)
+    weights = stats.example_weights(rights.shape[1], 4000, np.random.default_rng(0))
+    resampled = rights @ weights.T / rights.shape[1]
+    return stats.Runs(rights.mean(1), resampled, seeds or tuple(range(len(rights))), is_seeded)
 
 
-@pytest.mark.parametrize("num_seeds", [2, 3, 5])
-def test_drawn_seeds_vary_as_new_seeds_would(num_seeds):
+def test_one_run_varies_as_a_proportion_does():
+    rights = np.arange(400) < 320
+    measured = stats.measure(runs_of([rights]), 400)
+    assert measured.from_examples == pytest.approx(0.8 * 0.2 / 400, rel=0.06)
+    assert measured.from_seeds is None
+    assert stats.measure(runs_of([rights], is_seeded=False), 400).from_seeds == 0
+    wilson = scipy_stats.binomtest(320, 400).proportion_ci(method="wilson")
+    assert stats.interval(measured, (0, 1)) == pytest.approx((wilson.low, wilson.high), abs=0.003)
+
+
+def test_a_seed_and_an_example_are_not_counted_twice():
     rng = np.random.default_rng(0)
-    found = []
-    for _ in range(2000):
-        seeds = rng.normal(size=(num_seeds, 1))
-        draws = stats.seed_draws(num_seeds, 200, rng)
-        found.append(stats.mean_over_seeds(np.repeat(seeds, 200, axis=1), draws).var())
-    # the variance of a mean of seeds of variance 1
-    assert np.mean(found) == pytest.approx(1 / num_seeds, rel=0.08)
+    # every seed is right with the same chance everywhere: scores of seeds differ by the draw of examples alone
+    found = [stats.measure(runs_of(rng.random((4, 300)) < 0.7), 300) for _ in range(60)]
+    truth = 0.7 * 0.3 / 300 / 4
+    assert np.mean([m.from_examples for m in found]) == pytest.approx(truth, rel=0.1)
+    assert np.mean([m.from_seeds for m in found]) < 0.6 * truth
+    # seeds that differ, on so many examples that these hardly matter
+    shifts = rng.normal(0, 0.05, (200, 4))
+    wide = [stats.Runs(0.8 + shift, np.full((4, 10), 0.8) + shift[:, None], (0, 1, 2, 3)) for shift in shifts]
+    assert np.mean([stats.measure(r, 10**6).from_seeds for r in wide]) == pytest.approx(0.05**2 / 4, rel=0.1)
+    assert stats.measure(wide[0], 10**6).degrees == pytest.approx(3)
+
+
+def test_a_difference_is_paired_by_examples_and_seeds():
+    rng = np.random.default_rng(0)
+    one = rng.random((3, 500)) < 0.8
+    other = one.copy()
+    other[:, :10] = False  # worse on a few, the same for every seed
+    gap = stats.difference(runs_of(one), runs_of(other), 500)
+    assert gap.value == pytest.approx(one.mean() - other.mean())
+    assert gap.variance < 0.2 * stats.measure(runs_of(one), 500).variance
+    assert gap.p_value < 0.01
+    apart = stats.difference(runs_of(one), runs_of(other, seeds=(7, 8, 9)), 500)
+    assert apart.from_seeds >= gap.from_seeds
+    single = stats.difference(runs_of(one), runs_of(other[:1], is_seeded=False), 500)
+    assert single.num_seeds == 3
+    assert stats.difference(runs_of(one[:1]), runs_of(other[:1]), 500).from_seeds is None
+
+
+def test_a_strategy_that_looks_steady_by_chance_borrows_the_luck_of_others():
+    rng = np.random.default_rng(0)
+    families = [
+        [
+            stats.Runs(0.8 + shift, np.full((3, 10), 0.8) + shift[:, None], (0, 1, 2))
+            for shift in rng.normal(0, 0.05, (15, 3))
+        ]
+        for _ in range(200)
+    ]
+    lucks = [stats.usual_luck(family) for family in families]
+    assert np.mean([luck.variance for luck in lucks]) == pytest.approx(0.05**2, rel=0.15)
+    assert lucks[0].degrees == 30
+    steady = [stats.Runs(np.array([0.8, 0.8, 0.8]) + gap, np.full((3, 10), 0.8), (0, 1, 2)) for gap in (0, 0.01)]
+    alone = stats.difference(*steady, 10**6)
+    among = stats.difference(*steady, 10**6, lucks[0])
+    assert alone.from_seeds == 0
+    assert among.from_seeds == pytest.approx(2 * lucks[0].variance / 3)
+    assert among.degrees == pytest.approx(30)
+    assert stats.usual_luck([stats.Runs(np.array([0.8]), np.zeros((1, 3)), (0,))]) is None
+
+
+def test_where_nothing_varies_the_interval_is_the_exact_one():
+    everything = stats.measure(runs_of(np.ones((1, 50))), 50)
+    exact = scipy_stats.binomtest(50, 50).proportion_ci(method="exact")
+    assert stats.interval(everything, (0, 1)) == pytest.approx((exact.low, 1.0))
+    nothing = stats.measure(runs_of(np.zeros((2, 50))), 50)
+    assert stats.interval(nothing, (0, 1)) == pytest.approx((0.0, 1 - exact.low))
+    same = stats.difference(runs_of(np.ones((1, 50))), runs_of(np.ones((1, 50))), 50)
+    assert stats.interval(same) == pytest.approx((-(1 - exact.low), 1 - exact.low))
+    assert same.p_value == 1
+    assert stats.needed(same) == stats.Needed(None, None)
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, np.inf), None])
+@pytest.mark.parametrize("value", [0.02, 0.5, 0.97])
+def test_an_interval_stays_within_bounds_and_is_students_otherwise(bounds, value):
+    tight, loose = (stats.Measured(value, variance, 0.0, 20, 100, 3) for variance in (1e-8, 0.04))
+    half = scipy_stats.t.ppf(0.975, 20) * 1e-4
+    assert stats.interval(tight, bounds) == pytest.approx((value - half, value + half), rel=1e-3)
+    low, high = stats.interval(loose, bounds)
+    assert low < value < high
+    if bounds:
+        assert bounds[0] <= low
+        assert high <= bounds[1]
+
+
+def test_mcnemar_agrees_with_statsmodels_and_mlxtend():
+    rng = np.random.default_rng(0)
+    one, other = rng.random(200) < 0.8, rng.random(200) < 0.7
+    table = mcnemar_table(np.ones(200), one.astype(float), other.astype(float))
+    fewer, more = sorted([int(table[0, 1]), int(table[1, 0])])
+    exact = mcnemar(table, exact=True).pvalue
+    assert mlxtend_mcnemar(table, exact=True)[1] == pytest.approx(exact)
+    assert stats.mcnemar(one, other) == pytest.approx(exact - scipy_stats.binom.pmf(fewer, fewer + more, 0.5))
+    assert stats.mcnemar(one, other) == stats.mcnemar(other, one)
+    assert stats.mcnemar(one, one) == 1
+    assert stats.mcnemar(np.array([True, False]), np.array([False, True])) == pytest.approx(1)
+    assert stats.cohen_g(one, other) == pytest.approx(more / (fewer + more) - 0.5)
+    assert stats.cohen_g(one, one) == 0
+
+
+def test_holm_by_hand():
+    assert stats.corrected([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert stats.corrected([]) == []
+
+
+def test_needed_examples_agree_with_statsmodels():
+    gap = stats.Measured(0.02, 0.3**2 / 1000, 0.0, 999, 1000, 1)
+    expected = NormalIndPower().solve_power(effect_size=0.02 / 0.3, alpha=0.05, power=0.8, ratio=0)
+    assert stats.needed(gap).examples == pytest.approx(expected, rel=1e-3)
+    assert stats.needed(gap).seeds is None  # nothing comes from seeds
+    # seeds alone vary by more than allowed: no number of examples would do
+    noisy = stats.Measured(0.02, 1e-6, 0.01**2, 2.1, 1000, 3)
+    assert stats.needed(noisy).examples is None
+    allowed = (0.02 / (scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))) ** 2
+    assert stats.needed(noisy).seeds == np.ceil(3 * 0.01**2 / (allowed - 1e-6))

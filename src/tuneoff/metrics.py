@@ -5,6 +5,7 @@ That makes a score on a resample of the test split a matrix product away (stats.
 # N examples  C classes  ... any leading axes (resamples)
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -100,6 +101,8 @@ SCORES: dict[str, Callable[[Counts], np.ndarray]] = {
     "mcc": matthews,
 }
 METRICS = (*SCORES, "log_loss")
+# the lowest and the highest value of each
+BOUNDS = {**dict.fromkeys(SCORES, (0.0, 1.0)), "mcc": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
 
 
 def check_metric(name: str) -> str:

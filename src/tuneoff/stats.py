@@ -1,13 +1,23 @@
-"""Intervals of scores and of their differences. Arrays and a generator in, arrays out.
+"""How sure a score is, and a difference between two. Arrays in, numbers out.
+
+A score of a strategy is a mean over seeds on one test split. It would be another with other test examples and with
+other seeds; the first variance comes from a bootstrap over examples, the second from the scores of the seeds.
 
 # N examples  C classes  R resamples  S seeds
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
 
 LEVEL = 0.95
+POWER = 0.8  # with which a difference shall be found, where it is said what that would take (Cohen, 1988)
 RESAMPLES = 2000
 _CELLS = 2**24  # numbers of a block of resampling weights held at once: 64 MiB of fp32
 
@@ -54,30 +64,186 @@ def _scores(
     return SCORES[metric](counts_from(sums))
 
 
-def seed_draws(num_seeds: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Which seeds each resample draws, with replacement. (R, S) indices."""
-    return rng.integers(num_seeds, size=(resamples, num_seeds))
+@dataclass(frozen=True)
+class Runs:
+    """A metric on test of the runs of one strategy."""
+
+    scores: np.ndarray  # (S,)
+    resampled: np.ndarray  # (S, R) on the same resamples for all strategies
+    seeds: tuple[object, ...]
+    is_seeded: bool = True  # whether another seed would give another score
 
 
-def mean_over_seeds(scores: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Mean score of the drawn seeds in each resample. scores: (S, R), draws: (R, S) -> (R,).
+@dataclass(frozen=True)
+class Measured:
+    """A mean over seeds, or a difference of two, and how it would vary."""
 
-    Draws with replacement from S seeds vary by (S - 1) / S of what new seeds would; the deviation from the mean of
-    all seeds is stretched by the root of S / (S - 1) to make up for it. One seed says nothing of how seeds vary.
+    value: float
+    from_examples: float  # variance over draws of the test examples
+    from_seeds: float | None  # variance over draws of the seeds; None where a single run cannot tell
+    degrees: float  # of freedom of both variances together
+    num_examples: int
+    num_seeds: int
+
+    @property
+    def variance(self) -> float:
+        """Over draws of examples and seeds. Of one run: over draws of examples, for that run as it is."""
+        return self.from_examples + (self.from_seeds or 0.0)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided, of a true value of 0 (Student's t). 1 where nothing varies."""
+        if self.variance == 0:
+            return 1.0
+        return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.variance), self.degrees))
+
+
+@dataclass(frozen=True)
+class Luck:
+    """How scores of one strategy usually vary from seed to seed, as all strategies of a comparison show it."""
+
+    variance: float
+    degrees: float
+
+
+def usual_luck(runs: Sequence[Runs]) -> Luck | None:
+    """The median of the strategies' variances between seeds; None where no strategy ran with several.
+
+    Two or three seeds say little of a variance: among many strategies some look steady by chance, and would then be
+    called different. A median is not moved by one that is unsteady. That of s squared is below what it estimates, by
+    the median of chi squared over its degrees of freedom.
     """
-    num_seeds = len(scores)
-    everything = scores.mean(0)
-    drawn = scores[draws, np.arange(scores.shape[1])[:, None]].mean(1)
-    stretch = np.sqrt(num_seeds / (num_seeds - 1)) if num_seeds > 1 else 1.0
-    return everything + stretch * (drawn - everything)
+    known = [(float(found.scores.var(ddof=1)), len(found.scores) - 1) for found in runs if _has_luck(found)]
+    if not known:
+        return None
+    unbiased = [variance * degrees / stats.chi2.ppf(0.5, degrees) for variance, degrees in known]
+    return Luck(float(np.median(unbiased)), float(sum(degrees for _, degrees in known)))
 
 
-def interval(values: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval of bootstrap values. values: (R,).
+def _has_luck(runs: Runs) -> bool:
+    return runs.is_seeded and len(runs.scores) > 1
 
-    >>> interval(np.arange(101), level=0.9)
-    (5.0, 95.0)
+
+def measure(runs: Runs, num_examples: int, least: Luck | None = None) -> Measured:
+    """The mean over seeds with its variances.
+
+    least: what scores vary by from seed to seed at the least, whatever these few seeds show.
+
+    The scores of S seeds on the same examples vary by what seeds do and by how seeds meet examples; resampling
+    examples shows the second part by itself, so it is not counted twice (two-way clustering: Cameron, Gelbach &
+    Miller, 2011, equation 2.11). Degrees of freedom by Satterthwaite (1946).
     """
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
+    num_seeds, means = len(runs.scores), runs.resampled.mean(0)
+    from_examples = float(means.var(ddof=1))
+    from_seeds, degrees = None if runs.is_seeded else 0.0, num_examples - 1.0
+    if runs.is_seeded and num_seeds > 1:
+        between = float(runs.scores.var(ddof=1)) / num_seeds
+        counted = float((runs.resampled - means).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
+        of_seeds = num_seeds - 1.0
+        if least is not None and least.variance / num_seeds > between:
+            between, of_seeds = least.variance / num_seeds, least.degrees
+        from_seeds = max(0.0, between - counted)
+        spread = between**2 / of_seeds + from_examples**2 / (num_examples - 1)
+        degrees = (from_examples + from_seeds) ** 2 / spread if spread else degrees
+    return Measured(float(runs.scores.mean()), from_examples, from_seeds, degrees, num_examples, num_seeds)
+
+
+def difference(one: Runs, other: Runs, num_examples: int, luck: Luck | None = None) -> Measured:
+    """One's mean less the other's: on the same examples, and where both have them, on the same seeds.
+
+    luck: how scores of strategies that are compared beside these usually vary.
+    """
+    is_seeded = one.is_seeded or other.is_seeded
+    if one.seeds == other.seeds or not (one.is_seeded and other.is_seeded):
+        seeds = one.seeds if one.is_seeded else other.seeds
+        gaps = Runs(one.scores - other.scores, one.resampled - other.resampled, seeds, is_seeded)
+        least = Luck((one.is_seeded + other.is_seeded) * luck.variance, luck.degrees) if luck else None
+        return measure(gaps, num_examples, least)
+    # seeds of their own: what comes from seeds adds up
+    parts = [measure(runs, num_examples, luck) for runs in (one, other)]
+    from_examples = float((one.resampled.mean(0) - other.resampled.mean(0)).var(ddof=1))
+    value, num_seeds = parts[0].value - parts[1].value, min(len(one.seeds), len(other.seeds))
+    if parts[0].from_seeds is None or parts[1].from_seeds is None:
+        return Measured(value, from_examples, None, num_examples - 1.0, num_examples, num_seeds)
+    from_seeds = parts[0].from_seeds + parts[1].from_seeds
+    degrees = min(part.degrees for part in parts)
+    return Measured(value, from_examples, from_seeds, degrees, num_examples, num_seeds)
+
+
+def interval(
+    measured: Measured, bounds: tuple[float, float] | None = None, level: float = LEVEL
+) -> tuple[float, float]:
+    """The interval of Student's t; of a value that has bounds, on its logit or log scale, so that it stays within.
+
+    Where every resample is the same, as when all is right or no prediction differs, it is what N examples can
+    exclude: the exact binomial interval (Clopper & Pearson, 1934) of none in N.
+    """
+    low, high = bounds or (-math.inf, math.inf)
+    if measured.variance == 0:
+        unseen = 1 - ((1 - level) / 2) ** (1 / measured.num_examples)
+        return max(low, measured.value - unseen), min(high, measured.value + unseen)
+    reach = float(stats.t.ppf((1 + level) / 2, measured.degrees)) * math.sqrt(measured.variance)
+    if math.isinf(low) or not low < measured.value < high:
+        return max(low, measured.value - reach), min(high, measured.value + reach)
+    above, below = measured.value - low, (high - measured.value if math.isfinite(high) else 1.0)
+    if math.isinf(high):
+        factor = math.exp(reach / above)
+        return low + above / factor, low + above * factor
+    factor = math.exp(reach * (1 / above + 1 / below))  # of the odds
+    odds, width = above / below, high - low
+    return tuple(low + width * x / (1 + x) for x in (odds / factor, odds * factor))  # type: ignore[return-value]
+
+
+def mcnemar(one: np.ndarray, other: np.ndarray) -> float:
+    """The mid-p value of McNemar's test that two classifiers are right equally often (Fagerland et al., 2013).
+
+    one, other: (N,) whether each example is predicted right. Where both are right on the same examples it is 1.
+    """
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    discordant = stats.binom(only_one + only_other, 0.5)
+    fewer = min(only_one, only_other)
+    return float(2 * discordant.cdf(fewer) - discordant.pmf(fewer))
+
+
+def cohen_g(one: np.ndarray, other: np.ndarray) -> float:
+    """Of the examples that only one classifier gets right, the share that is the first one's, less a half.
+
+    Cohen (1988), chapter 5: 0.05 is small, 0.15 medium, 0.25 large. one, other: (N,) whether predicted right. 0 where
+    both are right on the same examples.
+    """
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    return only_one / (only_one + only_other) - 0.5 if only_one + only_other else 0.0
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """p values after Holm's correction (1979): the chance of any false finding among them stays below the level."""
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
+
+
+@dataclass(frozen=True)
+class Needed:
+    """How much more would tell a difference of this size: examples with as many seeds, or seeds with as many examples.
+
+    None where that alone would not do.
+    """
+
+    examples: int | None
+    seeds: int | None
+
+
+def needed(gap: Measured, level: float = LEVEL, power: float = POWER) -> Needed:
+    """What it takes to find a true difference as large as the measured one, at a level and with a power.
+
+    The variance has to be (difference / (z of the level + z of the power)) ** 2; its part from examples shrinks with
+    their number, its part from seeds with theirs (Card et al., 2020, for the question).
+    """
+    if gap.value == 0:
+        return Needed(None, None)
+    allowed = (gap.value / (stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))) ** 2
+    from_seeds = gap.from_seeds or 0.0
+    examples = gap.from_examples * gap.num_examples / (allowed - from_seeds) if allowed > from_seeds else None
+    seeds = from_seeds * gap.num_seeds / (allowed - gap.from_examples) if allowed > gap.from_examples else None
+    return Needed(
+        None if examples is None else max(gap.num_examples, math.ceil(examples)),
+        None if seeds is None else max(gap.num_seeds, math.ceil(seeds)),
+    )

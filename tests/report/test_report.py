@@ -1,5 +1,6 @@
 """What stands in a report is data: inert, legible, and the same in every format."""
 
+import itertools
 import json
 import re
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tuneoff import formats
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison, Pair, Row
 from tuneoff.comparison.verdict import judge
 from tuneoff.report import tables
 from tuneoff.report.write import _tables as every_table
@@ -30,15 +31,39 @@ def row(name, score, seconds, is_tied, strategy=None, **changes):
         score=score,
         spread=0.01,
         interval=(score - 0.02, score + 0.02),
+        from_examples=0.01,
+        from_seeds=0.005,
         validation=score,
         scores={"accuracy": score, "macro_f1": score},
         difference=score - 0.9,
         difference_interval=(score - 0.92, 0.01 if is_tied else score - 0.88),
+        p_value=0.4 if is_tied else 0.001,
         is_tied=is_tied,
         costs={"train_seconds": seconds, "peak_bytes": 2e9, "model_bytes": 9e7, "run_seconds": seconds + 1},
         parameters={"trainable": 10, "added": 2, "head": 8, "total": 100},
     )
     return replace(given, **changes)
+
+
+def pairs_of(rows, **changes):
+    return tuple(
+        Pair(
+            better=one.group,
+            worse=other.group,
+            difference=one.score - other.score,
+            interval=(one.score - other.score - 0.02, one.score - other.score + 0.02),
+            p_value=other.p_value / 3,
+            p_corrected=other.p_value,
+            mcnemar=other.p_value / 2,
+            effect=0.1,
+            **{"needed_examples": 4321, "needed_seeds": None, **changes},
+        )
+        for one, other in itertools.combinations(rows, 2)
+    )
+
+
+def judged(rows, metric="accuracy", cost="train_seconds", num_test=1000, **changes):
+    return judge(rows, pairs_of(rows, **changes), metric, cost, num_test)
 
 
 @pytest.fixture
@@ -62,7 +87,8 @@ def comparison():
         metric="accuracy",
         label_names=LABELS,
         rows=rows,
-        verdict=judge(rows, "accuracy", "train_seconds", 1000),
+        pairs=pairs_of(rows),
+        verdict=judged(rows),
         failures=(RunRecord(run_id="x-s0", group="x", strategy="x", label=HOSTILE, model=None, seed=0, status="failed", error=f"Traceback\n{HOSTILE}"),),
         records=records,
         histories={record.run_id: history for record in records},
@@ -82,19 +108,32 @@ def test_the_verdict_picks_the_cheapest_of_the_tied(comparison):
     assert (verdict.best, verdict.recommended, verdict.tied) == ("full-1", "lora-1", ("full-1", "lora-1"))
     assert verdict.text == (
         "full scores best: accuracy 0.900 (95 % interval 0.880 to 0.920, 2 seeds). On 1,000 test examples it cannot be told "
-        "from lora. The cheapest of them in training time is lora (2.5 times less than full): pick it."
+        "from lora. The cheapest of them in training time is lora (2.5 times less than full): pick it. "
+        "To tell full from lora, were they 0.010 apart as here, would take about 4,400 test examples (80 % power)."
     )
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"needed_examples": None, "needed_seeds": 12}, "would take 12 seeds (80 % power)."),
+        ({"needed_examples": 950, "needed_seeds": 12}, "would take about 950 test examples or 12 seeds (80 % power)."),
+        ({"needed_examples": None}, "would take more test examples and more seeds."),
+    ],
+)
+def test_what_would_settle_it_is_said(needs, said):
+    assert judged((row("full", 0.9, 100, True), row("lora", 0.89, 40, True)), **needs).text.endswith(said)
 
 
 def test_a_clear_winner_is_said_to_be_one():
     rows = (row("full", 0.9, 100, True), row("head", 0.7, 5, False))
-    text = judge(rows, "macro_f1", "train_seconds", 1000).text
+    text = judged(rows, "macro_f1").text
     assert "better than every other: the nearest, head, is 0.200 behind (0.180 to 0.220)" in text
     assert text.endswith("Pick full.")
 
 
 def test_one_strategy_alone_has_a_verdict():
-    assert judge((row("full", 0.9, 100, True),), "accuracy", "train_seconds", 10).text.endswith("Pick full.")
+    assert judged((row("full", 0.9, 100, True),)).text.endswith("Pick full.")
 
 
 def test_data_cannot_become_markup(comparison):
@@ -116,7 +155,7 @@ def test_every_file_is_written(comparison, tmp_path):
     names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     for name in ("scores", "cost", "validation", "loss", "confusion-full-1"):
         assert {f"figures/{name}.svg", f"figures/{name}.png"} <= names
-    for name in ("leaderboard", "metrics", "parameters", "costs"):
+    for name in ("leaderboard", "pairs", "metrics", "parameters", "costs"):
         assert {f"tables/{name}.csv", f"tables/{name}.tex"} <= names
     specs = re.search(r"const specs = (\{.*\});", (tmp_path / "report" / "index.html").read_text()).group(1)
     assert json.loads(specs)["confusion-full-1"]["title"]["text"] == "full"
@@ -153,16 +192,16 @@ def test_encoders_are_named_where_there_are_several(comparison):
     rows = (*comparison.rows, replace(comparison.rows[0], group="full-2", model="other", difference=-0.01))
     both = replace(comparison, rows=rows, classes={**comparison.classes, "full-2": comparison.classes["full-1"]})
     assert [line[0] for line in tables.metrics(both)[1]] == ["full on m", "lora on m", "head on m", "full on other"]
-    assert judge(rows, "accuracy", "train_seconds", 100).text.startswith("full on m scores best")
+    assert judged(rows).text.startswith("full on m scores best")
 
 
 def test_an_unknown_cost_decides_nothing():
     rows = (row("full", 0.9, 100, True, costs={}), row("lora", 0.89, 40, True))
-    assert "is not known for all" in judge(rows, "accuracy", "model_bytes", 100).text
+    assert "is not known for all" in judged(rows, cost="model_bytes").text
 
 
 def test_a_report_without_any_success_still_says_why(comparison, tmp_path):
-    empty = replace(comparison, rows=(), verdict=None, records=(), histories={}, confusion={}, classes={})
+    empty = replace(comparison, rows=(), pairs=(), verdict=None, records=(), histories={}, confusion={}, classes={})
     write_report(empty, tmp_path)
     assert "No run succeeded" in (tmp_path / "report" / "index.html").read_text()
     assert "No run succeeded" in (tmp_path / "report.md").read_text()

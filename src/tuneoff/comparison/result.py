@@ -31,13 +31,37 @@ class Row:
     score: float  # mean over seeds of the study's metric on test
     spread: float | None  # standard deviation over seeds; None for one run
     interval: tuple[float, float]  # 95 %, over examples and seeds
+    from_examples: float  # standard deviation of the score over draws of test examples
+    from_seeds: float | None  # and over draws of seeds; None where a single run cannot tell
     validation: float
     scores: dict[str, float]  # every metric on test, mean over seeds
     difference: float  # to the best row, in the metric's own direction: never positive for a score
     difference_interval: tuple[float, float]
+    p_value: float  # of no difference to the best, after Holm's correction over all pairs
     is_tied: bool  # cannot be told from the best
     costs: dict[str, float]  # mean over seeds
     parameters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two strategies on the same test examples, the better one first. Intervals are of the pair alone."""
+
+    better: str  # group
+    worse: str
+    difference: float  # in the metric's own direction: never negative
+    interval: tuple[float, float]  # 95 %, over examples and seeds
+    p_value: float  # of no difference (Student's t)
+    p_corrected: float  # after Holm's correction over all pairs
+    mcnemar: float  # mid-p value of being right equally often: the median over seeds
+    effect: float  # Cohen's g: mean over seeds
+    needed_examples: int | None  # to tell a difference of this size, with as many seeds; None: no number would do
+    needed_seeds: int | None  # with as many test examples
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the difference is more than chance."""
+        return self.p_corrected < 1 - stats.LEVEL
 
 
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
@@ -65,6 +89,7 @@ class Comparison:
     metric: str
     label_names: tuple[str, ...]
     rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]  # every two rows, in their order
     verdict: Verdict | None  # None if no run succeeded
     failures: tuple[RunRecord, ...]
     records: tuple[RunRecord, ...]  # the successful ones
@@ -94,6 +119,7 @@ class Comparison:
                 "difference": row.difference,
                 "difference_low": row.difference_interval[0],
                 "difference_high": row.difference_interval[1],
+                "p_value": row.p_value,
                 "tied": row.is_tied,
                 "seeds": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
@@ -113,6 +139,7 @@ class Comparison:
             "resamples": stats.RESAMPLES,
             "verdict": asdict(self.verdict) if self.verdict else None,
             "leaderboard": [asdict(row) for row in self.rows],
+            "pairs": [asdict(pair) for pair in self.pairs],
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "data": self.data,
         }

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from tuneoff.comparison.result import COSTS, Row, Verdict, row_names
+from tuneoff.comparison.result import COSTS, Pair, Row, Verdict, row_names
+from tuneoff.stats import POWER
 
 
-def judge(rows: Sequence[Row], metric: str, cost: str, num_test: int) -> Verdict:
+def judge(rows: Sequence[Row], pairs: Sequence[Pair], metric: str, cost: str, num_test: int) -> Verdict:
     """The rows that cannot be told from the best, and the cheapest of them. rows: best first."""
     tied = [row for row in rows if row.is_tied]
     cheapest = min(tied, key=lambda row: row.costs.get(cost, math.inf))
@@ -15,7 +16,9 @@ def judge(rows: Sequence[Row], metric: str, cost: str, num_test: int) -> Verdict
         tied=tuple(row.group for row in tied),
         recommended=cheapest.group,
         cost=cost,
-        text=" ".join(_sentences(rows, tied, cheapest, metric, cost, num_test)),
+        text=" ".join(
+            [*_sentences(rows, tied, cheapest, metric, cost, num_test), *_what_would_tell(pairs, tied, cheapest, rows)]
+        ),
     )
 
 
@@ -42,6 +45,32 @@ def _sentences(
         return [*said, f"It is also the cheapest of them in {COSTS[cost]}: pick {names[best.group]}."]
     less = _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
     return [*said, f"The cheapest of them in {COSTS[cost]} is {names[cheapest.group]}{less}: pick it."]
+
+
+def _what_would_tell(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, rows: Sequence[Row]) -> list[str]:
+    """What it would take to tell the best from the one that was picked instead, or from the nearest."""
+    if len(tied) == 1:
+        return []
+    best, names = rows[0], row_names(rows)
+    other = cheapest if cheapest is not best else tied[1]
+    pair = next(pair for pair in pairs if {pair.better, pair.worse} == {best.group, other.group})
+    if pair.difference == 0:
+        return []
+    ways = []
+    if pair.needed_examples is not None:
+        ways.append(f"about {_rounded(pair.needed_examples):,} test examples")
+    if pair.needed_seeds is not None:
+        ways.append(f"{pair.needed_seeds:,} seeds")
+    size = f"To tell {names[best.group]} from {names[other.group]}, were they {pair.difference:.3f} apart as here, "
+    if not ways:
+        return [f"{size}would take more test examples and more seeds."]
+    return [f"{size}would take {' or '.join(ways)} ({100 * POWER:.0f} % power)."]
+
+
+def _rounded(number: int) -> int:
+    """Two digits, rounded up: what is foretold is no more exact than that."""
+    step = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // step) * step
 
 
 def _and(names: Sequence[str]) -> str:

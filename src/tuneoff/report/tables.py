@@ -61,6 +61,33 @@ def metrics(comparison: Comparison) -> Table:
     return ["strategy", *[name.replace("_", " ") for name in names]], body
 
 
+def pairs(comparison: Comparison) -> Table:
+    """Every two strategies: how far apart, how sure that is, and what would make it sure."""
+    head = ["better", "worse", "difference", "95 % interval", "p (Holm)", "p", "McNemar", "Cohen's g"]
+    body = [
+        [
+            comparison.names[pair.better],
+            comparison.names[pair.worse],
+            f"{pair.difference:.3f}",
+            f"{pair.interval[0]:+.3f} to {pair.interval[1]:+.3f}",
+            *map(p_value, (pair.p_corrected, pair.p_value, pair.mcnemar)),
+            f"{pair.effect:+.2f}",
+            number(pair.needed_examples) if pair.needed_examples and not pair.is_told else "–",
+            number(pair.needed_seeds) if pair.needed_seeds and not pair.is_told else "–",
+        ]
+        for pair in comparison.pairs
+    ]
+    return [*head, "examples to settle", "seeds to settle"], body
+
+
+def p_value(p: float) -> str:
+    """
+    >>> p_value(0.0004), p_value(0.03)
+    ('< 0.001', '0.030')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def parameters(comparison: Comparison) -> Table:
     """What each strategy trains and adds."""
     body = []

@@ -16,7 +16,7 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.report import tables
 from tuneoff.report.charts import charts
 
-_WORDS = ("strategy", "encoder", "label", "split")
+_WORDS = ("strategy", "better", "worse", "encoder", "label", "split")
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
@@ -27,7 +27,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(page(comparison, made, specs), encoding="utf-8")
     (folder / "report.md").write_text(markdown(comparison, made, has_curves="validation" in specs), encoding="utf-8")
-    for name in ("leaderboard", "metrics", "parameters", "costs"):
+    for name in ("leaderboard", "pairs", "metrics", "parameters", "costs"):
         formats.write_csv(made[name], folder / "tables" / f"{name}.csv")
         caption = f"{name.capitalize()} of {comparison.name}"
         (folder / "tables" / f"{name}.tex").write_text(formats.latex(made[name], caption), encoding="utf-8")
@@ -40,6 +40,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
 def _tables(comparison: Comparison) -> dict[str, Any]:
     return {
         "leaderboard": tables.leaderboard(comparison),
+        "pairs": tables.pairs(comparison),
         "metrics": tables.metrics(comparison),
         "parameters": tables.parameters(comparison),
         "costs": tables.costs(comparison),
