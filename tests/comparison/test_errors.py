@@ -1,0 +1,87 @@
+"""What is planted in the errors is found there, and nothing else is."""
+
+import numpy as np
+import pytest
+
+from tuneoff.comparison import errors
+
+
+def test_error_rates_by_length_hold_every_example_once():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 60, 900)
+    shares = np.where(lengths > 40, 0.5, 0.1)
+    found = errors.by_length(lengths, shares)
+    assert found["examples"].sum() == 900
+    assert (found["longest"].to_numpy()[:-1] < found["shortest"].to_numpy()[1:]).all()
+    assert found["rate"].iloc[0] == pytest.approx(0.1)
+    assert found["rate"].iloc[-1] == pytest.approx(0.5)
+    assert found["low"].iloc[-1] < 0.5 < found["high"].iloc[-1]
+    assert (found["examples"] @ found["rate"]) == pytest.approx(shares.sum())
+
+
+def test_texts_of_one_length_are_one_piece():
+    found = errors.by_length(np.full(10, 7), np.zeros(10))
+    assert found[["shortest", "longest", "examples"]].values.tolist() == [[7, 7, 10]]
+
+
+def planted(count=2000, seed=0):
+    """Texts of common and rare words; those with 'not' are wrong more often."""
+    rng = np.random.default_rng(seed)
+    vocabulary = [f"word{i}" for i in range(200)]
+    frequency = 1 / np.arange(1, 201)
+    texts = [" ".join(rng.choice(vocabulary, 8, p=frequency / frequency.sum())) for _ in range(count)]
+    has_not = rng.random(count) < 0.1
+    texts = [f"not {text}" if held else text for text, held in zip(texts, has_not, strict=True)]
+    return texts, (rng.random(count) < np.where(has_not, 0.5, 0.2)).astype(float)
+
+
+def test_a_planted_word_comes_first_and_chance_is_not_called_a_finding():
+    texts, shares = planted()
+    found = errors.words(texts, shares)
+    assert found["word"].iloc[0] == "not"
+    assert found["low"].iloc[0] > 0
+    odds = np.log((0.5 / 0.5) / (0.2 / 0.8))
+    assert found["log_odds"].iloc[0] == pytest.approx(odds, abs=0.5)
+    assert (found["q"] < 0.05).sum() <= 2
+
+
+def test_intervals_of_words_hold_what_is_true():
+    held = [
+        (found["low"] <= 0).to_numpy() & (found["high"] >= 0).to_numpy()
+        for seed in range(5)
+        for found in [errors.words(planted(seed=seed)[0], np.random.default_rng(seed).random(2000) < 0.3)]
+    ]
+    assert np.mean(np.concatenate(held)) > 0.93
+
+
+def test_without_words_there_is_nothing_to_say():
+    assert len(errors.words(["!", "?", "..."], np.zeros(3))) == 0
+    assert "word" in errors.words([""], np.ones(1))
+
+
+def test_overlap_by_hand():
+    found = errors.overlap({"a": np.array([1, 1, 0, 0.5]), "b": np.array([1, 0, 0, 0.5]), "c": np.zeros(4)})
+    shared = {(row["one"], row["other"]): row["shared"] for _, row in found.iterrows()}
+    assert shared["a", "b"] == pytest.approx(1.5 / 2.5)
+    assert shared["a", "b"] == shared["b", "a"]
+    assert (shared["a", "a"], shared["a", "c"], shared["c", "c"]) == (1, 0, 1)
+
+
+def test_planted_label_errors_are_found():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(3, size=600)
+    probabilities = np.full((600, 3), 0.1)
+    probabilities[np.arange(600), truth] = 0.8
+    probabilities = rng.dirichlet([1, 1, 1], 600) * 0.2 + probabilities * 0.8
+    labels = truth.copy()
+    labels[:30] = (labels[:30] + 1) % 3
+    found = errors.likely_label_errors(labels, probabilities)
+    # only those that reach what their class usually has are named, which is about half
+    assert set(found["example"]) <= set(range(30))
+    assert len(found) >= 10
+    assert (found["likely"].to_numpy() == truth[found["example"]]).all()
+
+
+def test_a_class_without_examples_is_never_likely():
+    probabilities = np.tile([0.2, 0.3, 0.5], (4, 1))
+    assert len(errors.likely_label_errors(np.array([0, 1, 0, 1]), probabilities).query("likely == 2")) == 0
