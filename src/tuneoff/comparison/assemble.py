@@ -105,12 +105,13 @@ def _pairs(
     """Every two groups. rights: per group and seed, whether each test example is predicted right, (N,)."""
     couples = list(itertools.combinations(runs, 2))
     luck = stats.usual_luck(list(runs.values()))
+    level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # what Holm's correction asks at most
     gaps = [stats.difference(runs[one], runs[other], num_examples, luck) for one, other in couples]
     p_values = [gap.p_value for gap in gaps]
     pairs = []
     for (one, other), gap, p, corrected in zip(couples, gaps, p_values, stats.corrected(p_values), strict=True):
         seeded = list(_side_by_side(rights[one], rights[other]))
-        needed, (low, high) = stats.needed(gap), stats.interval(gap)
+        needed, (low, high) = stats.needed(gap, level), stats.interval(gap)
         pairs.append(
             Pair(
                 better=one,
