@@ -6,7 +6,7 @@ from mlxtend.evaluate import mcnemar as mlxtend_mcnemar
 from mlxtend.evaluate import mcnemar_table
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.power import TTestPower
 
 from tuneoff import stats
 from tuneoff.metrics import evaluate
@@ -108,14 +108,14 @@ def test_a_strategy_that_looks_steady_by_chance_borrows_the_luck_of_others():
         for _ in range(200)
     ]
     lucks = [stats.usual_luck(family) for family in families]
-    assert np.mean([luck.variance for luck in lucks]) == pytest.approx(0.05**2, rel=0.15)
-    assert lucks[0].degrees == 30
+    assert np.mean([luck.variance for luck in lucks]) == pytest.approx(0.05**2, rel=0.05)
+    assert lucks[0].degrees == 15
     steady = [stats.Runs(np.array([0.8, 0.8, 0.8]) + gap, np.full((3, 10), 0.8), (0, 1, 2)) for gap in (0, 0.01)]
     alone = stats.difference(*steady, 10**6)
     among = stats.difference(*steady, 10**6, lucks[0])
     assert alone.from_seeds == 0
     assert among.from_seeds == pytest.approx(2 * lucks[0].variance / 3)
-    assert among.degrees == pytest.approx(30)
+    assert among.degrees == pytest.approx(15)
     assert stats.usual_luck([stats.Runs(np.array([0.8]), np.zeros((1, 3)), (0,))]) is None
 
 
@@ -134,7 +134,7 @@ def test_where_nothing_varies_the_interval_is_the_exact_one():
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, np.inf), None])
 @pytest.mark.parametrize("value", [0.02, 0.5, 0.97])
 def test_an_interval_stays_within_bounds_and_is_students_otherwise(bounds, value):
-    tight, loose = (stats.Measured(value, variance, 0.0, 20, 100, 3) for variance in (1e-8, 0.04))
+    tight, loose = (stats.Measured(value, variance, 0.0, 21, 3) for variance in (1e-8, 0.04))
     half = scipy_stats.t.ppf(0.975, 20) * 1e-4
     assert stats.interval(tight, bounds) == pytest.approx((value - half, value + half), rel=1e-3)
     low, high = stats.interval(loose, bounds)
@@ -164,13 +164,28 @@ def test_holm_by_hand():
     assert stats.corrected([]) == []
 
 
+def test_power_agrees_with_statsmodels():
+    gap = stats.Measured(0.02, 0.3**2 / 50, 0.0, 50, 1)
+    assert gap.power() == pytest.approx(TTestPower().power(0.02 / 0.3, 50, 0.05) - tail(gap), rel=1e-6)
+
+
+def tail(gap):
+    """What a two-sided test finds on the wrong side."""
+    least = scipy_stats.t.ppf(0.975, gap.degrees)
+    return scipy_stats.nct.cdf(-least, gap.degrees, gap.value / np.sqrt(gap.variance))
+
+
 def test_needed_examples_agree_with_statsmodels():
-    gap = stats.Measured(0.02, 0.3**2 / 1000, 0.0, 999, 1000, 1)
-    expected = NormalIndPower().solve_power(effect_size=0.02 / 0.3, alpha=0.05, power=0.8, ratio=0)
+    gap = stats.Measured(0.02, 0.3**2 / 1000, 0.0, 1000, 1)
+    expected = TTestPower().solve_power(effect_size=0.02 / 0.3, alpha=0.05, power=0.8)
     assert stats.needed(gap).examples == pytest.approx(expected, rel=1e-3)
     assert stats.needed(gap).seeds is None  # nothing comes from seeds
-    # seeds alone vary by more than allowed: no number of examples would do
-    noisy = stats.Measured(0.02, 1e-6, 0.01**2, 2.1, 1000, 3)
+
+
+def test_where_seeds_alone_vary_too_much_no_number_of_examples_would_do():
+    noisy = stats.Measured(0.02, 1e-6, 0.01**2, 1000, 3, 0.01**2, 2)
     assert stats.needed(noisy).examples is None
-    allowed = (0.02 / (scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))) ** 2
-    assert stats.needed(noisy).seeds == np.ceil(3 * 0.01**2 / (allowed - 1e-6))
+    seeds = stats.needed(noisy).seeds
+    assert [noisy.with_more(1000, count).power() >= 0.8 for count in (seeds - 1, seeds)] == [False, True]
+    # more than the normal approximation calls for: few seeds say little of their own variance
+    assert seeds > 3 * 0.01**2 / ((0.02 / (scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))) ** 2 - 1e-6)

@@ -7,7 +7,7 @@ other seeds; the first variance comes from a bootstrap over examples, the second
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
 LEVEL = 0.95
 POWER = 0.8  # with which a difference shall be found, where it is said what that would take (Cohen, 1988)
 RESAMPLES = 2000
+_MOST_TIMES = 2**20
 _CELLS = 2**24  # numbers of a block of resampling weights held at once: 64 MiB of fp32
 
 
@@ -81,14 +82,44 @@ class Measured:
     value: float
     from_examples: float  # variance over draws of the test examples
     from_seeds: float | None  # variance over draws of the seeds; None where a single run cannot tell
-    degrees: float  # of freedom of both variances together
     num_examples: int
     num_seeds: int
+    # of the scores of seeds, which vary by what seeds do and by how seeds meet examples: variance of their mean, and
+    # its degrees of freedom
+    between: float = 0.0
+    seed_degrees: float = 1.0
 
     @property
     def variance(self) -> float:
         """Over draws of examples and seeds. Of one run: over draws of examples, for that run as it is."""
         return self.from_examples + (self.from_seeds or 0.0)
+
+    @property
+    def degrees(self) -> float:
+        """Of freedom, of both variances together (Satterthwaite, 1946)."""
+        of_examples = max(1.0, self.num_examples - 1.0)
+        spread = self.between**2 / self.seed_degrees + self.from_examples**2 / of_examples
+        return max(1.0, self.variance**2 / spread) if spread else of_examples
+
+    def with_more(self, examples: int, seeds: int) -> "Measured":
+        """The same with so many examples and seeds: each variance shrinks with what it comes from."""
+        of_examples, of_seeds = self.num_examples / examples, self.num_seeds / seeds
+        return Measured(
+            self.value,
+            self.from_examples * of_examples,
+            None if self.from_seeds is None else self.from_seeds * of_seeds,
+            examples,
+            seeds,
+            self.between * of_seeds,
+            self.seed_degrees / of_seeds,
+        )
+
+    def power(self, level: float = LEVEL) -> float:
+        """How often a true value as large as this one is told from 0 (noncentral t)."""
+        if self.variance == 0:
+            return float(self.value != 0)
+        least = stats.t.ppf((1 + level) / 2, self.degrees)
+        return float(stats.nct.sf(least, self.degrees, abs(self.value) / math.sqrt(self.variance)))
 
     @property
     def p_value(self) -> float:
@@ -107,17 +138,17 @@ class Luck:
 
 
 def usual_luck(runs: Sequence[Runs]) -> Luck | None:
-    """The median of the strategies' variances between seeds; None where no strategy ran with several.
+    """The mean of the strategies' variances between seeds; None where no strategy ran with several.
 
     Two or three seeds say little of a variance: among many strategies some look steady by chance, and would then be
-    called different. A median is not moved by one that is unsteady. That of s squared is below what it estimates, by
-    the median of chi squared over its degrees of freedom.
+    called different. Strategies do not vary alike, so their mean has fewer degrees of freedom than all seeds together:
+    half of them is what keeps the promise in simulations (docs/benchmarks.md).
     """
     known = [(float(found.scores.var(ddof=1)), len(found.scores) - 1) for found in runs if _has_luck(found)]
     if not known:
         return None
-    unbiased = [variance * degrees / stats.chi2.ppf(0.5, degrees) for variance, degrees in known]
-    return Luck(float(np.median(unbiased)), float(sum(degrees for _, degrees in known)))
+    variances, degrees = zip(*known, strict=True)
+    return Luck(float(np.mean(variances)), max(1.0, sum(degrees) / 2))
 
 
 def _has_luck(runs: Runs) -> bool:
@@ -131,21 +162,17 @@ def measure(runs: Runs, num_examples: int, least: Luck | None = None) -> Measure
 
     The scores of S seeds on the same examples vary by what seeds do and by how seeds meet examples; resampling
     examples shows the second part by itself, so it is not counted twice (two-way clustering: Cameron, Gelbach &
-    Miller, 2011, equation 2.11). Degrees of freedom by Satterthwaite (1946).
+    Miller, 2011, equation 2.11).
     """
     num_seeds, means = len(runs.scores), runs.resampled.mean(0)
-    from_examples = float(means.var(ddof=1))
-    from_seeds, degrees = None if runs.is_seeded else 0.0, num_examples - 1.0
-    if runs.is_seeded and num_seeds > 1:
-        between = float(runs.scores.var(ddof=1)) / num_seeds
-        counted = float((runs.resampled - means).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
-        of_seeds = num_seeds - 1.0
-        if least is not None and least.variance / num_seeds > between:
-            between, of_seeds = least.variance / num_seeds, least.degrees
-        from_seeds = max(0.0, between - counted)
-        spread = between**2 / of_seeds + from_examples**2 / (num_examples - 1)
-        degrees = (from_examples + from_seeds) ** 2 / spread if spread else degrees
-    return Measured(float(runs.scores.mean()), from_examples, from_seeds, degrees, num_examples, num_seeds)
+    from_examples, value = float(means.var(ddof=1)), float(runs.scores.mean())
+    if not runs.is_seeded or num_seeds == 1:
+        return Measured(value, from_examples, None if runs.is_seeded else 0.0, num_examples, num_seeds)
+    between, degrees = float(runs.scores.var(ddof=1)) / num_seeds, num_seeds - 1.0
+    counted = float((runs.resampled - means).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
+    if least is not None and least.variance / num_seeds > between:
+        between, degrees = least.variance / num_seeds, least.degrees
+    return Measured(value, from_examples, max(0.0, between - counted), num_examples, num_seeds, between, degrees)
 
 
 def difference(one: Runs, other: Runs, num_examples: int, luck: Luck | None = None) -> Measured:
@@ -164,10 +191,10 @@ def difference(one: Runs, other: Runs, num_examples: int, luck: Luck | None = No
     from_examples = float((one.resampled.mean(0) - other.resampled.mean(0)).var(ddof=1))
     value, num_seeds = parts[0].value - parts[1].value, min(len(one.seeds), len(other.seeds))
     if parts[0].from_seeds is None or parts[1].from_seeds is None:
-        return Measured(value, from_examples, None, num_examples - 1.0, num_examples, num_seeds)
-    from_seeds = parts[0].from_seeds + parts[1].from_seeds
-    degrees = min(part.degrees for part in parts)
-    return Measured(value, from_examples, from_seeds, degrees, num_examples, num_seeds)
+        return Measured(value, from_examples, None, num_examples, num_seeds)
+    from_seeds, between = (sum(values) for values in zip(*((p.from_seeds, p.between) for p in parts), strict=True))
+    degrees = min(part.seed_degrees for part in parts)
+    return Measured(value, from_examples, from_seeds, num_examples, num_seeds, between, degrees)
 
 
 def interval(
@@ -234,16 +261,27 @@ class Needed:
 def needed(gap: Measured, level: float = LEVEL, power: float = POWER) -> Needed:
     """What it takes to find a true difference as large as the measured one, at a level and with a power.
 
-    The variance has to be (difference / (z of the level + z of the power)) ** 2; its part from examples shrinks with
-    their number, its part from seeds with theirs (Card et al., 2020, for the question).
+    (Card et al., 2020, for the question.)
     """
     if gap.value == 0:
         return Needed(None, None)
-    allowed = (gap.value / (stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power))) ** 2
-    from_seeds = gap.from_seeds or 0.0
-    examples = gap.from_examples * gap.num_examples / (allowed - from_seeds) if allowed > from_seeds else None
-    seeds = from_seeds * gap.num_seeds / (allowed - gap.from_examples) if allowed > gap.from_examples else None
     return Needed(
-        None if examples is None else max(gap.num_examples, math.ceil(examples)),
-        None if seeds is None else max(gap.num_seeds, math.ceil(seeds)),
+        _fewest(lambda count: gap.with_more(count, gap.num_seeds).power(level) >= power, gap.num_examples),
+        _fewest(lambda count: gap.with_more(gap.num_examples, count).power(level) >= power, gap.num_seeds)
+        if gap.from_seeds
+        else None,
     )
+
+
+def _fewest(is_enough: Callable[[int], bool], start: int) -> int | None:
+    """The smallest count from start on that is enough; None beyond a million times start."""
+    high = start
+    while not is_enough(high):
+        high *= 2
+        if high > start * _MOST_TIMES:
+            return None
+    low = high // 2 if high > start else start - 1  # not enough, or below start
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
