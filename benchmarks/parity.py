@@ -60,6 +60,7 @@ def with_tuneoff(strategies: list[str], limits: dict[str, int], epochs: int, see
     spec = study_from(
         {
             "data": {"source": "packaged:rotten-tomatoes", "limits": limits},
+            "baselines": False,
             "strategies": strategies,
             "recipe": {"epochs": epochs, "batch_size": BATCH, "max_length": LENGTH},
             "seeds": seeds,

@@ -113,6 +113,7 @@ def with_tuneoff(work: Path, strategies: list[str], epochs: int, seeds: int = 1)
     spec = {
         "name": "speed",
         "data": {"source": str(work / "train.parquet"), "splits": {s: str(work / f"{s}.parquet") for s in SPLITS}},
+        "baselines": False,
         "strategies": strategies,
         "recipe": {"epochs": epochs, "batch_size": 16, "max_length": 128},
         "seeds": seeds,

@@ -5,7 +5,7 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from tuneoff.calibration import brier, reliability, scaled, temperature
+from tuneoff.calibration import brier, calibrate, reliability, scaled, temperature
 
 
 def draw(count, sharpness, num_labels=3, seed=0):
@@ -50,3 +50,14 @@ def test_one_example_and_sure_ones_are_no_trouble():
     one = reliability(np.array([0]), np.array([[1.0, 0.0]]))
     assert (one.error, one.examples.tolist()) == (0.0, [1])
     assert temperature(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])) > 0
+
+
+def test_a_strategy_is_calibrated_on_validation_and_judged_on_test():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet([1, 1, 1], 6000)
+    labels = np.array([rng.choice(3, p=row) for row in truth])
+    too_sure = [scaled(truth, 0.5)] * 2
+    found = calibrate(labels[:3000], [c[:3000] for c in too_sure], labels[3000:], [c[3000:] for c in too_sure])
+    assert found.temperature == pytest.approx(2, rel=0.1)
+    assert found.scaled_error < 0.03 < 0.1 < found.error
+    assert found.reliability.examples.sum() == 6000

@@ -122,7 +122,7 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
 @pytest.mark.slow
 def test_plan_says_what_would_run(tuneoff, toy_csv, encoder, tmp_path):
     (tmp_path / "s.yaml").write_text(
-        f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [tfidf, lora]\nseeds: 2\nrecipe: {{max_length: 16}}\n"
+        f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [tfidf, lora]\nbaselines: false\nseeds: 2\nrecipe: {{max_length: 16}}\n"
     )
     code, printed, _ = tuneoff("plan", "s.yaml")
     assert code == 0

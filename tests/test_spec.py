@@ -116,6 +116,19 @@ def test_the_fingerprint_follows_what_matters_alone():
 
 
 def test_configs_are_python_too():
-    assert study_from({"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),)}).strategies == (
-        Full(layer_decay=0.9),
-    )
+    given = {"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),)}
+    assert study_from({**given, "baselines": False}).strategies == (Full(layer_decay=0.9),)
+
+
+def test_baselines_stand_beside_whatever_is_compared():
+    def names(*strategies):
+        return [s.name for s in study_from({"data": {"source": "x"}, "strategies": strategies}).strategies]
+
+    assert names("full") == ["majority", "tfidf", "full"]
+    assert names("full", "tfidf:C=2.0") == ["majority", "full", "tfidf"]
+
+
+def test_published_numbers_are_shares():
+    reported = {"strategy": "full", "score": 86.1, "source": "somebody"}
+    with pytest.raises(ConfigError, match=r"reported accuracy 86.1 is not from 0 to 1; write 0.93 for 93 %"):
+        study_from({"data": {"source": "x"}, "reported": [reported]})

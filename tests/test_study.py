@@ -41,6 +41,7 @@ def spec(encoder, toy_csv, **changes):
         "name": "toy",
         "data": {"source": str(toy_csv), "validation_fraction": 0.2, "test_fraction": 0.2},
         "model": encoder,
+        "baselines": False,
         "strategies": STRATEGIES,
         "recipe": {"epochs": 4, "batch_size": 4, "max_length": 16, "precision": "fp32"},
         "seeds": [0, 1],

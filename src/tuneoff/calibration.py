@@ -3,6 +3,7 @@
 # N examples  C classes  b bins
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,3 +71,29 @@ def scaled(probabilities: np.ndarray, by: float) -> np.ndarray:
     logits = np.log(np.clip(probabilities, 1e-15, 1)) / by
     unnormalised = np.exp(logits - logits.max(1, keepdims=True))
     return unnormalised / unnormalised.sum(1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the probabilities of a strategy can be taken at their word, on test. Means over its seeds."""
+
+    reliability: Reliability  # of all seeds together
+    error: float  # expected calibration error
+    brier: float
+    temperature: float  # found on validation
+    scaled_error: float  # expected calibration error with that temperature
+
+
+def calibrate(
+    labels: np.ndarray, runs: Sequence[np.ndarray], validation: np.ndarray, validation_runs: Sequence[np.ndarray]
+) -> Calibration:
+    """The calibration of one strategy. labels: (N,), runs: one (N, C) a seed; the same of the validation split."""
+    found = [temperature(validation, chances) for chances in validation_runs]
+    cooled = [scaled(chances, by) for chances, by in zip(runs, found, strict=True)]
+    return Calibration(
+        reliability(np.tile(labels, len(runs)), np.concatenate(runs)),
+        error=float(np.mean([reliability(labels, chances).error for chances in runs])),
+        brier=float(np.mean([brier(labels, chances) for chances in runs])),
+        temperature=float(np.mean(found)),
+        scaled_error=float(np.mean([reliability(labels, chances).error for chances in cooled])),
+    )

@@ -44,6 +44,7 @@ Limit = Annotated[
 ]
 DropUnlabelled = Annotated[bool, typer.Option("--drop-unlabelled", help="leave out examples without a label")]
 DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out examples with an empty text")]
+_COST = "what the verdict chooses by among what is tied: training time, parameters, size, memory or latency"
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
@@ -78,6 +79,7 @@ def compare(
     limit: Limit = None,
     drop_unlabelled: DropUnlabelled = False,
     drop_empty: DropEmpty = False,
+    cost: Annotated[str, typer.Option(help=_COST)] = "train_seconds",
     name: Annotated[Optional[str], typer.Option(help="the study's name and folder under results/")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
@@ -94,6 +96,7 @@ def compare(
             "seeds": _seeds(seeds),
             "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
             "metric": metric,
+            "cost": cost,
             "workers": workers,
         }
         if strategies:
@@ -156,15 +159,15 @@ def plan(
 @app.command()
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
-    cost: Annotated[str, typer.Option(help="by which the verdict chooses among what is tied")] = "train_seconds",
+    cost: Annotated[Optional[str], typer.Option(help=f"{_COST}; the study's own if not given")] = None,  # noqa: UP045
 ) -> None:
     """Rebuild comparison.json, the page, tables and figures from the stored runs."""
-    from tuneoff.comparison.result import COSTS
-    from tuneoff.errors import ConfigError, StoreError, unknown
+    from tuneoff.errors import StoreError
+    from tuneoff.runs import check_cost
     from tuneoff.study import Study
 
-    if cost not in COSTS:
-        raise ConfigError(unknown("cost", cost, COSTS))
+    if cost:
+        check_cost(cost)
     if not Path(folder).is_dir():
         raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
     opened = Study.open(folder)
@@ -351,8 +354,7 @@ def _show(comparison: Any, folder: Path) -> None:
         console.print(table)
         console.print(f"\n{escape(comparison.verdict.text)}\n")
     for record in comparison.failures:
-        reason = (record.error or "").strip().splitlines()[-1:]
-        console.print(f"[red]{escape(record.run_id)} {record.status}[/red]: {escape(''.join(reason))}")
+        console.print(f"[red]{escape(record.run_id)} {record.status}[/red]: {escape(record.reason)}")
     if comparison.failures:
         console.print(f"More about failed runs: {folder / 'runs'} (run.json), {folder / 'workers.log'}")
     console.print(f"Report: {folder / 'report' / 'index.html'}", soft_wrap=True)

@@ -11,14 +11,21 @@ from torch.nn import functional
 
 from tuneoff.data.batches import training_order
 from tuneoff.data.encode import TokenTable
-from tuneoff.encoder.anatomy import block_parameters, blocks, encoder_of
+from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.encoder.load import empty_model, load_model
 from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.precision import computing_in, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.spec import RunSpec
-from tuneoff.strategies import STRATEGIES, GradientConfig, ParameterCounts, StrategyConfig, count_parameters
+from tuneoff.strategies import (
+    STRATEGIES,
+    GradientConfig,
+    ParameterCounts,
+    StrategyConfig,
+    count_parameters,
+    operations_per_token,
+)
 
 # bytes resident in a process with torch and transformers imported, measured: docs/log.md
 _BASE_BYTES = 650 * 2**20
@@ -67,12 +74,7 @@ def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> P
 
 
 def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
-    """Operations, memory and disk of a run. tokens: per split, in all.
-
-    A forward pass is 2 operations a weight and token; a backward pass 2 for the states behind the first trained
-    block and 2 more for the weights that train (Kaplan et al., 2020, section 2.1). Attention's own products, a few
-    percent at the lengths of sentences, are left out.
-    """
+    """Operations, memory and disk of a run. tokens: per split, in all."""
     judged = tokens["validation"] + tokens["test"]
     if run.model is None:
         return Estimate(
@@ -87,11 +89,9 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
         return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable, len(weights))
     adapted = run.kind.apply(model, run.strategy)
     counts, first = count_parameters(adapted), adapted.first_trained_block
-    trained = set(adapted.trainable) & block_parameters(model, list(range(len(weights))))
-    sizes = {name: p.numel() for name, p in model.named_parameters()}
     behind = float(sum(weights[first:]))
     epochs = run.recipe.epochs if isinstance(run.strategy, GradientConfig) else 0
-    step = 4 * behind + 2 * sum(sizes[name] for name in trained)
+    step = operations_per_token(adapted)
     operations = (
         2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks, once
         + epochs * (step * tokens["train"] + 2 * behind * tokens["validation"])

@@ -13,9 +13,25 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from tuneoff.errors import StoreError
+from tuneoff.errors import ConfigError, StoreError, unknown
 
 OK, FAILED, DIVERGED = "ok", "failed", "diverged"
+
+# the costs by which the verdict may choose, and what each is called
+COSTS = {
+    "train_seconds": "training time",
+    "trainable_parameters": "trainable parameters",
+    "model_bytes": "size on disk",
+    "peak_bytes": "memory",
+    "latency_seconds": "inference latency",
+}
+
+
+def check_cost(name: str) -> str:
+    """The name itself, or a ConfigError that lists the right ones."""
+    if name not in COSTS:
+        raise ConfigError(unknown("cost", name, COSTS))
+    return name
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,11 @@ class RunRecord:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     finished_at: str = ""  # UTC, ISO 8601
+
+    @property
+    def reason(self) -> str:
+        """Why it did not succeed: the last line of its error."""
+        return ((self.error or "").strip().splitlines() or ["no reason was stored"])[-1]
 
 
 @dataclass(frozen=True)
@@ -78,6 +99,21 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write Parquet whole or not at all."""
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    pyarrow.parquet.write_table(table, unfinished, compression="zstd")
+    unfinished.rename(path)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read Parquet. Raises StoreError, in one line."""
+    try:
+        return pyarrow.parquet.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
 
 

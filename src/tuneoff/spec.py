@@ -4,16 +4,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tuneoff.cache import fingerprint
 from tuneoff.data.dataset import DataSpec
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
-from tuneoff.metrics import check_metric
+from tuneoff.metrics import BOUNDS, check_metric
+from tuneoff.runs import check_cost
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 
 DEFAULT_MODEL = "packaged:minilm"
+BASELINES = ("majority", "tfidf")
 DEFAULT_STRATEGIES = ("majority", "tfidf", "probe", "head", "partial", "lora", "full")
 _STUDIES = Path(__file__).parent / "studies"
 
@@ -63,6 +75,26 @@ def _as_seeds(given: Any) -> Any:
     return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
+class Reported(BaseModel):
+    """A number that somebody published."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    strategy: str = Field(description="as the leaderboard names it, e.g. lora rank=16, or any other name")
+    score: float
+    metric: Annotated[str, BeforeValidator(check_metric)] = "accuracy"
+    source: str = Field(min_length=1, description="who reported it, and where")
+    note: str = Field("", description="what was different: encoder, data, epochs")
+
+    @model_validator(mode="after")
+    def _is_within_bounds(self) -> "Reported":
+        low, high = BOUNDS[self.metric]
+        if not low <= self.score <= high:
+            allowed = f"from {low:g} to {high:g}; write 0.93 for 93 %"
+            raise ConfigError(f"reported {self.metric} {self.score} is not {allowed}")
+        return self
+
+
 class StudySpec(BaseModel):
     """A grid of runs: every strategy with every encoder and seed, on the same data, trained by the same recipe."""
 
@@ -73,6 +105,7 @@ class StudySpec(BaseModel):
     model: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
         (DEFAULT_MODEL,), min_length=1, description="one or several encoders: a folder, packaged:NAME or a hub name"
     )
+    baselines: bool = Field(True, description="majority and tfidf beside whatever else is compared")
     strategies: tuple[AnyStrategy, ...] = Field(
         default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)), min_length=1
     )
@@ -82,8 +115,20 @@ class StudySpec(BaseModel):
     metric: Annotated[str, BeforeValidator(check_metric)] = Field(
         "accuracy", description="what chooses epochs on validation and ranks strategies on test"
     )
+    cost: Annotated[str, BeforeValidator(check_cost)] = Field(
+        "train_seconds", description="by which the verdict chooses among what cannot be told apart"
+    )
+    reported: tuple[Reported, ...] = Field((), description="numbers published elsewhere, shown beside the measured")
     workers: int | None = Field(None, ge=1, description="runs at once; by default one a core, as memory allows")
     save_models: bool = Field(True, description="keep each run's model")
+
+    @field_validator("strategies")
+    @classmethod
+    def _with_baselines(cls, given: tuple[StrategyConfig, ...], found: ValidationInfo) -> tuple[StrategyConfig, ...]:
+        """A score says little without those of what needs no encoder."""
+        present = {strategy.name for strategy in given}
+        missing = [name for name in BASELINES if name not in present] if found.data.get("baselines") else []
+        return (*map(parse_strategy, missing), *given)
 
 
 class RunSpec(BaseModel):

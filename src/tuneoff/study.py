@@ -1,5 +1,6 @@
 """The whole flow: a spec -> its dataset -> the runs that are missing -> records -> a comparison -> a report."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,13 +17,14 @@ from tuneoff.data.encode import TokenTable, encode
 from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
+from tuneoff.engine.meter import EnergyMeter
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import Estimate, estimate, good_order, measure_speed
 from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
 from tuneoff.machine import cores
 from tuneoff.report.write import write_report
-from tuneoff.runs import RunStore, read_json, write_json
+from tuneoff.runs import RunStore, read_json, read_table, write_json, write_table
 from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study
 
 RESULTS = Path("results")
@@ -111,6 +113,7 @@ class Study:
         write_study(self.spec, self.folder / "study.yaml")
         described = describe(prepared.dataset, prepared.tokens)
         write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
+        write_table(prepared.dataset.splits["test"], self.folder / "test.parquet")
         if missing:
             plan = good_order(missing)
             on_plan(plan)
@@ -118,7 +121,16 @@ class Study:
             workers = num_workers(len(everything), largest, self.spec.workers)
             # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
             threads = max(1, cores() // workers)
-            execute([e.run for e in plan], self.store, workers, threads, on_event, self.folder / "workers.log", pool)
+            log, started = self.folder / "workers.log", time.perf_counter()
+            with EnergyMeter() as energy:
+                execute([e.run for e in plan], self.store, workers, threads, on_event, log, pool)
+            spent = {"runs": len(plan), "workers": workers, "threads": threads, "joules": energy.joules}
+            self._add_session({**spent, "seconds": time.perf_counter() - started})
+
+    def _add_session(self, session: dict[str, Any]) -> None:
+        """Remember what it took, each time that runs were made."""
+        path = self.folder / "sessions.json"
+        write_json(path, [*(read_json(path) if path.is_file() else []), session])
 
     def _check_same_data(self) -> None:
         """Another study of the same name keeps its place."""
@@ -130,13 +142,17 @@ class Study:
                     f"{self.folder} holds a study of other data ({came}); give this one another name (--name)"
                 )
 
-    def comparison(self, cost: str = "train_seconds") -> Comparison:
-        """Compare the stored runs, as they are; nothing is trained."""
+    def comparison(self, cost: str | None = None) -> Comparison:
+        """Compare the stored runs, as they are; nothing is trained. cost: instead of the study's own."""
         data = read_json(self.folder / "data.json")
         present = [run_id for run_id in data.pop("runs") if self.store.path(run_id).is_dir()]
-        return compare_records(present, self.store, self.spec.metric, cost, data, self.spec.model_dump(mode="json"))
+        sessions, texts = self.folder / "sessions.json", self.folder / "test.parquet"
+        data["sessions"] = read_json(sessions) if sessions.is_file() else []
+        study = self.spec.model_dump(mode="json")
+        examples = read_table(texts) if texts.is_file() else None
+        return compare_records(present, self.store, self.spec.metric, cost or self.spec.cost, data, study, examples)
 
-    def report(self, cost: str = "train_seconds") -> Comparison:
+    def report(self, cost: str | None = None) -> Comparison:
         """Write comparison.json and the report from the stored runs."""
         comparison = self.comparison(cost)
         write_json(self.folder / "comparison.json", comparison.to_json())

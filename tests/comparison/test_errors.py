@@ -85,3 +85,50 @@ def test_planted_label_errors_are_found():
 def test_a_class_without_examples_is_never_likely():
     probabilities = np.tile([0.2, 0.3, 0.5], (4, 1))
     assert len(errors.likely_label_errors(np.array([0, 1, 0, 1]), probabilities).query("likely == 2")) == 0
+
+
+def answers_of(predicted, num_labels=2, sure=0.9):
+    """What runs say, (S, N), as sure of it as given."""
+    predicted = np.asarray(predicted)
+    chances = np.full((*predicted.shape, num_labels), (1 - sure) / (num_labels - 1))
+    np.put_along_axis(chances, predicted[..., None], sure, axis=-1)
+    return errors.Answers(predicted, chances)
+
+
+def test_what_most_seeds_say_counts_and_likelihood_where_they_are_equal():
+    found = answers_of([[0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 1]])
+    assert found.most.tolist() == [0, 1, 0, 1]
+    assert found.shares(np.array([0, 1, 1, 1])).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1 / 3])
+    undecided = errors.Answers(np.array([[0], [1]]), np.array([[[0.6, 0.4]], [[0.1, 0.9]]]))
+    assert undecided.most.tolist() == [1]
+
+
+def test_examples_are_counted_by_how_many_strategies_miss_them():
+    labels = np.array([0, 1, 0, 1])
+    answers = {
+        "right": answers_of([[0, 1, 0, 1]]),
+        "half": answers_of([[0, 1, 1, 0]]),
+        "most frequent": answers_of([[0, 0, 0, 0]]),
+    }
+    found = errors.analyse(labels, answers, {"most frequent"}, ["one two", "three", "four", "five"])
+    assert found.joint == ("right", "half")
+    assert found.missed_by.tolist() == [2, 2, 0]
+    assert set(found.by_length["group"]) == set(answers)
+    assert found.length_unit == "words"
+    alone = errors.analyse(labels, {"most frequent": answers["most frequent"]}, {"most frequent"}, [])
+    assert alone.joint == ("most frequent",)
+    assert len(alone.words) == len(alone.by_length) == 0
+
+
+def test_confidence_is_told_apart_by_right_and_wrong():
+    labels = np.array([0, 0, 1, 1])
+    found = errors.analyse(labels, {"one": answers_of([[0, 0, 0, 0]], sure=0.7)}, set(), []).confidence.set_index("of")
+    assert found.loc["wrong", "median"] == pytest.approx(0.7)
+    assert found.loc["margin", "median"] == pytest.approx(0.4)
+    assert found["examples"].to_dict() == {"right": 2, "wrong": 2, "margin": 2}
+
+
+def test_languages_without_spaces_are_counted_in_characters():
+    assert errors.lengths_of(["two words", "and three words"])[0] == "words"
+    unit, lengths = errors.lengths_of(["这是一个没有空格的很长的句子它会一直写下去直到结束为止", "短"])
+    assert (unit, lengths.tolist()) == ("characters", [27, 1])

@@ -6,14 +6,16 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tuneoff import stats
-from tuneoff.comparison.result import Comparison, Pair, Row
+from tuneoff.calibration import Calibration, calibrate
+from tuneoff.comparison.errors import Answers, analyse
+from tuneoff.comparison.result import Comparison, Pair, Row, texts_of
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, per_class
 from tuneoff.runs import OK, RunRecord, RunStore
@@ -21,25 +23,33 @@ from tuneoff.strategies import STRATEGIES
 
 
 def compare(
-    run_ids: list[str], store: RunStore, metric: str, cost: str, data: dict[str, Any], study: dict[str, Any]
+    run_ids: list[str],
+    store: RunStore,
+    metric: str,
+    cost: str,
+    data: dict[str, Any],
+    study: dict[str, Any],
+    examples: pd.DataFrame | None = None,
 ) -> Comparison:
-    """Compare stored runs; those that failed or diverged are listed apart."""
+    """Compare stored runs; those that failed or diverged are listed apart. examples: the test split, if known."""
     everything = [store.record(run_id) for run_id in run_ids]
     records = [record for record in everything if record.status == OK]
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[record.group].append(record)
-    label_names = tuple(data["label_names"])
-    test = {record.run_id: store.predictions(record.run_id, "test") for record in records}
     for members in groups.values():
         members.sort(key=lambda record: record.seed)
-    runs, num_examples = _runs(groups, test, metric, len(label_names)), data["splits"]["test"]["examples"]
-    rights = {
-        group: [(test[r.run_id]["predicted"] == test[r.run_id]["label"]).to_numpy() for r in members]
-        for group, members in groups.items()
-    }
-    pairs = _pairs(runs, rights, metric, num_examples)
-    rows = _rows(groups, runs, pairs, metric, num_examples) if runs else ()
+    label_names, num_examples = tuple(data["label_names"]), data["splits"]["test"]["examples"]
+    if examples is not None and len(examples) != num_examples:
+        examples = None  # of other data
+    labels, answers = _answers(groups, store, "test", len(label_names))
+    runs = _runs(groups, labels, answers, metric)
+    groups = {group: groups[group] for group in runs}  # best first
+    answers = {group: answers[group] for group in runs}
+    rights = {group: list(found.predicted == labels) for group, found in answers.items()}
+    luck = stats.usual_luck(list(runs.values()))
+    pairs = _pairs(runs, rights, metric, num_examples, luck)
+    rows = _rows(groups, runs, pairs, metric, num_examples, luck) if runs else ()
     return Comparison(
         name=study["name"],
         metric=metric,
@@ -53,44 +63,73 @@ def compare(
         confusion={
             group: np.sum([record.confusion["test"] for record in members], axis=0) for group, members in groups.items()
         },
-        classes={group: _classes(members, test, label_names) for group, members in groups.items()},
+        classes={group: _classes(found, labels, label_names) for group, found in answers.items()},
+        answers=answers,
+        errors=analyse(labels, answers, _no_learners(groups), texts_of(examples)) if rows else None,
+        calibration=_calibration(groups, store, labels, answers),
+        examples=examples,
         data=data,
         study=study,
         folder=str(store.folder.parent),
     )
 
 
-def _classes(
-    members: list[RunRecord], test: dict[str, pd.DataFrame], label_names: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    joined = pd.concat([test[record.run_id] for record in members])
-    return per_class(joined["label"].to_numpy(), joined["predicted"].to_numpy(), label_names)
+def _answers(
+    groups: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
+) -> tuple[np.ndarray, dict[str, Answers]]:
+    """The labels of a split, (N,), and what the runs of each group say of it, seeds in their order."""
+    labels, found = np.empty(0, int), {}
+    for group, members in groups.items():
+        tables = [store.predictions(record.run_id, split) for record in members]
+        labels = tables[0]["label"].to_numpy()
+        found[group] = Answers(
+            np.stack([table["predicted"].to_numpy() for table in tables]),
+            np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
+        )
+    return labels, found
+
+
+def _no_learners(groups: Mapping[str, list[RunRecord]]) -> set[str]:
+    return {group for group, members in groups.items() if members[0].strategy in ("majority", "untrained")}
+
+
+def _calibration(
+    groups: Mapping[str, list[RunRecord]], store: RunStore, labels: np.ndarray, answers: Mapping[str, Answers]
+) -> dict[str, Calibration]:
+    num_labels = next(iter(answers.values())).probabilities.shape[2] if answers else 0
+    known, on_validation = _answers(groups, store, "validation", num_labels)
+    return {
+        group: calibrate(labels, list(found.probabilities), known, list(on_validation[group].probabilities))
+        for group, found in answers.items()
+    }
+
+
+def _classes(answers: Answers, labels: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return per_class(np.tile(labels, len(answers.predicted)), answers.predicted.ravel(), label_names)
 
 
 def _runs(
-    groups: dict[str, list[RunRecord]], test: dict[str, pd.DataFrame], metric: str, num_labels: int
+    groups: Mapping[str, list[RunRecord]], labels: np.ndarray, answers: Mapping[str, Answers], metric: str
 ) -> dict[str, stats.Runs]:
     """The metric of every run as it is, and on the same resamples of the examples. By group, best group first."""
     if not groups:
         return {}
-    run_ids = [record.run_id for members in groups.values() for record in members]
-    chances = [f"p{index}" for index in range(num_labels)]
     resampled = stats.resampled_scores(
         metric,
-        test[run_ids[0]]["label"].to_numpy(),
-        [test[run_id]["predicted"].to_numpy() for run_id in run_ids],
-        [test[run_id][chances].to_numpy(np.float64) for run_id in run_ids],
+        labels,
+        [run for found in answers.values() for run in found.predicted],
+        [run for found in answers.values() for run in found.probabilities],
         seed=0,
     )
-    by_run = dict(zip(run_ids, resampled, strict=True))
+    parts = np.split(resampled, np.cumsum([len(members) for members in groups.values()])[:-1])
     found = {
         group: stats.Runs(
             np.array([record.metrics["test"][metric] for record in members]),
-            np.stack([by_run[record.run_id] for record in members]),
+            part,
             tuple(record.seed for record in members),
             STRATEGIES[members[0].strategy].is_seeded,
         )
-        for group, members in groups.items()
+        for (group, members), part in zip(groups.items(), parts, strict=True)
     }
     return dict(sorted(found.items(), key=lambda item: -_sign(metric) * item[1].scores.mean()))
 
@@ -100,11 +139,14 @@ def _sign(metric: str) -> int:
 
 
 def _pairs(
-    runs: dict[str, stats.Runs], rights: dict[str, list[np.ndarray]], metric: str, num_examples: int
+    runs: dict[str, stats.Runs],
+    rights: dict[str, list[np.ndarray]],
+    metric: str,
+    num_examples: int,
+    luck: stats.Luck | None,
 ) -> tuple[Pair, ...]:
     """Every two groups. rights: per group and seed, whether each test example is predicted right, (N,)."""
     couples = list(itertools.combinations(runs, 2))
-    luck = stats.usual_luck(list(runs.values()))
     level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # what Holm's correction asks at most
     gaps = [stats.difference(runs[one], runs[other], num_examples, luck) for one, other in couples]
     p_values = [gap.p_value for gap in gaps]
@@ -142,12 +184,13 @@ def _rows(
     pairs: tuple[Pair, ...],
     metric: str,
     num_examples: int,
+    luck: stats.Luck | None,
 ) -> tuple[Row, ...]:
     best = next(iter(runs))
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
     rows = []
     for group, found in runs.items():
-        members, measured, pair = groups[group], stats.measure(found, num_examples), to_best.get(group)
+        members, measured, pair = groups[group], stats.measure(found, num_examples, luck), to_best.get(group)
         rows.append(
             Row(
                 group=group,

@@ -3,11 +3,12 @@
 An example's error share is how many of the runs that were asked get it wrong: 0 to 1. Fractions count as fractions,
 so that every strategy and seed has the same say.
 
-# N examples  C classes  W words
+# N examples  S seeds  C classes  W words
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,98 @@ from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import proportion_confint
 
+_LONGEST_WORDS = 12  # characters; beyond that mean it is no language with spaces
 _LEAST_TEXTS = 5  # that hold a word; of rarer ones nothing can be said
 _PRIOR_TEXTS = 100  # how many texts the prior is worth
 
 
-def error_shares(wrong: Sequence[np.ndarray]) -> np.ndarray:
-    """The share of runs that get each example wrong. wrong: one (N,) a run -> (N,)."""
-    return np.mean(wrong, axis=0)
+@dataclass(frozen=True)
+class Answers:
+    """What the runs of one strategy say of the test examples."""
+
+    predicted: np.ndarray  # (S, N) ids
+    probabilities: np.ndarray  # (S, N, C)
+
+    @property
+    def most(self) -> np.ndarray:
+        """The label that most seeds give each example; of equally many, the likeliest. (N,) ids."""
+        votes = self.mean.copy()  # below 1, so that it decides between equal votes alone
+        for seed in self.predicted:
+            votes[np.arange(len(seed)), seed] += 1
+        return votes.argmax(1)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Probabilities, their mean over seeds. (N, C)."""
+        return self.probabilities.mean(0)
+
+    def shares(self, labels: np.ndarray) -> np.ndarray:
+        """The share of seeds that get each example wrong. labels: (N,) -> (N,)."""
+        return (self.predicted != labels).mean(0)
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Where the strategies of a comparison fail on test. Groups stand in the order of the rows."""
+
+    joint: tuple[str, ...]  # the groups of which what is said "together" speaks: those that learn from texts
+    missed_by: np.ndarray  # how many examples are missed by 0, 1, ... of them: by what most of their seeds say
+    overlap: pd.DataFrame
+    confidence: pd.DataFrame  # group, of, low, q1, median, q3, high, examples
+    label_errors: pd.DataFrame
+    # of the texts: without them, no rows
+    length_unit: str
+    by_length: pd.DataFrame  # group, and what by_length() gives
+    words: pd.DataFrame
+
+
+def analyse(labels: np.ndarray, answers: Mapping[str, Answers], no_learners: set[str], texts: Sequence[str]) -> Errors:
+    """Everything about the errors of some strategies on the same examples.
+
+    labels: (N,). no_learners: groups that say nothing of a text, such as the most frequent class. texts: N, or none.
+    """
+    joint = tuple(group for group in answers if group not in no_learners) or tuple(answers)
+    shares = {group: found.shares(labels) for group, found in answers.items()}
+    together = np.mean([shares[group] for group in joint], axis=0)
+    missed = np.sum([answers[group].most != labels for group in joint], axis=0)
+    unit, lengths = lengths_of(texts)
+    pieces = [by_length(lengths, shares[group]).assign(group=group) for group in answers] if texts else []
+    return Errors(
+        joint=joint,
+        missed_by=np.bincount(missed, minlength=len(joint) + 1),
+        overlap=overlap({group: shares[group] for group in joint}),
+        confidence=pd.concat([_confidence(labels, found).assign(group=group) for group, found in answers.items()]),
+        label_errors=likely_label_errors(labels, np.mean([answers[group].mean for group in joint], axis=0)),
+        length_unit=unit,
+        by_length=pd.concat(pieces) if pieces else pd.DataFrame(),
+        words=words(texts, together) if texts else pd.DataFrame(),
+    )
+
+
+def lengths_of(texts: Sequence[str]) -> tuple[str, np.ndarray]:
+    """In what texts are counted, and how long each is, (N,). Characters where a language writes no spaces."""
+    counts, sizes = (np.array([measure(text) for text in texts]) for measure in (lambda t: len(t.split()), len))
+    return ("characters", sizes) if sizes.sum() > _LONGEST_WORDS * counts.sum() else ("words", counts)
+
+
+def _confidence(labels: np.ndarray, answers: Answers) -> pd.DataFrame:
+    """How sure predictions are, and by how much wrong ones put the wrong label before the true one: five numbers each.
+
+    Quartiles, with whiskers to the last value within 1.5 times their distance (Tukey, 1977). Every seed counts.
+    """
+    own = np.take_along_axis(answers.probabilities, answers.predicted[..., None], 2)[..., 0]  # (S, N)
+    true = answers.probabilities[:, np.arange(len(labels)), labels]
+    is_wrong = answers.predicted != labels
+    kinds = {"right": own[~is_wrong], "wrong": own[is_wrong], "margin": (own - true)[is_wrong]}
+    rows = []
+    for kind, values in kinds.items():
+        if not len(values):
+            continue
+        q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
+        within = values[(values >= q1 - 1.5 * (q3 - q1)) & (values <= q3 + 1.5 * (q3 - q1))]
+        box = {"low": within.min(), "q1": q1, "median": median, "q3": q3, "high": within.max()}
+        rows.append({"of": kind, **box, "examples": len(values)})
+    return pd.DataFrame(rows)
 
 
 def by_length(lengths: np.ndarray, shares: np.ndarray, pieces: int = 6) -> pd.DataFrame:

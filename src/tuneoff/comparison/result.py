@@ -8,15 +8,9 @@ import numpy as np
 import pandas as pd
 
 from tuneoff import stats
+from tuneoff.calibration import Calibration
+from tuneoff.comparison.errors import Answers, Errors
 from tuneoff.runs import RunRecord
-
-# the costs by which the verdict may choose, and what each is called
-COSTS = {
-    "train_seconds": "training time",
-    "trainable_parameters": "trainable parameters",
-    "model_bytes": "size on disk",
-    "peak_bytes": "memory",
-}
 
 
 @dataclass(frozen=True)
@@ -64,6 +58,14 @@ class Pair:
         return self.p_corrected < 1 - stats.LEVEL
 
 
+def texts_of(examples: pd.DataFrame | None) -> list[str]:
+    """The texts of examples, pairs as one; empty where examples are not known."""
+    if examples is None:
+        return []
+    pairs = examples.get("text_pair")
+    return list(examples["text"] if pairs is None else examples["text"] + " ¶ " + pairs)
+
+
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """What the group of each row is called: its label, with the encoder where there are several."""
     several = len({row.model for row in rows if row.model}) > 1
@@ -96,7 +98,11 @@ class Comparison:
     histories: dict[str, pd.DataFrame]  # run id -> steps and epochs
     confusion: dict[str, np.ndarray]  # group -> (C, C) on test, summed over seeds
     classes: dict[str, list[dict[str, Any]]]  # group -> precision, recall, F1 of each class, over all seeds
-    data: dict[str, Any]  # name, notes, examples and labels of each split
+    answers: dict[str, Answers]  # group -> what its runs say of the test examples
+    errors: Errors | None
+    calibration: dict[str, Calibration]
+    examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
+    data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
     study: dict[str, Any]  # the resolved spec
     folder: str = ""
 
@@ -104,6 +110,11 @@ class Comparison:
     def names(self) -> dict[str, str]:
         """What each group is called: its label, with the encoder where there are several."""
         return row_names(self.rows)
+
+    @property
+    def texts(self) -> list[str]:
+        """The test texts, pairs as one; empty where they were not stored."""
+        return texts_of(self.examples)
 
     @property
     def leaderboard(self) -> pd.DataFrame:
@@ -126,6 +137,8 @@ class Comparison:
                 "train_seconds": row.costs.get("train_seconds"),
                 "peak_bytes": row.costs.get("peak_bytes"),
                 "model_bytes": row.costs.get("model_bytes"),
+                "latency_seconds": row.costs.get("latency_seconds"),
+                "calibration_error": self.calibration[row.group].error,
             }
             for row in self.rows
         )
@@ -140,6 +153,11 @@ class Comparison:
             "verdict": asdict(self.verdict) if self.verdict else None,
             "leaderboard": [asdict(row) for row in self.rows],
             "pairs": [asdict(pair) for pair in self.pairs],
+            "calibration": {group: _without_bins(found) for group, found in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "data": self.data,
         }
+
+
+def _without_bins(found: Calibration) -> dict[str, float]:
+    return {name: value for name, value in vars(found).items() if name != "reliability"}

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from tuneoff.comparison.result import COSTS, Pair, Row, Verdict, row_names
+from tuneoff.comparison.result import Pair, Row, Verdict, row_names
+from tuneoff.runs import COSTS
 from tuneoff.stats import POWER
 
 

@@ -9,6 +9,11 @@ import pyarrow.compute as pc
 
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable
+from tuneoff.formats import cut
+
+_PIECES = 32  # of a histogram
+_MOST_SAMPLES = 30
+_SAMPLE_LENGTH = 300  # characters
 
 
 def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -> dict[str, Any]:
@@ -24,21 +29,50 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
         "is_pair": dataset.is_pair,
         "notes": list(dataset.notes),
         "splits": splits,
-        "lengths": {model: {s: _lengths(table) for s, table in tables.items()} for model, tables in tokens.items()},
+        "lengths": {
+            model: {split: _lengths(table, _edges(tables)) for split, table in tables.items()}
+            for model, tables in tokens.items()
+        },
+        "samples": _samples(dataset),
         "findings": findings(dataset),
     }
 
 
-def _lengths(table: TokenTable) -> dict[str, float]:
-    """Tokens an example, and the share that was cut."""
+def _lengths(table: TokenTable, edges: np.ndarray) -> dict[str, Any]:
+    """Tokens an example, how they spread, and the share that was cut. edges: of the histogram's bins."""
     lengths = table.lengths
+    low, median, high = np.quantile(lengths, [0.25, 0.5, 0.75])
+    reach = 1.5 * (high - low)  # Tukey (1977): a whisker ends at the last example within it
     return {
         "mean": float(lengths.mean()),
-        "median": float(np.median(lengths)),
+        "median": float(median),
         "p95": float(np.quantile(lengths, 0.95)),
         "max": int(lengths.max()),
         "truncated": float(table.is_truncated.mean()),
+        "box": [
+            int(lengths[lengths >= low - reach].min()),
+            *map(float, (low, median, high)),
+            int(lengths[lengths <= high + reach].max()),
+        ],
+        "histogram": {"edges": edges.tolist(), "examples": np.histogram(lengths, edges)[0].tolist()},
     }
+
+
+def _edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
+    """Whole numbers that part the lengths of all splits into pieces of equal width. The last piece holds its end."""
+    longest = max(int(table.lengths.max()) for table in tables.values())
+    return np.arange(0, longest + 1 + -(-longest // _PIECES), -(-longest // _PIECES))
+
+
+def _samples(dataset: Dataset) -> list[dict[str, str]]:
+    """A few examples of each label, as they stand in train; long texts cut."""
+    train, found = dataset.splits["train"], []
+    each = max(1, min(3, _MOST_SAMPLES // dataset.num_labels))
+    for index, name in enumerate(dataset.label_names[:_MOST_SAMPLES]):
+        rows = train.filter(pc.equal(train["label"], index)).slice(0, each)
+        for row in rows.drop_columns("label").to_pylist():
+            found.append({"label": name, **{column: cut(text, _SAMPLE_LENGTH) for column, text in row.items()}})
+    return found
 
 
 def findings(dataset: Dataset) -> list[str]:

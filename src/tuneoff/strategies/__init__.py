@@ -8,6 +8,7 @@ from tuneoff.strategies.base import (
     Strategy,
     StrategyConfig,
     count_parameters,
+    operations_per_token,
 )
 from tuneoff.strategies.baselines import Majority, Tfidf, Untrained, majority, tfidf, untrained
 from tuneoff.strategies.bitfit import BitFit, bitfit
@@ -48,4 +49,5 @@ __all__ = [
     "Tfidf",
     "Untrained",
     "count_parameters",
+    "operations_per_token",
 ]

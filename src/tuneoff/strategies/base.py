@@ -102,6 +102,19 @@ def count_parameters(adapted: Adapted) -> ParameterCounts:
     )
 
 
+def operations_per_token(adapted: Adapted) -> float:
+    """Operations of a training step for each token, matrix products of the blocks alone.
+
+    A forward pass is 2 a weight; a backward pass 2 for the states behind the first trained block and 2 more for the
+    weights that train (Kaplan et al., 2020, section 2.1). Attention's own products, a few percent at the lengths of
+    sentences, are left out.
+    """
+    parts = blocks(adapted.model)[adapted.first_trained_block :]
+    weights = [parameter for block in parts for parameter in block.parameters()]
+    trained = sum(parameter.numel() for parameter in weights if parameter.requires_grad)
+    return 4.0 * sum(parameter.numel() for parameter in weights) + 2.0 * trained
+
+
 def train_only(model: Any, is_trained: Callable[[str], bool]) -> None:
     """Let the parameters train whose full name is accepted; freeze the rest."""
     for name, parameter in model.named_parameters():
