@@ -13,6 +13,9 @@ import transformers
 
 from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
 
+# workers that tests start as processes: importing them, as the search for doctests does, would run them
+collect_ignore_glob = ["execute/*_worker.py"]
+
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 

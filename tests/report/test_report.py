@@ -1,21 +1,18 @@
 """What stands in a report is data: inert, legible, and the same in every format."""
 
 import itertools
-import json
 import re
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from tests.made import made_study
 from tuneoff import formats
-from tuneoff.comparison.result import Comparison, Pair, Row
+from tuneoff.comparison.result import Pair, Row
 from tuneoff.comparison.verdict import judge
 from tuneoff.report import tables
-from tuneoff.report.write import _tables as every_table
-from tuneoff.report.write import markdown, page, write_report
-from tuneoff.runs import RunRecord
+from tuneoff.report.browser import fitting
 
 HOSTILE = "<script>window.hit=1</script>"
 LABELS = (HOSTILE, "=SUM(A1)", "50 % & more_$#", "مرحبا 😀")
@@ -66,45 +63,34 @@ def judged(rows, metric="accuracy", cost="train_seconds", num_test=1000, **chang
     return judge(rows, pairs_of(rows, **changes), metric, cost, num_test)
 
 
-@pytest.fixture
-def comparison():
-    rows = (row("full", 0.9, 100, True), row("lora", 0.89, 40, True), row("head", 0.7, 5, False))
-    history = pd.DataFrame(
-        {
-            "kind": ["step", "epoch"],
-            "step": [1, None],
-            "epoch": [1, 1],
-            "loss": [0.5, None],
-            "validation_accuracy": [None, 0.8],
-        }
+CANDIDATES = [("full", "full", 0.95), ("lora", "lora", 0.7), ("tfidf", "tfidf", 0.6), ("majority", "majority", 0.3)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study whose texts and labels are hostile, with a run that failed."""
+    return made_study(
+        tmp_path_factory.mktemp("made") / "s",
+        [*CANDIDATES, ("head", HOSTILE, None)],
+        LABELS,
+        texts=[HOSTILE, "fine", "=1+1", "\x00\x1b[31m bell\x07", "\u202eright to left", "😀 " * 40_000],
+        reported=[{"strategy": "full", "score": 0.93, "source": HOSTILE}],
     )
-    records = tuple(
-        RunRecord(run_id=f"{r.group}-s0", group=r.group, strategy=r.strategy, label=r.label, model="m", seed=0, status="ok",
-                  machine={"processor": "p", "cores": 2, "memory_bytes": 2**30, "gpu": None}, versions={"torch": "2"}) for r in rows
-    )  # fmt: skip
-    return Comparison(
-        name="hostile",
-        metric="accuracy",
-        label_names=LABELS,
-        rows=rows,
-        pairs=pairs_of(rows),
-        verdict=judged(rows),
-        failures=(RunRecord(run_id="x-s0", group="x", strategy="x", label=HOSTILE, model=None, seed=0, status="failed", error=f"Traceback\n{HOSTILE}"),),
-        records=records,
-        histories={record.run_id: history for record in records},
-        confusion={r.group: np.arange(16).reshape(4, 4) for r in rows},
-        classes={r.group: [{"label": n, "precision": 0.5, "recall": 0.5, "f1": 0.5, "examples": 4} for n in LABELS] for r in rows},
-        data={
-            "name": HOSTILE, "label_names": LABELS, "notes": [HOSTILE], "findings": [], "is_pair": False, "fingerprint": "f",
-            "splits": {split: {"examples": 4, "labels": [1, 1, 1, 1]} for split in ("train", "validation", "test")},
-            "lengths": {"m": {"train": {"mean": 1.0, "max": 2, "truncated": 0.0}}},
-        },
-        study={"name": "hostile", "model": ["m"], "note": HOSTILE},
-    )  # fmt: skip
 
 
-def test_the_verdict_picks_the_cheapest_of_the_tied(comparison):
-    verdict = comparison.verdict
+@pytest.fixture(scope="module")
+def comparison(study):
+    return study.comparison()
+
+
+@pytest.fixture(scope="module")
+def written(study):
+    study.report()
+    return study.folder
+
+
+def test_the_verdict_picks_the_cheapest_of_the_tied():
+    verdict = judged((row("full", 0.9, 100, True), row("lora", 0.89, 40, True), row("head", 0.7, 5, False)))
     assert (verdict.best, verdict.recommended, verdict.tied) == ("full-1", "lora-1", ("full-1", "lora-1"))
     assert verdict.text == (
         "full scores best: accuracy 0.900 (95 % interval 0.880 to 0.920, 2 seeds). On 1,000 test examples it cannot be told "
@@ -136,75 +122,119 @@ def test_one_strategy_alone_has_a_verdict():
     assert judged((row("full", 0.9, 100, True),)).text.endswith("Pick full.")
 
 
-def test_data_cannot_become_markup(comparison):
-    found = page(comparison, every_table(comparison), {"a": {"title": HOSTILE}})
+def test_data_cannot_become_markup(written):
+    found = (written / "report" / "index.html").read_text()
     assert HOSTILE not in found
     assert "&lt;script&gt;window.hit=1" in found
-    assert "<script" not in markdown(comparison, every_table(comparison), has_curves=True)
+    assert "<script" not in (written / "report.md").read_text()
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(comparison):
-    found = page(comparison, every_table(comparison), {})
-    markup = re.sub(r"<script>.*?</script>", "", found, flags=re.DOTALL)
-    assert not re.search(r"(src|href)=", markup)
+def test_characters_that_do_not_show_are_made_visible(written):
+    found = (written / "report" / "index.html").read_text()
+    assert not set("\x00\x07\x1b\u202e") & set(found)
+    assert "⟨U+202E⟩right to left" in found
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(written):
+    found = (written / "report" / "index.html").read_text()
+    markup = re.sub(r"<(script|style).*?</\1>", "", found, flags=re.DOTALL)
+    assert not re.search(r"""(src=|href="(?!#)|url\()""", markup)
     assert "default-src 'none'" in found
 
 
-def test_every_file_is_written(comparison, tmp_path):
-    write_report(comparison, tmp_path)
-    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    for name in ("scores", "cost", "validation", "loss", "confusion-full-1"):
+def test_every_file_is_written(written):
+    names = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    charts = [
+        "scores", "cost-train_seconds", "cost-latency_seconds", "labels", "lengths", "lengths-box", "validation", "loss", "compute",
+        "confusion-full-00000000", "f1", "errors-true", "errors-predicted", "errors-length", "confidence", "margin", "reliability", "overlap", "missed",
+    ]  # fmt: skip
+    for name in charts:
         assert {f"figures/{name}.svg", f"figures/{name}.png"} <= names
-    for name in ("leaderboard", "pairs", "metrics", "parameters", "costs"):
-        assert {f"tables/{name}.csv", f"tables/{name}.tex"} <= names
-    specs = re.search(r"const specs = (\{.*\});", (tmp_path / "report" / "index.html").read_text()).group(1)
-    assert json.loads(specs)["confusion-full-1"]["title"]["text"] == "full"
+    for name in (
+        "leaderboard",
+        "pairs",
+        "data",
+        "metrics",
+        "parameters",
+        "classes",
+        "calibration",
+        "costs",
+        "reported",
+    ):
+        assert {f"tables/{name}.csv", f"tables/{name}.tex", f"tables/{name}.md"} <= names
 
 
-def test_many_classes_and_runs_still_give_a_page(comparison, tmp_path):
-    count = 120
-    names = tuple(f"class {i}" for i in range(count))
-    confusion = np.random.default_rng(0).integers(0, 9, (count, count))
-    steps = pd.DataFrame({"kind": "step", "step": np.arange(1, 501), "epoch": 1, "loss": 0.5})
-    records = [
-        replace(record, run_id=f"{record.run_id}{seed}", seed=seed)
-        for record in comparison.records
-        for seed in range(60)
-    ]
-    many = replace(
-        comparison,
-        label_names=names,
-        confusion=dict.fromkeys(comparison.confusion, confusion),
-        classes={group: [{**rows[0], "label": name} for name in names] for group, rows in comparison.classes.items()},
-        data={
-            **comparison.data,
-            "label_names": names,
-            "splits": {s: {"examples": 9, "labels": [1] * count} for s in ("train", "test")},
-        },
-        records=tuple(records),
-        histories={record.run_id: steps for record in records},
+def test_figures_of_strategies_that_are_gone_go_too(study, written):
+    (written / "figures" / "confusion-gone.svg").write_text("<svg/>")
+    study.report()
+    assert not (written / "figures" / "confusion-gone.svg").exists()
+
+
+def test_published_numbers_stand_beside_measured_ones(comparison):
+    _, body = tables.reported(comparison)
+    score = comparison.rows[0].scores["accuracy"]
+    assert body[0][:5] == ["full", "accuracy", "0.930", f"{score:.3f}", f"{score - 0.93:+.3f}"]
+
+
+def test_what_the_whole_study_took_is_said(comparison):
+    assert tables.whole_study(comparison) == (
+        "6 runs of 72.0 s in all, made in 60.0 s, 2 at once. "
+        "The machine's processors drew 2.0 Wh meanwhile, other work included."
     )
-    write_report(many, tmp_path)
-    assert (tmp_path / "report" / "index.html").stat().st_size < 8e6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategies", "changes"),
+    [
+        pytest.param([("full", "full", 0.8)], {"seeds": 1}, id="one strategy, one seed"),
+        pytest.param([("majority", "majority", 0.5)], {}, id="the most frequent class alone"),
+        pytest.param([("full", "full", 1.0), ("lora", "lora", 1.0)], {}, id="all right"),
+        pytest.param([("full", "full", 0.0), ("lora", "lora", 0.0)], {}, id="all wrong"),
+        pytest.param(CANDIDATES, {"num_test": 1}, id="one test example"),
+        pytest.param(CANDIDATES, {"num_test": 3, "label_names": [f"class {i}" for i in range(9)]}, id="classes that test lacks"),
+        pytest.param(CANDIDATES, {"metric": "log_loss"}, id="log loss"),
+        pytest.param([("full", "full", None)], {}, id="nothing succeeded"),
+        pytest.param(CANDIDATES, {"texts": [""]}, id="empty texts"),
+        pytest.param(CANDIDATES, {"texts": ["日本語の文章はここに空白なしで書かれている。とても長い文になることもある。"]}, id="no spaces"),
+        pytest.param([("lora", f"lora rank={i}", 0.5 + i / 100) for i in range(40)], {"seeds": 1}, id="40 strategies"),
+        pytest.param(CANDIDATES, {"label_names": [f"a label with a long name {i} " * 9 for i in range(150)], "num_test": 600}, id="150 classes"),
+    ],
+)  # fmt: skip
+def test_any_study_gives_a_page(strategies, changes, tmp_path):
+    study = made_study(tmp_path / "s", strategies, **changes)
+    comparison = study.report()
+    found = (study.folder / "report" / "index.html").read_text()
+    assert len(found) < 8e6
+    assert ("No run succeeded" in found) == (not comparison.rows)
+    for row in comparison.rows:
+        assert row.label in found
+
+
+def test_a_study_without_stored_texts_says_so(tmp_path):
+    study = made_study(tmp_path / "s", CANDIDATES)
+    (study.folder / "test.parquet").unlink()
+    comparison = study.report()
+    assert comparison.errors is not None
+    assert "test texts are not stored" in (study.folder / "report" / "index.html").read_text()
+
+
+def test_texts_are_cut_before_examples_are_left_out():
+    few, length = fitting([["a" * 500] * 10], np.arange(10), budget=2_000)
+    assert (list(few), 160 <= length <= 200) == (list(range(10)), True)
+    few, length = fitting([["a" * 500] * 10], np.arange(9, -1, -1), budget=480)
+    assert (list(few), length) == ([7, 8, 9], 160)
 
 
 def test_encoders_are_named_where_there_are_several(comparison):
     rows = (*comparison.rows, replace(comparison.rows[0], group="full-2", model="other", difference=-0.01))
-    both = replace(comparison, rows=rows, classes={**comparison.classes, "full-2": comparison.classes["full-1"]})
-    assert [line[0] for line in tables.metrics(both)[1]] == ["full on m", "lora on m", "head on m", "full on other"]
-    assert judged(rows).text.startswith("full on m scores best")
+    both = replace(comparison, rows=rows)
+    assert [line[0] for line in tables.metrics(both)[1]][::4] == ["full on m", "full on other"]
 
 
 def test_an_unknown_cost_decides_nothing():
     rows = (row("full", 0.9, 100, True, costs={}), row("lora", 0.89, 40, True))
     assert "is not known for all" in judged(rows, cost="model_bytes").text
-
-
-def test_a_report_without_any_success_still_says_why(comparison, tmp_path):
-    empty = replace(comparison, rows=(), pairs=(), verdict=None, records=(), histories={}, confusion={}, classes={})
-    write_report(empty, tmp_path)
-    assert "No run succeeded" in (tmp_path / "report" / "index.html").read_text()
-    assert "No run succeeded" in (tmp_path / "report.md").read_text()
 
 
 def test_spreadsheets_see_no_formula(tmp_path):
@@ -229,7 +259,7 @@ def test_latex_and_markdown_leave_text_as_it_is():
 def test_numbers_read_well():
     assert [formats.seconds(s) for s in (0.0, 0.01, 5.25, 300, 10_000)] == [
         "0.0 s",
-        "< 0.1 s",
+        "10.0 ms",
         "5.2 s",
         "5.0 min",
         "2.8 h",

@@ -1,9 +1,60 @@
 """What stands in the tables of a comparison."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tuneoff.comparison.result import Comparison, Row
-from tuneoff.formats import Table, number, seconds, size
+from tuneoff.formats import Table, cut, number, seconds, size
+
+_MOST_DOUBTED = 25  # likely label errors that are listed
+_TEXT_LENGTH = 300  # characters of a text in a table
+
+
+def every_table(comparison: Comparison) -> dict[str, Table]:
+    """The tables that are files of their own, by name."""
+    made: dict[str, Callable[[Comparison], Table]] = {
+        "leaderboard": leaderboard,
+        "pairs": pairs,
+        "data": data,
+        "lengths": lengths,
+        "metrics": metrics,
+        "parameters": parameters,
+        "classes": classes,
+        "calibration": calibration,
+        "label-errors": label_errors,
+        "words": words,
+        "costs": costs,
+        "reported": reported,
+    }
+    return {name: make(comparison) for name, make in made.items()}
+
+
+def data(comparison: Comparison) -> Table:
+    """Examples of each label in each split."""
+    splits = comparison.data["splits"]
+    body = [
+        [label, *[number(found["labels"][index]) for found in splits.values()]]
+        for index, label in enumerate(comparison.label_names)
+    ]
+    return ["label", *splits], [*body, ["all", *[number(found["examples"]) for found in splits.values()]]]
+
+
+def lengths(comparison: Comparison) -> Table:
+    """Tokens an example, and how many were cut, for each encoder and split."""
+    body = [
+        [
+            model,
+            split,
+            f"{found['mean']:.1f}",
+            number(found["median"]),
+            number(found["p95"]),
+            number(found["max"]),
+            f"{100 * found['truncated']:.1f} %",
+        ]
+        for model, splits in comparison.data["lengths"].items()
+        for split, found in splits.items()
+    ]
+    return ["encoder", "split", "mean tokens", "median", "95 % up to", "longest", "cut"], body
 
 
 def leaderboard(comparison: Comparison) -> Table:
@@ -20,6 +71,7 @@ def leaderboard(comparison: Comparison) -> Table:
         "training",
         "memory",
         "model",
+        "latency",
     ]
     body = []
     for row in comparison.rows:
@@ -35,6 +87,7 @@ def leaderboard(comparison: Comparison) -> Table:
                 seconds(row.costs.get("train_seconds")),
                 size(row.costs.get("peak_bytes")),
                 size(row.costs.get("model_bytes")),
+                seconds(row.costs.get("latency_seconds")),
             ]
         )
     return head, body
@@ -55,10 +108,20 @@ def short_leaderboard(comparison: Comparison) -> Table:
 
 
 def metrics(comparison: Comparison) -> Table:
-    """Every metric on test, mean over seeds."""
+    """Every metric on test, mean over seeds, and how the study's own would vary."""
     names = list(comparison.rows[0].scores) if comparison.rows else []
-    body = [[comparison.names[row.group], *[f"{row.scores[name]:.3f}" for name in names]] for row in comparison.rows]
-    return ["strategy", *[name.replace("_", " ") for name in names]], body
+    body = [
+        [
+            comparison.names[row.group],
+            *[f"{row.scores[name]:.3f}" for name in names],
+            f"{row.validation:.3f}",
+            f"{row.from_examples:.3f}",
+            "–" if row.from_seeds is None else f"{row.from_seeds:.3f}",
+        ]
+        for row in comparison.rows
+    ]
+    extra = [f"validation {titled(comparison.metric)}", "sd from examples", "sd from seeds"]
+    return ["strategy", *map(titled, names), *extra], body
 
 
 def pairs(comparison: Comparison) -> Table:
@@ -89,19 +152,19 @@ def p_value(p: float) -> str:
 
 
 def parameters(comparison: Comparison) -> Table:
-    """What each strategy trains and adds."""
+    """What each strategy trains and adds, and how much less that is than everything that full fine-tuning trains."""
     body = []
     for row in comparison.rows:
         if row.parameters:
-            counts = [row.parameters[name] for name in ("trainable", "added", "head", "total")]
-            body.append(
-                [comparison.names[row.group], *map(number, counts), f"{100 * counts[0] / max(1, counts[3]):.3f} %"]
-            )
-    return ["strategy", "trainable", "added", "head", "total", "trainable share"], body
+            trainable, added, head, total = (row.parameters[name] for name in ("trainable", "added", "head", "total"))
+            less = f"{(total - added) / trainable:,.0f} x" if trainable and row.model else "–"
+            cells = [*map(number, (total, trainable, added, head)), f"{100 * trainable / max(1, total):.3f} %", less]
+            body.append([comparison.names[row.group], *cells])
+    return ["strategy", "total", "trainable", "added", "head", "trainable share", "fewer than full"], body
 
 
 def costs(comparison: Comparison) -> Table:
-    """Seconds by phase, memory, size and speed, mean over seeds."""
+    """Seconds by phase, memory, size, speed and use of the machine, mean over seeds."""
     phases = ("encode_seconds", "prefix_seconds", "train_seconds", "evaluate_seconds", "run_seconds")
     body = []
     for row in comparison.rows:
@@ -112,9 +175,10 @@ def costs(comparison: Comparison) -> Table:
                 comparison.names[row.group],
                 *[seconds(alone if name == "train_seconds" else found.get(name)) for name in phases],
                 size(found.get("peak_bytes")),
-                size(found.get("model_bytes")),
                 number(found.get("examples_per_second")),
                 number(found.get("tokens_per_second")),
+                operations(found.get("operations")),
+                _share_of_peak(found, alone),
             ]
         )
     head = [
@@ -124,20 +188,135 @@ def costs(comparison: Comparison) -> Table:
         "evaluate",
         "whole run",
         "peak memory",
-        "model",
         "examples/s",
         "tokens/s",
+        "operations",
+        "of peak",
     ]
     return ["strategy", *head], body
 
 
-def per_class(comparison: Comparison, group: str) -> Table:
-    """Precision, recall and F1 of each class."""
+def operations(count: float | None) -> str:
+    """
+    >>> operations(3.489e12), operations(None)
+    ('3.49 T', '–')
+    """
+    if not count:
+        return "–"
+    unit, factor = next((u, f) for u, f in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("", 1.0)) if count >= f or f == 1)
+    return f"{count / factor:.3g} {unit}".strip()
+
+
+def _share_of_peak(found: dict[str, float], train_seconds: float) -> str:
+    peak = found.get("peak_operations_per_second")
+    if not peak or not found.get("operations") or not train_seconds:
+        return "–"
+    return f"{100 * found['operations'] / train_seconds / peak:.0f} %"
+
+
+def whole_study(comparison: Comparison) -> str:
+    """What making all of the runs took, in a sentence or two."""
+    sessions = comparison.data.get("sessions") or []
+    of_runs = sum(record.costs.get("run_seconds", 0.0) for record in comparison.records)
+    said = f"{len(comparison.records)} runs of {seconds(of_runs)} in all"
+    if not sessions:
+        return f"{said}."
+    said += f", made in {seconds(sum(session['seconds'] for session in sessions))}"
+    said += f", {max(session['workers'] for session in sessions)} at once."
+    joules = [session["joules"] for session in sessions]
+    if None in joules:
+        return f"{said} Energy is not known: this machine does not show what its processor draws."
+    return f"{said} The machine's processors drew {sum(joules) / 3600:,.1f} Wh meanwhile, other work included."
+
+
+def classes(comparison: Comparison) -> Table:
+    """Precision, recall and F1 of each class and strategy."""
     body = [
-        [str(c["label"]), *[f"{c[name]:.3f}" for name in ("precision", "recall", "f1")], number(c["examples"])]
-        for c in comparison.classes[group]
+        [
+            comparison.names[row.group],
+            str(c["label"]),
+            *[f"{c[name]:.3f}" for name in ("precision", "recall", "f1")],
+            number(c["examples"]),
+        ]
+        for row in comparison.rows
+        for c in comparison.classes[row.group]
     ]
-    return ["label", "precision", "recall", "F1", "examples"], body
+    return ["strategy", "label", "precision", "recall", "F1", "examples"], body
+
+
+def calibration(comparison: Comparison) -> Table:
+    """How far probabilities can be taken at their word."""
+    body = [
+        [comparison.names[row.group], *[f"{x:.3f}" for x in (c.error, c.brier, c.temperature, c.scaled_error)]]
+        for row in comparison.rows
+        if comparison.errors and row.group in comparison.errors.joint
+        for c in (comparison.calibration[row.group],)
+    ]
+    return ["strategy", "ECE", "Brier score", "temperature", "ECE with it"], body
+
+
+def label_errors(comparison: Comparison) -> Table:
+    """The test examples whose label the strategies together doubt most."""
+    head = ["example", "label", "likely", "probability of label", "of likely", "text"]
+    if comparison.errors is None:
+        return head, []
+    names, texts = comparison.label_names, comparison.texts
+    body = [
+        [
+            number(found["example"]),
+            names[int(found["label"])],
+            names[int(found["likely"])],
+            f"{found['label_probability']:.3f}",
+            f"{found['likely_probability']:.3f}",
+            cut(texts[int(found["example"])], _TEXT_LENGTH) if texts else "–",
+        ]
+        for found in comparison.errors.label_errors.head(_MOST_DOUBTED).to_dict("records")
+    ]
+    return head, body
+
+
+def words(comparison: Comparison) -> Table:
+    """Words that errors hold more often, or less, than right predictions; surest first."""
+    head = ["word", "log-odds", "95 % interval", "false findings", "texts", "in errors"]
+    if comparison.errors is None:
+        return head, []
+    body = [
+        [
+            str(found["word"]),
+            f"{found['log_odds']:+.2f}",
+            f"{found['low']:+.2f} to {found['high']:+.2f}",
+            p_value(found["q"]),
+            number(found["texts"]),
+            f"{found['in_errors']:.1f}",
+        ]
+        for found in comparison.errors.words.head(_MOST_DOUBTED).to_dict("records")
+    ]
+    return head, body
+
+
+def reported(comparison: Comparison) -> Table:
+    """Published numbers beside the measured ones of the same strategy and metric."""
+    body = []
+    for found in comparison.study.get("reported", ()):
+        row = next((r for r in comparison.rows if found["strategy"] in (r.label, comparison.names[r.group])), None)
+        measured = row.scores.get(found["metric"]) if row else None
+        body.append(
+            [
+                found["strategy"],
+                titled(found["metric"]),
+                f"{found['score']:.3f}",
+                "–" if measured is None else f"{measured:.3f}",
+                "–" if measured is None else f"{measured - found['score']:+.3f}",
+                found["source"],
+                found["note"],
+            ]
+        )
+    return ["strategy", "metric", "reported", "measured", "difference", "source", "note"], body
+
+
+def titled(metric: str) -> str:
+    """A metric's name for people."""
+    return metric.replace("_", " ")
 
 
 def score(row: Row) -> str:

@@ -2,119 +2,119 @@
 
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import vl_convert
-import yaml
 
 from tuneoff import formats
-from tuneoff.cache import cached
 from tuneoff.comparison.result import Comparison
-from tuneoff.report import tables
+from tuneoff.formats import Table
 from tuneoff.report.charts import charts
+from tuneoff.report.error_charts import error_charts
+from tuneoff.report.page import page
+from tuneoff.report.tables import every_table, whole_study
 
-_WORDS = ("strategy", "better", "worse", "encoder", "label", "split")
+_INK = "#222222"
+# as the page shows charts; it adds the ink of light or dark itself
+_ON_PAGE = {"background": "transparent", "font": "system-ui, sans-serif", "view": {"stroke": None}}
+# as a column of a paper shows them: on white, letters that are still read when it is 8 cm wide
+_ON_PAPER = {"background": "white", "font": "Helvetica, Arial, Liberation Sans, sans-serif", "view": {"stroke": None}}
+_LEGEND = {"labelLimit": 300, "orient": "bottom"}
+_PAPER_SIZES = {
+    "axis": {
+        "labelFontSize": 13,
+        "titleFontSize": 14,
+        "labelColor": _INK,
+        "titleColor": _INK,
+        "titleFontWeight": "normal",
+    },
+    "legend": {**_LEGEND, "labelFontSize": 13, "labelColor": _INK},
+    "title": {"fontSize": 14, "color": _INK},
+}
+_OURS = {".html", ".csv", ".md", ".tex", ".svg", ".png"}
+_SCALE = 2.5  # pixels of a PNG for one of the SVG: 300 dots an inch where a chart is 8 cm wide
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write report/index.html, report.md, tables/ and figures/ into a study's folder."""
-    made = _tables(comparison)
-    specs = {name: json.loads(chart.to_json()) for name, chart in charts(comparison).items()} if comparison.rows else {}
+    tables = every_table(comparison)
+    specs = {}
+    if comparison.rows:
+        made = {**charts(comparison), **error_charts(comparison)}
+        specs = {name: json.loads(chart.to_json(indent=None)) for name, chart in made.items()}
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
-    (folder / "report" / "index.html").write_text(page(comparison, made, specs), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(comparison, made, has_curves="validation" in specs), encoding="utf-8")
-    for name in ("leaderboard", "pairs", "metrics", "parameters", "costs"):
-        formats.write_csv(made[name], folder / "tables" / f"{name}.csv")
-        caption = f"{name.capitalize()} of {comparison.name}"
-        (folder / "tables" / f"{name}.tex").write_text(formats.latex(made[name], caption), encoding="utf-8")
+        for old in (folder / name).iterdir():  # of strategies that are compared no more
+            old.unlink() if old.is_file() and old.suffix in _OURS else None
+    on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
+    (folder / "report" / "index.html").write_text(page(comparison, tables, on_page), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(comparison, tables, specs), encoding="utf-8")
+    _write_tables(tables, comparison.name, folder / "tables")
+    _write_figures(specs, folder / "figures")
+
+
+def _write_tables(tables: Mapping[str, Table], study: str, folder: Path) -> None:
+    for name, table in tables.items():
+        if table[1]:
+            formats.write_csv(table, folder / f"{name}.csv")
+            (folder / f"{name}.md").write_text(formats.markdown(table) + "\n", encoding="utf-8")
+            caption = f"{name.replace('-', ' ').capitalize()} of {study}"
+            (folder / f"{name}.tex").write_text(formats.latex(table, caption), encoding="utf-8")
+
+
+def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
     for name, spec in specs.items():
-        on_white = {**spec, "config": {**spec["config"], "background": "white"}}
-        (folder / "figures" / f"{name}.svg").write_text(vl_convert.vegalite_to_svg(on_white), encoding="utf-8")
-        (folder / "figures" / f"{name}.png").write_bytes(vl_convert.vegalite_to_png(on_white, scale=2))
+        svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
+        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
+        (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
 
 
-def _tables(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "leaderboard": tables.leaderboard(comparison),
-        "pairs": tables.pairs(comparison),
-        "metrics": tables.metrics(comparison),
-        "parameters": tables.parameters(comparison),
-        "costs": tables.costs(comparison),
-        "classes": {row.group: tables.per_class(comparison, row.group) for row in comparison.rows},
-        "data": _labels_by_split(comparison),
-    }
-
-
-def _labels_by_split(comparison: Comparison) -> formats.Table:
-    splits = comparison.data["splits"]
-    body = [
-        [label, *[formats.number(found["labels"][index]) for found in splits.values()]]
-        for index, label in enumerate(comparison.label_names)
-    ]
-    return ["label", *splits], body
-
-
-def page(comparison: Comparison, made: Mapping[str, Any], specs: Mapping[str, Any]) -> str:
-    """The one page that holds everything: no request leaves it."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    any_record = next(iter(comparison.records), None)
-    return environment.get_template("page.html.j2").render(
-        comparison=comparison,
-        data=comparison.data,
-        models=", ".join(dict.fromkeys(comparison.study["model"])),
-        tables=made,
-        one_seed=max((len(row.seeds) for row in comparison.rows), default=0) == 1,
-        words=_WORDS,
-        specs=specs,
-        specs_json=_inert(json.dumps(specs)),
-        vega=_vega(),
-        study=yaml.safe_dump(comparison.study, sort_keys=False, allow_unicode=True),
-        machine=any_record.machine if any_record else None,
-        versions=any_record.versions if any_record else None,
-    )
-
-
-def _inert(text: str) -> str:
-    """JSON that cannot end the script element that holds it."""
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _vega() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; bundling them takes a second, so that it is kept."""
-
-    def write(into: Path) -> None:
-        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-        (into / "bundle.js").write_text(bundle.replace("</script", "<\\/script"), encoding="utf-8")
-
-    return (cached(f"vega-{version('vl-convert-python')}", write) / "bundle.js").read_text(encoding="utf-8")
-
-
-def markdown(comparison: Comparison, made: Mapping[str, Any], has_curves: bool) -> str:
-    """The report for a code host: verdict, tables and the two main figures."""
+def markdown(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str, Any]) -> str:
+    """The report for a code host: verdict, tables and the main figures. specs: charts by name."""
     text = formats.markdown_text
+
+    def figures(*names: str) -> str:
+        return " ".join(f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in names if name in specs)
+
+    def table(name: str) -> str:
+        return formats.markdown(tables[name]) if tables[name][1] else ""
+
+    def part(title: str, *blocks: str) -> list[str]:
+        return [f"## {title}", *blocks] if any(blocks) else []
+
     parts = [f"# {text(comparison.name)}"]
     if comparison.verdict:
-        parts += [f"**{text(comparison.verdict.text)}**", formats.markdown(made["leaderboard"])]
-        parts += ["![scores with intervals](figures/scores.svg) ![score against cost](figures/cost.svg)"]
+        parts += [f"**{text(comparison.verdict.text)}**", table("leaderboard")]
+        parts += [figures("scores", f"cost-{comparison.verdict.cost}")]
     else:
         parts += ["No run succeeded."]
     if comparison.failures:
-        lines = [
-            f"- {text(f.label)}, seed {f.seed}: {f.status} – {text((f.error or '').strip().splitlines()[-1])}"
-            for f in comparison.failures
-        ]
-        parts += ["## Runs that did not finish", "\n".join(lines)]
+        lines = [f"- {text(f.label)}, seed {f.seed}: {f.status} – {text(f.reason)}" for f in comparison.failures]
+        parts += part("Runs that did not finish", "\n".join(lines))
+    if comparison.pairs:
+        parts += part("Every two strategies", "p after Holm's correction over all pairs.", table("pairs"))
     notes = [*comparison.data["notes"], *comparison.data["findings"]]
-    parts += ["## Data", formats.markdown(made["data"]), "\n".join(f"- {text(note)}" for note in notes)]
+    parts += part("Data", table("data"), "\n".join(f"- {text(note)}" for note in notes), table("lengths"))
     if comparison.rows:
-        parts += ["## Every metric", formats.markdown(made["metrics"])]
-        parts += ["## Parameters", formats.markdown(made["parameters"]), "## Costs", formats.markdown(made["costs"])]
-        if has_curves:
-            parts += ["## Training", "![validation](figures/validation.svg) ![loss](figures/loss.svg)"]
+        parts += part("Every metric", table("metrics"))
+        parts += part("Training", figures("validation", "loss"), table("parameters"))
+        parts += part("Classes", figures("f1"), figures(*[name for name in specs if name.startswith("confusion-")]))
+        parts += part("Where they fail", figures("errors-true", "errors-predicted"), figures("errors-length", "words"))
+        parts += part("Calibration", figures("reliability"), table("calibration"))
+        parts += part("Compute", figures("compute"), table("costs"), f"The whole study: {whole_study(comparison)}")
+        parts += part("Reported elsewhere", table("reported"))
+    parts += part("How it was run", _how(comparison))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _how(comparison: Comparison) -> str:
+    lines = [
+        f"- Data fingerprint: `{comparison.data['fingerprint']}`",
+        "- The study, every default written out: `study.yaml`",
+    ]
+    if comparison.records:
+        found = comparison.records[0]
+        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+        lines += [f"- {found.machine.get('processor')}, {found.machine.get('cores')} cores; {versions}"]
+    return "\n".join(map(str, lines))

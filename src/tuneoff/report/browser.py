@@ -1,0 +1,72 @@
+"""What the page's browser of examples holds: the test split, and what every strategy says of it, within a budget."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tuneoff.comparison.errors import lengths_of
+from tuneoff.comparison.result import Comparison
+from tuneoff.formats import cut, legible
+
+BUDGET = 3_500_000  # bytes of all texts together: the page shall be below 8 MB
+_SHORTEST = 160  # characters to which a text may be cut; beyond that examples are left out
+_LONGEST = 2_000
+_NUMBERS = 2_000_000  # answers of strategies: a few bytes each
+
+
+def browser(comparison: Comparison) -> dict[str, Any] | None:
+    """Columns of examples, compact. None without texts.
+
+    examples: their numbers; texts: one or two lists of them; lengths: in Errors' unit; labels: ids. For each strategy:
+    predicted ids, how many of its seeds are wrong, and the probability of what is predicted, in percent.
+    """
+    if comparison.examples is None or comparison.errors is None:
+        return None
+    labels, answers = comparison.examples["label"].to_numpy(), comparison.answers
+    columns = [column for column in ("text", "text_pair") if column in comparison.examples]
+    texts = [list(comparison.examples[column]) for column in columns]
+    # where not all can be shown, first what is missed by most
+    shares = np.mean([answers[group].shares(labels) for group in comparison.errors.joint], axis=0)
+    learners = [row for row in comparison.rows if row.group in comparison.errors.joint]
+    room = _NUMBERS // len(learners)
+    kept, length = fitting(texts, np.argsort(-shares, kind="stable")[:room], BUDGET)
+    strategies = []
+    for row in learners:
+        found = answers[row.group]
+        predicted, examples = found.most, np.arange(len(labels))
+        strategies.append(
+            {
+                "name": legible(comparison.names[row.group]),
+                "seeds": len(found.predicted),
+                "predicted": predicted[kept].tolist(),
+                "wrong": (found.predicted != labels).sum(0)[kept].tolist(),
+                "sure": np.rint(100 * found.mean[examples, predicted])[kept].astype(int).tolist(),
+            }
+        )
+    return {
+        "all": len(labels),
+        "examples": kept.tolist(),
+        "lengths": lengths_of(comparison.texts)[1][kept].tolist(),
+        "texts": [[legible(cut(column[i], length)) for i in kept] for column in texts],
+        "labels": labels[kept].tolist(),
+        "names": [legible(name) for name in comparison.label_names],
+        "strategies": strategies,
+    }
+
+
+def fitting(texts: Sequence[Sequence[str]], order: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
+    """Which examples fit into so many bytes, in their own order, and how many characters of each text.
+
+    texts: one or two columns. order: examples, those to keep first. Texts are cut before examples are left out.
+    """
+    bytes_ = [np.array([len(text.encode("utf-8", "replace")) for text in column]) for column in texts]
+    lengths = [np.array([max(1, len(text)) for text in column]) for column in texts]
+
+    def sizes(length: int) -> np.ndarray:
+        return np.sum([b * np.minimum(1, length / n) for b, n in zip(bytes_, lengths, strict=True)], axis=0)
+
+    length = _LONGEST
+    while length > _SHORTEST and sizes(length).sum() > budget:
+        length = max(_SHORTEST, length * 3 // 4)
+    return np.sort(order[sizes(length)[order].cumsum() <= budget]), length

@@ -1,0 +1,79 @@
+"""A Comparison, its tables and charts -> the one page that holds everything: no request leaves it."""
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+import yaml
+
+from tuneoff.cache import cached
+from tuneoff.comparison.result import Comparison
+from tuneoff.formats import Table, legible
+from tuneoff.report.browser import browser
+from tuneoff.report.charts import MOST_STRATEGIES
+from tuneoff.report.tables import whole_study
+from tuneoff.runs import COSTS
+
+# columns that hold words, and those that hold whole texts
+_WORDS = ("strategy", "better", "worse", "encoder", "label", "likely", "split", "word", "metric", "source", "note")
+_TEXTS = ("text", "source", "note")
+
+
+def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str, Any]) -> str:
+    """The page's HTML. specs: charts as Vega-Lite, by name."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["legible"] = legible
+    records = comparison.records
+    costs = [name for name in COSTS if f"cost-{name}" in specs]
+    cost = comparison.verdict.cost if comparison.verdict else ""
+    examples = browser(comparison)
+    return environment.get_template("page.html.j2").render(
+        comparison=comparison,
+        rows=comparison.rows,
+        data=comparison.data,
+        models=", ".join(dict.fromkeys(comparison.study["model"])),
+        tables=tables,
+        one_seed=max((len(row.seeds) for row in comparison.rows), default=0) == 1,
+        best_only=f" The best {MOST_STRATEGIES} strategies." if len(comparison.rows) > MOST_STRATEGIES else "",
+        words=_WORDS,
+        texts=_TEXTS,
+        costs=costs,
+        cost=cost if cost in costs else next(iter(costs), ""),
+        cost_names=COSTS,
+        whole_study=whole_study(comparison),
+        specs=specs,
+        specs_json=_inert(specs),
+        examples=examples,
+        examples_json=_inert(examples),
+        vega=_vega(),
+        study=yaml.safe_dump(comparison.study, sort_keys=False, allow_unicode=True),
+        machines=list({json.dumps(record.machine): record.machine for record in records}.values()),
+        versions=records[0].versions if records else {},
+        fingerprints={
+            r.model: r.spec["model_fingerprint"] for r in records if r.model and "model_fingerprint" in r.spec
+        },
+    )
+
+
+def _inert(data: Any) -> str:
+    """JSON that cannot end the script element that holds it."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    # a lone half of a character cannot be written
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script; bundling them takes a second, so that it is kept."""
+
+    def write(into: Path) -> None:
+        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+        (into / "bundle.js").write_text(bundle.replace("</script", "<\\/script"), encoding="utf-8")
+
+    return (cached(f"vega-{version('vl-convert-python')}", write) / "bundle.js").read_text(encoding="utf-8")

@@ -1,0 +1,109 @@
+"""Studies whose runs are made up, for tests of what is made of runs: no training, any size, stored as real ones are."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from tuneoff import metrics
+from tuneoff.data.checks import describe
+from tuneoff.data.dataset import Dataset
+from tuneoff.runs import FAILED, OK, Predictions, RunRecord, RunStore, write_json, write_table
+from tuneoff.spec import study_from, write_study
+from tuneoff.strategies import STRATEGIES
+from tuneoff.study import Study
+
+
+def made_study(folder, strategies, label_names=("negative", "positive"), seeds=2, texts=None, num_test=80, **changes):
+    """A study folder. strategies: (name, label, share right) each; a share of None is a run that failed."""
+    rng = np.random.default_rng(0)
+    num_labels = len(label_names)
+    texts = texts or [f"text {i} of words like {'good' if i % 2 else 'bad'}" for i in range(num_test)]
+
+    def table(count):
+        return pa.table(
+            {"text": pa.array([texts[i % len(texts)] for i in range(count)], pa.large_string()), "label": np.arange(count) % num_labels}
+        )  # fmt: skip
+
+    splits = {"train": table(max(10, num_labels)), "validation": table(max(20, num_labels)), "test": table(num_test)}
+    dataset = Dataset("made", splits, tuple(label_names), ("made up",), "f" * 16)
+    folder.mkdir(parents=True, exist_ok=True)
+    # the spec asks for real strategies, the records are what counts
+    spec = study_from(
+        {"name": "made", "data": {"source": "made.csv"}, "strategies": ["majority"], "seeds": seeds, **changes}
+    )
+    write_study(spec, folder / "study.yaml")
+    store, run_ids = RunStore(folder / "runs"), []
+    for number, (name, label, share) in enumerate(strategies):
+        for seed in range(seeds if STRATEGIES[name].is_seeded else 1):
+            record = _record(name, label, number, seed, OK if share is not None else FAILED)
+            run_ids.append(record.run_id)
+            if share is None:
+                store.write(RunRecord(**{**vars(record), "error": "Traceback\nValueError: <b>it broke</b>"}))
+                continue
+            answers = {split: _answers(splits[split]["label"].to_numpy(), num_labels, share, rng) for split in ("validation", "test")}  # fmt: skip
+            store.write(*_filled(record, splits, answers, tuple(label_names)))
+    described = {**describe(dataset, {}), "lengths": {"m": dict.fromkeys(splits, _lengths())}, "runs": run_ids}
+    write_json(folder / "data.json", described)
+    write_json(folder / "sessions.json", [{"runs": len(run_ids), "workers": 2, "threads": 1, "joules": 7200.0, "seconds": 60.0}])  # fmt: skip
+    write_table(splits["test"], folder / "test.parquet")
+    return Study.open(folder)
+
+
+def _record(name, label, number, seed, status):
+    return RunRecord(
+        run_id=f"{name}-{number:08x}-s{seed}",
+        group=f"{name}-{number:08x}",
+        strategy=name,
+        label=label,
+        model=None if name in ("majority", "tfidf") else "m",
+        seed=seed,
+        status=status,
+        spec={"model_fingerprint": "abc"},
+        versions={"python": "3", "torch": "2"},
+        machine={"processor": "p", "cores": 2, "threads": 1, "memory_bytes": 2**30, "gpu": None},
+    )
+
+
+def _answers(labels, num_labels, share, rng):
+    """Probabilities that are right in about a share of the examples, (N, C)."""
+    target = np.where(rng.random(len(labels)) < share, labels, (labels + 1) % num_labels)
+    chances = rng.dirichlet(np.full(num_labels, 0.3), len(labels))
+    chances[np.arange(len(labels)), target] += 1
+    return chances / chances.sum(1, keepdims=True)
+
+
+def _filled(record, splits, answers, label_names):
+    labels = {split: splits[split]["label"].to_numpy() for split in answers}
+    predicted = {split: chances.argmax(1) for split, chances in answers.items()}
+    number = int(record.group.rpartition("-")[2], 16)
+    full = RunRecord(
+        **{
+            **vars(record),
+            "metrics": {s: metrics.evaluate(labels[s], predicted[s], answers[s]) for s in answers},
+            "confusion": {s: metrics.confusion(labels[s], predicted[s], len(label_names)).tolist() for s in answers},
+            "costs": {"train_seconds": 10.0 + 5 * number, "prefix_seconds": 1.0, "encode_seconds": 0.1, "evaluate_seconds": 1.0, "run_seconds": 12.0, "peak_bytes": 1e9, "model_bytes": 9e7, "latency_seconds": 0.01, "operations": 1e12, "peak_operations_per_second": 4e11},
+            "parameters": {"trainable": 10, "added": 2, "head": 8, "total": 100},
+        }
+    )  # fmt: skip
+    history = pd.DataFrame(
+        {
+            "kind": ["step"] * 40 + ["epoch"],
+            "step": [*range(1, 41), None],
+            "epoch": 1,
+            "loss": [*np.linspace(1, 0.1, 40), None],
+            **{f"validation_{name}": [None] * 40 + [value] for name, value in full.metrics["validation"].items()},
+        }
+    )
+    return full, Predictions(labels, predicted, answers), history if record.model else None
+
+
+def _lengths():
+    return {
+        "mean": 5.0,
+        "median": 5.0,
+        "p95": 9.0,
+        "max": 10,
+        "truncated": 0.1,
+        "box": [1, 3.0, 5.0, 7.0, 10],
+        "histogram": {"edges": [0, 4, 8, 12], "examples": [3, 5, 2]},
+    }
