@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
 
 from tuneoff import stats
 from tuneoff.metrics import BOUNDS, SCORES, counts_from, indicators
@@ -55,12 +54,12 @@ def coverage(repetitions: int, rng: np.random.Generator) -> list[dict[str, float
     for num_examples, skill, luck, num_seeds in itertools.product((300, 1000), (2.0, 5.0), (0.0, 0.1, 0.3), (2, 3, 5)):
         world = World([skill, skill - 0.3], luck, rng)
         truth = world.truth()
-        held = np.zeros(2)
+        held, weights = np.zeros(2), stats.example_weights(num_examples, RESAMPLES, rng)
         for _ in range(repetitions):
-            weights = stats.example_weights(num_examples, RESAMPLES, rng)
             one, other = runs_of(world.rights(num_examples, num_seeds), weights)
-            low, high = stats.interval(stats.measure(one, num_examples), BOUNDS["accuracy"])
-            gap_low, gap_high = stats.interval(stats.difference(one, other, num_examples))
+            usual = stats.usual_luck([one, other])
+            low, high = stats.interval(stats.measure(one, num_examples, usual), BOUNDS["accuracy"])
+            gap_low, gap_high = stats.interval(stats.difference(one, other, num_examples, usual))
             held += [low <= truth[0] <= high, gap_low <= truth[0] - truth[1] <= gap_high]
         score, gap = held / repetitions
         row = {"examples": num_examples, "accuracy": truth[0], "luck": luck, "seeds": num_seeds}
@@ -96,11 +95,11 @@ def false_findings(repetitions: int, rng: np.random.Generator) -> list[dict[str,
     """With no true difference, how many families of strategies have any pair that is called different."""
     found = []
     # in the mixed world every other strategy is six times as unsteady
-    for strategies, luck, num_seeds in itertools.product((2, 5, 10), (0.0, 0.1, 0.2, "mixed"), (3, 5)):
+    for strategies, luck, num_seeds in itertools.product((2, 5, 10), (0.0, 0.1, 0.3, "mixed"), (2, 3, 5)):
         lucks = [0.05, 0.3] * strategies if luck == "mixed" else [luck] * strategies
         world, families, bests = World([2.0] * strategies, np.array(lucks[:strategies]), rng), 0, 0
+        weights = stats.example_weights(1000, RESAMPLES, rng)
         for _ in range(repetitions):
-            weights = stats.example_weights(1000, RESAMPLES, rng)
             runs = sorted(runs_of(world.rights(1000, num_seeds), weights), key=lambda r: -r.scores.mean())
             couples = list(itertools.combinations(range(strategies), 2))
             usual = stats.usual_luck(runs)
@@ -118,33 +117,34 @@ def share_found(
     world: World, gap: float, num_examples: int, num_seeds: int, repetitions: int
 ) -> tuple[float, stats.Measured]:
     """How often a difference is found (p below 0.05), and the true one with its usual variances."""
-    hits, variances = 0, []
+    hits, found, weights = 0, [], stats.example_weights(num_examples, RESAMPLES, world.rng)
     for _ in range(repetitions):
-        weights = stats.example_weights(num_examples, 200, world.rng)
-        measured = stats.difference(*runs_of(world.rights(num_examples, num_seeds), weights), num_examples)
+        one, other = runs_of(world.rights(num_examples, num_seeds), weights)
+        measured = stats.difference(one, other, num_examples, stats.usual_luck([one, other]))
         hits += measured.p_value < 0.05
-        variances.append((measured.from_examples, measured.from_seeds))
-    from_examples, from_seeds = np.mean(variances, axis=0)
-    typical = stats.Measured(gap, from_examples, from_seeds, np.inf, num_examples, num_seeds)
+        found.append((measured.from_examples, measured.from_seeds, measured.between, measured.seed_degrees))
+    from_examples, from_seeds, between, degrees = np.mean(found, axis=0)
+    typical = stats.Measured(gap, from_examples, from_seeds, num_examples, num_seeds, between, degrees)
     return hits / repetitions, typical
 
 
 def power(repetitions: int, rng: np.random.Generator) -> list[dict[str, float]]:
-    """Of two strategies that truly differ, how often that is found; and with as many examples as were called for."""
+    """Of two strategies that truly differ, how often that is found; and with as many examples as were called for.
+
+    Theory is the noncentral t with the variances as they are on average.
+    """
     found = []
-    for gap, num_seeds in itertools.product((0.15, 0.3), (3, 5)):
-        world = World([2.0, 2.0 - gap], 0.1, rng)
+    for gap, luck, num_seeds in itertools.product((0.15, 0.3), (0.0, 0.1), (2, 3, 5)):
+        world = World([2.0, 2.0 - gap], luck, rng)
         one, other = world.truth()
         share, typical = share_found(world, one - other, 1000, num_seeds, repetitions)
-        reach = abs(typical.value) / np.sqrt(typical.variance)
-        theory = float(norm.sf(1.96 - reach) + norm.cdf(-1.96 - reach))
         called_for = stats.needed(typical).examples
-        row = {"difference": one - other, "seeds": num_seeds, "found": share, "theory": theory}
+        row = {"difference": one - other, "luck": luck, "seeds": num_seeds, "found": share, "theory": typical.power()}
         then = None
         if called_for and called_for < 20_000:
-            then = share_found(world, one - other, called_for, num_seeds, repetitions)[0]
+            then = share_found(world, one - other, called_for, num_seeds, repetitions // 4)[0]
         found.append({**row, "called for": called_for, "found then": then})
-        print(found[-1], flush=True)
+        print({key: value if value is None else round(float(value), 3) for key, value in found[-1].items()}, flush=True)
     return found
 
 

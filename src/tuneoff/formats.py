@@ -70,7 +70,8 @@ def size(value: float | None) -> str:
 def markdown(table: Table) -> str:
     """A table for a code host."""
     head, body = table
-    rows = [head, ["---"] * len(head), *body]
+    sides = ["---:" if _alignment(cells) == "r" else "---" for cells in _columns(table)]
+    rows = [head, sides, *body]
     return "\n".join("| " + " | ".join(map(markdown_text, row)) + " |" for row in rows)
 
 
@@ -78,7 +79,7 @@ def markdown_text(text: str) -> str:
     """Text that Markdown and HTML leave as it is."""
     flat = " ".join(text.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat) if not re.fullmatch(r"-+", flat) else flat
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat) if not re.fullmatch(r"-+:?", flat) else flat
 
 
 def write_csv(table: Table, path: Path) -> None:
@@ -120,7 +121,6 @@ def latex_text(text: str) -> str:
 def latex(table: Table, caption: str) -> str:
     """A booktabs table: numbers to the right, words to the left, long texts as paragraphs."""
     head, body = table
-    columns = list(zip(*body, strict=True)) or [()] * len(head)
     rows = [" & ".join(map(latex_text, row)) + r" \\" for row in body]
     cells = "".join(map(latex_text, [caption, *head])) + "".join(rows)
     is_wide = len(head) >= _WIDE
@@ -133,7 +133,7 @@ def latex(table: Table, caption: str) -> str:
             r"\centering",
             rf"\caption{{{latex_text(caption)}}}",
             *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
-            rf"\begin{{tabular}}{{{''.join(map(_alignment, columns))}}}",
+            rf"\begin{{tabular}}{{{''.join(map(_alignment, _columns(table)))}}}",
             r"\toprule",
             " & ".join(map(latex_text, head)) + r" \\",
             r"\midrule",
@@ -144,6 +144,11 @@ def latex(table: Table, caption: str) -> str:
             "",
         ]
     )
+
+
+def _columns(table: Table) -> list[tuple[str, ...]]:
+    head, body = table
+    return list(zip(*body, strict=True)) or [()] * len(head)
 
 
 def _alignment(cells: Sequence[str]) -> str:

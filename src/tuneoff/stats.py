@@ -19,7 +19,7 @@ from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
 LEVEL = 0.95
 POWER = 0.8  # with which a difference shall be found, where it is said what that would take (Cohen, 1988)
 RESAMPLES = 2000
-_MOST_TIMES = 2**20
+_MOST_TIMES = 2**10  # beyond so many times the examples or seeds nobody goes
 _CELLS = 2**24  # numbers of a block of resampling weights held at once: 64 MiB of fp32
 
 
@@ -274,7 +274,7 @@ def needed(gap: Measured, level: float = LEVEL, power: float = POWER) -> Needed:
 
 
 def _fewest(is_enough: Callable[[int], bool], start: int) -> int | None:
-    """The smallest count from start on that is enough; None beyond a million times start."""
+    """The smallest count from start on that is enough; None beyond a thousand times start."""
     high = start
     while not is_enough(high):
         high *= 2

@@ -136,7 +136,10 @@ def score_against_cost(comparison: Comparison, cost: str) -> Any:
     points = points.assign(**_named(points))
     base = alt.Chart(points).encode(
         x=alt.X(
-            "cost:Q", title=f"{title} (log scale)", scale=alt.Scale(type="log", nice=True), axis=alt.Axis(tickCount=4)
+            "cost:Q",
+            title=f"{title} (log scale)",
+            scale=alt.Scale(type="log", nice=True),
+            axis=alt.Axis(tickCount=4, grid=False),
         ),
         y=alt.Y("score:Q", title=f"test {titled(comparison.metric)}", scale=alt.Scale(zero=False)),
         tooltip=["strategy", alt.Tooltip("score", format=".3f"), alt.Tooltip("cost", title=title, format=",.4~g")],

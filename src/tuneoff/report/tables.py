@@ -66,6 +66,7 @@ def leaderboard(comparison: Comparison) -> Table:
         comparison.metric.replace("_", " "),
         "95 % interval",
         "difference to best",
+        "p",
         "seeds",
         "trainable",
         "training",
@@ -82,6 +83,7 @@ def leaderboard(comparison: Comparison) -> Table:
                 score(row),
                 f"{row.interval[0]:.3f} to {row.interval[1]:.3f}",
                 difference(row, is_best=row is comparison.rows[0]),
+                "–" if row is comparison.rows[0] else p_value(row.p_value),
                 str(len(row.seeds)),
                 number(row.parameters.get("trainable")),
                 seconds(row.costs.get("train_seconds")),
@@ -99,12 +101,12 @@ def short_leaderboard(comparison: Comparison) -> Table:
     body = []
     for index, row in enumerate(comparison.rows):
         name = f"{row.label} {Path(row.model).name}" if several and row.model else row.label
-        least, most = -row.difference_interval[1], -row.difference_interval[0]
-        gap = "tied" if row.is_tied else f"{-row.difference:.3f}"
-        gap = "best" if index == 0 else f"{gap} ({least:.3f}..{most:.3f})"
+        p = p_value(row.p_value)
+        gap = f"{abs(row.difference):.3f} {'tied ' if row.is_tied else ''}(p {p if p.startswith('<') else f'= {p}'})"
         low, high = row.interval
-        body.append([name, f"{row.score:.3f} ({low:.3f}..{high:.3f})", gap, seconds(row.costs.get("train_seconds"))])
-    return ["strategy", comparison.metric.replace("_", " "), "behind the best", "training"], body
+        score = f"{row.score:.3f} ({low:.3f} to {high:.3f})"
+        body.append([name, score, "best" if index == 0 else gap, seconds(row.costs.get("train_seconds"))])
+    return ["strategy", f"{titled(comparison.metric)} (95 %)", "behind the best", "training"], body
 
 
 def metrics(comparison: Comparison) -> Table:
