@@ -17,7 +17,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import proportion_confint
 
 _LONGEST_WORDS = 12  # characters; beyond that mean it is no language with spaces
-_LEAST_TEXTS = 5  # that hold a word; of rarer ones nothing can be said
+# texts that hold a word, at least and as a share; rarer ones say nothing, and cost the others by being tested (Bourgon
+# et al., "Independent filtering", 2010)
+_LEAST_TEXTS, _LEAST_SHARE = 5, 0.002
 _PRIOR_TEXTS = 100  # how many texts the prior is worth
 
 
@@ -134,7 +136,8 @@ def words(texts: Sequence[str], shares: np.ndarray) -> pd.DataFrame:
     "Fightin' Words", 2008, equations 15 to 22). A word counts once a text. `q` is the share of false findings among
     words at least as sure (Benjamini & Hochberg, 1995). Columns: word, log_odds, low, high (95 %), q, texts, in_errors.
     """
-    vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", min_df=min(_LEAST_TEXTS, len(texts)))
+    least = min(len(texts), max(_LEAST_TEXTS, round(_LEAST_SHARE * len(texts))))
+    vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", min_df=least)
     try:
         held = vectorizer.fit_transform(texts)  # (N, W)
     except ValueError:  # no word is frequent enough

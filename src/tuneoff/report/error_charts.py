@@ -8,14 +8,14 @@ import pandas as pd
 
 from tuneoff.comparison.errors import Errors
 from tuneoff.comparison.result import Comparison
-from tuneoff.formats import short_names
-from tuneoff.report.charts import BEST, HEIGHT, INK, WIDTH, box_plot, by_strategy, shown
+from tuneoff.formats import cut, legible, short_names
+from tuneoff.report.charts import BEHIND, BEST, HEIGHT, INK, WIDTH, box_plot, by_strategy, shown
 
 _MOST_CLASSES = 40  # a confusion matrix of more is neither legible nor small
 _MOST_WRITTEN = 12  # classes or strategies up to which cells hold their number
-_MOST_WORDS = 16  # on each side
+_MOST_WORDS = 12  # on each side
 _LEAST_PREDICTIONS = 10  # in a bin of the reliability chart; a few say nothing
-_LEAST_SURE = 0.05  # share of false findings among the words shown
+LEAST_SURE = 0.05  # share of false findings among the words that are called sure
 
 
 def error_charts(comparison: Comparison) -> dict[str, Any]:
@@ -34,8 +34,8 @@ def error_charts(comparison: Comparison) -> dict[str, Any]:
     made["reliability"] = reliability(comparison)
     if len(errors.by_length):
         made["errors-length"] = by_length(comparison, errors)
-    if len(found := _sure(errors.words)):
-        made["words"] = words(found)
+    if len(errors.words):
+        made["words"] = words(errors.words)
     if len(errors.joint) > 1:
         made |= {"overlap": overlap(comparison, errors), "missed": missed(errors)}
     return {name: chart for name, chart in made.items() if chart is not None}
@@ -170,33 +170,23 @@ def by_length(comparison: Comparison, errors: Errors) -> Any:
     return base.mark_line(point=True).properties(width=WIDTH, height=HEIGHT)
 
 
-def _sure(found: pd.DataFrame) -> pd.DataFrame:
-    """The words that are surest to stand in errors more often, and less often, than by chance."""
-    if not len(found):
-        return found
-    sure = found[found["q"] < _LEAST_SURE]
-    more, less = sure[sure["log_odds"] > 0].head(_MOST_WORDS), sure[sure["log_odds"] < 0].head(_MOST_WORDS)
-    return pd.concat([more, less]).sort_values("log_odds", ascending=False)
-
-
 def words(found: pd.DataFrame) -> Any:
-    """Log-odds ratios of words with their intervals."""
-    rows = found[["word", "log_odds", "low", "high", "texts", "in_errors"]].round(3)
+    """Log-odds ratios of the words that are surest to stand in errors more, and less, often than elsewhere."""
+    more, less = found[found["log_odds"] > 0].head(_MOST_WORDS), found[found["log_odds"] < 0].head(_MOST_WORDS)
+    rows = pd.concat([more, less]).sort_values("log_odds", ascending=False)
+    rows = rows.assign(word=rows["word"].map(lambda word: legible(cut(word, 32))), is_sure=rows["q"] < LEAST_SURE)
+    rows = rows[["word", "log_odds", "low", "high", "texts", "in_errors", "is_sure"]].round(3)
+    colour = alt.when(alt.datum.is_sure).then(alt.value(BEST)).otherwise(alt.value(BEHIND))
+    wrong = alt.Tooltip("in_errors", title="of them wrong", format=".1f")
     base = alt.Chart(rows).encode(
         y=alt.Y("word:N", sort=list(rows["word"]), title=None, axis=alt.Axis(labelLimit=160)),
-        tooltip=[
-            "word",
-            "texts",
-            alt.Tooltip("in_errors", title="of them wrong", format=".1f"),
-            "log_odds",
-            "low",
-            "high",
-        ],
+        color=colour,
+        tooltip=["word", "texts", wrong, "log_odds", "low", "high"],
     )
     zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
     title = "log-odds of standing in an error, 95 % interval"
-    ranges = base.mark_rule(color=BEST, strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    dots = base.mark_circle(color=BEST, size=50, opacity=1).encode(x="log_odds:Q")
+    ranges = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    dots = base.mark_circle(size=50, opacity=1).encode(x="log_odds:Q")
     return (zero + ranges + dots).properties(width=WIDTH, height=alt.Step(17))
 
 

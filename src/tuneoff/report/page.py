@@ -15,6 +15,7 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.formats import Table, legible
 from tuneoff.report.browser import browser
 from tuneoff.report.charts import MOST_STRATEGIES
+from tuneoff.report.error_charts import LEAST_SURE
 from tuneoff.report.tables import whole_study
 from tuneoff.runs import COSTS
 
@@ -47,6 +48,7 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
         cost=cost if cost in costs else next(iter(costs), ""),
         cost_names=COSTS,
         whole_study=whole_study(comparison),
+        sure_words=_sure_words(comparison),
         specs=specs,
         specs_json=_inert(specs),
         examples=examples,
@@ -59,6 +61,16 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
             r.model: r.spec["model_fingerprint"] for r in records if r.model and "model_fingerprint" in r.spec
         },
     )
+
+
+def _sure_words(comparison: Comparison) -> str:
+    if comparison.errors is None or not len(comparison.errors.words):
+        return ""
+    count = int((comparison.errors.words["q"] < LEAST_SURE).sum())
+    share = f"{100 * LEAST_SURE:.0f} % false findings"
+    if count == 0:
+        return f"None is sure: the most striking of many words are expected to look like this by chance ({share})."
+    return f"{count:,} {'is' if count == 1 else 'are'} sure, in colour: at most {share} among them."
 
 
 def _inert(data: Any) -> str:
