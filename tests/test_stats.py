@@ -189,3 +189,47 @@ def test_where_seeds_alone_vary_too_much_no_number_of_examples_would_do():
     assert [noisy.with_more(1000, count).power() >= 0.8 for count in (seeds - 1, seeds)] == [False, True]
     # more than the normal approximation calls for: few seeds say little of their own variance
     assert seeds > 3 * 0.01**2 / ((0.02 / (scipy_stats.norm.ppf(0.975) + scipy_stats.norm.ppf(0.8))) ** 2 - 1e-6)
+
+
+def made_runs(scores, num_examples=1000):
+    """Runs with these scores, of independent examples."""
+    scores = np.asarray(scores, float)
+    noise = np.random.default_rng(0).binomial(num_examples, scores[:, None], (len(scores), 500)) / num_examples
+    return stats.Runs(scores, noise, tuple(range(len(scores))))
+
+
+def test_a_single_run_varies_as_others_do():
+    luck = stats.Luck(0.03**2, 4)
+    alone, three = made_runs([0.8]), made_runs([0.8, 0.83, 0.77])
+    assert stats.measure(alone, 1000).from_seeds is None
+    assert stats.measure(alone, 1000, luck).from_seeds == pytest.approx(0.03**2)
+    gap = stats.difference(three, alone, 1000, luck)
+    assert gap.from_seeds >= 0.03**2
+    assert gap.p_value > 0.5
+
+
+def test_one_wild_strategy_does_not_make_all_look_wild():
+    steady = [made_runs([0.8, 0.803, 0.797]) for _ in range(5)]
+    wild = made_runs([0.35, 0.62, 0.5])
+    assert stats.usual_luck([*steady, wild]).variance < 10 * stats.usual_luck(steady).variance
+
+
+def test_intervals_stay_within_bounds_however_wide():
+    luck = stats.Luck(0.3**2, 2)
+    low, high = stats.interval(stats.measure(made_runs([0.9995, 0.9995]), 2000, luck), (0, 1))
+    assert 0 <= low < 0.5
+    assert high <= 1
+    low, high = stats.interval(stats.Measured(1e-3, 0.0, 0.2, 10, 2, 0.2, 1), (0, np.inf))
+    assert 0 <= low < high
+
+
+def test_all_right_is_no_surer_for_what_others_do():
+    perfect = stats.Runs(np.ones(2), np.ones((2, 500)), (0, 1))
+    exact = scipy_stats.binomtest(50, 50).proportion_ci(method="exact").low
+    assert stats.interval(stats.measure(perfect, 50, stats.Luck(1e-8, 2)), (0, 1))[0] <= exact + 1e-9
+
+
+def test_all_right_and_all_wrong_are_told_apart():
+    right, wrong = stats.Runs(np.ones(1), np.ones((1, 500)), (0,)), stats.Runs(np.zeros(1), np.zeros((1, 500)), (0,))
+    assert stats.difference(right, wrong, 1000).p_value < 1e-10
+    assert stats.difference(right, wrong, 2).p_value == 0.5

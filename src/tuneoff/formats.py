@@ -102,6 +102,8 @@ _LATEX = {
     "¶": r"\P{}",
     "✓": "yes",
     "|": r"\textbar{}",
+    "[": "{[}",  # after the end of a line these would be its arguments
+    "*": "{*}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",

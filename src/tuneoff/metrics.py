@@ -112,9 +112,23 @@ def check_metric(name: str) -> str:
     return name
 
 
+def direction(metric: str) -> int:
+    """1 where higher is better, -1 for log loss."""
+    return -1 if metric == "log_loss" else 1
+
+
 def is_better(metric: str, score: float, than: float) -> bool:
-    """Whether a score beats another; log loss is better when lower."""
-    return score < than if metric == "log_loss" else score > than
+    """Whether a score beats another."""
+    return direction(metric) * score > direction(metric) * than
+
+
+def spoken(metric: str) -> str:
+    """A metric's name for people.
+
+    >>> spoken("macro_f1")
+    'macro f1'
+    """
+    return metric.replace("_", " ")
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -8,10 +8,11 @@ other seeds; the first variance comes from a bootstrap over examples, the second
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
+from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
 from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
@@ -19,7 +20,10 @@ from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
 LEVEL = 0.95
 POWER = 0.8  # with which a difference shall be found, where it is said what that would take (Cohen, 1988)
 RESAMPLES = 2000
+_WILD = 6  # times the usual variance between seeds, beyond which a strategy's own says nothing of others
 _MOST_TIMES = 2**10  # beyond so many times the examples or seeds nobody goes
+_MOST_LOG = 700.0  # beyond which exp overflows
+_LEAST_VARIANCE = 1e-30  # stands for none where a formula needs some
 _CELLS = 2**24  # numbers of a block of resampling weights held at once: 64 MiB of fp32
 
 
@@ -123,9 +127,12 @@ class Measured:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of a true value of 0 (Student's t). 1 where nothing varies."""
+        """Two-sided, of a true value of 0 (Student's t).
+
+        Where nothing varies but there is a value, every example speaks for the same side: the sign test's.
+        """
         if self.variance == 0:
-            return 1.0
+            return min(1.0, 2 * 0.5**self.num_examples) if self.value else 1.0
         return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.variance), self.degrees))
 
 
@@ -142,13 +149,16 @@ def usual_luck(runs: Sequence[Runs]) -> Luck | None:
 
     Two or three seeds say little of a variance: among many strategies some look steady by chance, and would then be
     called different. Strategies do not vary alike, so their mean has fewer degrees of freedom than all seeds together:
-    half of them is what keeps the promise in simulations (docs/benchmarks.md).
+    half of them is what keeps the promise in simulations (docs/benchmarks.md). One that varies wildly says nothing of
+    the others: it counts as a few times the median.
     """
     known = [(float(found.scores.var(ddof=1)), len(found.scores) - 1) for found in runs if _has_luck(found)]
     if not known:
         return None
-    variances, degrees = zip(*known, strict=True)
-    return Luck(float(np.mean(variances)), max(1.0, sum(degrees) / 2))
+    variances, degrees = map(np.array, zip(*known, strict=True))
+    # the median of s squared is below what it estimates, by that of chi squared over its degrees of freedom
+    usual = np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
+    return Luck(float(np.minimum(variances, _WILD * usual).mean()), max(1.0, degrees.sum() / 2))
 
 
 def _has_luck(runs: Runs) -> bool:
@@ -166,8 +176,11 @@ def measure(runs: Runs, num_examples: int, least: Luck | None = None) -> Measure
     """
     num_seeds, means = len(runs.scores), runs.resampled.mean(0)
     from_examples, value = float(means.var(ddof=1)), float(runs.scores.mean())
-    if not runs.is_seeded or num_seeds == 1:
-        return Measured(value, from_examples, None if runs.is_seeded else 0.0, num_examples, num_seeds)
+    if not runs.is_seeded:
+        return Measured(value, from_examples, 0.0, num_examples, num_seeds)
+    if num_seeds == 1:  # what others vary by is all that is known
+        known = (least.variance, num_examples, 1, least.variance, least.degrees) if least else (None, num_examples, 1)
+        return Measured(value, from_examples, *known)
     between, degrees = float(runs.scores.var(ddof=1)) / num_seeds, num_seeds - 1.0
     counted = float((runs.resampled - means).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
     if least is not None and least.variance / num_seeds > between:
@@ -206,19 +219,23 @@ def interval(
     exclude: the exact binomial interval (Clopper & Pearson, 1934) of none in N.
     """
     low, high = bounds or (-math.inf, math.inf)
-    if measured.variance == 0:
+    if measured.from_examples == 0:
         unseen = 1 - ((1 - level) / 2) ** (1 / measured.num_examples)
-        return max(low, measured.value - unseen), min(high, measured.value + unseen)
+        exact = max(low, measured.value - unseen), min(high, measured.value + unseen)
+        if measured.variance == 0:
+            return exact
+        by_seeds = interval(replace(measured, from_examples=_LEAST_VARIANCE), bounds, level)
+        return min(exact[0], by_seeds[0]), max(exact[1], by_seeds[1])
     reach = float(stats.t.ppf((1 + level) / 2, measured.degrees)) * math.sqrt(measured.variance)
     if math.isinf(low) or not low < measured.value < high:
         return max(low, measured.value - reach), min(high, measured.value + reach)
-    above, below = measured.value - low, (high - measured.value if math.isfinite(high) else 1.0)
+    above, below = measured.value - low, high - measured.value
     if math.isinf(high):
-        factor = math.exp(reach / above)
+        factor = math.exp(min(reach / above, _MOST_LOG))
         return low + above / factor, low + above * factor
-    factor = math.exp(reach * (1 / above + 1 / below))  # of the odds
-    odds, width = above / below, high - low
-    return tuple(low + width * x / (1 + x) for x in (odds / factor, odds * factor))  # type: ignore[return-value]
+    logit, width = math.log(above / below), high - low
+    steps = reach * (1 / above + 1 / below)
+    return low + width * float(expit(logit - steps)), low + width * float(expit(logit + steps))
 
 
 def mcnemar(one: np.ndarray, other: np.ndarray) -> float:

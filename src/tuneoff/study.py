@@ -1,7 +1,8 @@
 """The whole flow: a spec -> its dataset -> the runs that are missing -> records -> a comparison -> a report."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,16 +122,22 @@ class Study:
             workers = num_workers(len(everything), largest, self.spec.workers)
             # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
             threads = max(1, cores() // workers)
-            log, started = self.folder / "workers.log", time.perf_counter()
-            with EnergyMeter() as energy:
+            with self._session(plan, workers, threads):
+                log = self.folder / "workers.log"
                 execute([e.run for e in plan], self.store, workers, threads, on_event, log, pool)
-            spent = {"runs": len(plan), "workers": workers, "threads": threads, "joules": energy.joules}
-            self._add_session({**spent, "seconds": time.perf_counter() - started})
 
-    def _add_session(self, session: dict[str, Any]) -> None:
-        """Remember what it took, each time that runs were made."""
-        path = self.folder / "sessions.json"
-        write_json(path, [*(read_json(path) if path.is_file() else []), session])
+    @contextmanager
+    def _session(self, plan: Sequence[Estimate], workers: int, threads: int) -> Iterator[None]:
+        """Remember what it took, each time that runs are made, stopped or not."""
+        path, started, energy = self.folder / "sessions.json", time.perf_counter(), EnergyMeter()
+        try:
+            with energy:
+                yield
+        finally:
+            made = sum(self.store.is_done(e.run.run_id) for e in plan)
+            session = {"runs": made, "workers": workers, "threads": threads, "joules": energy.joules}
+            session["seconds"] = time.perf_counter() - started
+            write_json(path, [*(read_json(path) if path.is_file() else []), session])
 
     def _check_same_data(self) -> None:
         """Another study of the same name keeps its place."""
@@ -178,6 +185,8 @@ def compare(
     strategies: Sequence[Any] | None = None,
     seeds: int | Sequence[int] = 3,
     metric: str = "accuracy",
+    cost: str = "train_seconds",
+    baselines: bool = True,
     name: str | None = None,
     recipe: dict[str, Any] | None = None,
     folder: str | Path | None = None,
@@ -186,7 +195,8 @@ def compare(
 ) -> Comparison:
     """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
 
-    strategies: names ("lora"), names with options ("lora:rank=16") or configs (LoRA(rank=16)).
+    strategies: names ("lora"), names with options ("lora:rank=16") or configs (LoRA(rank=16)). cost: what decides among
+    strategies that cannot be told apart. baselines: whether majority and tfidf stand beside them.
     data_options: fields of DataSpec, such as text, label, limits. Running again runs only what is missing.
     """
     source = data if isinstance(data, (str, Path)) else keep_in_cache(from_memory(data))
@@ -195,6 +205,8 @@ def compare(
         "model": model,
         "seeds": seeds,
         "metric": metric,
+        "cost": cost,
+        "baselines": baselines,
         "recipe": recipe or {},
         "name": name or default_name(str(source)),
     }

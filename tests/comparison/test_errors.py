@@ -54,6 +54,16 @@ def test_intervals_of_words_hold_what_is_true():
     assert np.mean(np.concatenate(held)) > 0.93
 
 
+def test_intervals_of_words_that_most_texts_hold_hold_what_is_true():
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(150):
+        texts = [f"{'the ' if rng.random() < 0.9 else ''}filler" for _ in range(400)]
+        found = errors.words(texts, (rng.random(400) < 0.3).astype(float)).set_index("word").loc["the"]
+        held.append(found["low"] <= 0 <= found["high"])
+    assert 0.9 <= np.mean(held) <= 1
+
+
 def test_without_words_there_is_nothing_to_say():
     assert len(errors.words(["!", "?", "..."], np.zeros(3))) == 0
     assert "word" in errors.words([""], np.ones(1))

@@ -10,7 +10,16 @@ from tests.made import made_study
 pytestmark = pytest.mark.slow
 
 CANDIDATES = [("full", "full", 0.95), ("lora", "lora", 0.7), ("tfidf", "tfidf", 0.6)]
-HOSTILE = ["<script>", "50 % & more_$#", "\\input{/etc/passwd}", "a|b~c^d", "quotes \" ' `", "{open"]
+HOSTILE = [
+    "<script>",
+    "50 % & more_$#",
+    "\\input{/etc/passwd}",
+    "a|b~c^d",
+    "quotes \" ' `",
+    "{open",
+    "[spam] mail",
+    "*star",
+]
 FOREIGN = ["مرحبا", "日本語", "😀", "ž"]
 
 

@@ -124,6 +124,13 @@ def test_a_click_sorts_a_table_by_size_and_not_by_letters(page):
     assert page.locator("#table-leaderboard tbody td:nth-child(1)").all_inner_texts()[-1] == "majority"
 
 
+def test_intervals_sort_by_where_they_start(page):
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    page.click("#table-pairs th:has-text('95 % interval')")
+    starts = [float(text.split()[0]) for text in page.locator("#table-pairs tbody td:nth-child(4)").all_inner_texts()]
+    assert starts == sorted(starts, reverse=True)
+
+
 def test_filters_find_the_examples_that_they_name(page):
     browser = page.locator("#browser")
 

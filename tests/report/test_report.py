@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from tests.made import made_study
-from tuneoff import formats
+from tuneoff import formats, metrics
 from tuneoff.comparison.result import Pair, Row
 from tuneoff.comparison.verdict import judge
-from tuneoff.report import tables
+from tuneoff.report import error_charts, tables
 from tuneoff.report.browser import fitting
+from tuneoff.runs import read_json, write_json
 
 HOSTILE = "<script>window.hit=1</script>"
 LABELS = (HOSTILE, "=SUM(A1)", "50 % & more_$#", "مرحبا 😀")
@@ -211,12 +212,49 @@ def test_any_study_gives_a_page(strategies, changes, tmp_path):
         assert row.label in found
 
 
-def test_a_study_without_stored_texts_says_so(tmp_path):
+def test_a_study_of_an_earlier_version_says_what_is_missing(tmp_path):
     study = made_study(tmp_path / "s", CANDIDATES)
     (study.folder / "test.parquet").unlink()
+    (study.folder / "sessions.json").unlink()
+    data = read_json(study.folder / "data.json")
+    del data["first_examples"]
+    for found in data["lengths"]["m"].values():
+        del found["box"], found["histogram"]
+    write_json(study.folder / "data.json", data)
     comparison = study.report()
     assert comparison.errors is not None
     assert "test texts are not stored" in (study.folder / "report" / "index.html").read_text()
+
+
+def rows_of(chart):
+    """The data of a chart, or of its first layer."""
+    spec = chart.to_dict()
+    (rows,) = spec["datasets"].values()
+    return rows
+
+
+def test_shares_of_a_confusion_are_of_all_examples_of_a_label(tmp_path):
+    names = [f"c{i}" for i in range(60)]
+    comparison = made_study(tmp_path / "s", [("full", "full", 0.5)], names, num_test=600, seeds=1).comparison()
+    matrix = comparison.confusion["full-00000000"]
+    for cell in rows_of(error_charts.confusion(comparison, "full-00000000")):
+        i, j = names.index(cell["true"]), names.index(cell["predicted"])
+        assert cell["share"] == pytest.approx(matrix[i, j] / matrix[i].sum(), abs=1e-4)
+
+
+def test_what_is_never_predicted_has_no_wrong_predictions(comparison):
+    group, matrix = "full-00000000", np.array([[5, 0, 0, 5], [0, 0, 0, 4], [0, 0, 3, 0], [0, 0, 0, 0]])
+    truth, guess = (np.repeat(index, matrix.ravel()) for index in np.indices((4, 4)).reshape(2, -1))
+    found = metrics.per_class(truth, guess, LABELS)
+    changed = replace(
+        comparison, confusion={**comparison.confusion, group: matrix}, classes={**comparison.classes, group: found}
+    )
+    shares = {
+        measure: {cell["label"]: cell["value"] for cell in rows_of(error_charts.by_class(changed, measure, "", "oranges")) if cell["strategy"] == "full"}
+        for measure in ("precision", "recall")
+    }  # fmt: skip
+    assert shares["precision"] == {LABELS[0]: 0, LABELS[2]: 0, LABELS[3]: 1}
+    assert shares["recall"] == {LABELS[0]: 0.5, LABELS[1]: 1, LABELS[2]: 0}
 
 
 def test_texts_are_cut_before_examples_are_left_out():

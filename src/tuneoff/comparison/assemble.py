@@ -6,7 +6,7 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tuneoff.calibration import Calibration, calibrate
 from tuneoff.comparison.errors import Answers, analyse
 from tuneoff.comparison.result import Comparison, Pair, Row, texts_of
 from tuneoff.comparison.verdict import judge
-from tuneoff.metrics import BOUNDS, per_class
+from tuneoff.metrics import BOUNDS, direction, per_class
 from tuneoff.runs import OK, RunRecord, RunStore
 from tuneoff.strategies import STRATEGIES
 
@@ -46,7 +46,7 @@ def compare(
     runs = _runs(groups, labels, answers, metric)
     groups = {group: groups[group] for group in runs}  # best first
     answers = {group: answers[group] for group in runs}
-    rights = {group: list(found.predicted == labels) for group, found in answers.items()}
+    rights = {group: found.predicted == labels for group, found in answers.items()}
     luck = stats.usual_luck(list(runs.values()))
     pairs = _pairs(runs, rights, metric, num_examples, luck)
     rows = _rows(groups, runs, pairs, metric, num_examples, luck) if runs else ()
@@ -131,39 +131,35 @@ def _runs(
         )
         for (group, members), part in zip(groups.items(), parts, strict=True)
     }
-    return dict(sorted(found.items(), key=lambda item: -_sign(metric) * item[1].scores.mean()))
-
-
-def _sign(metric: str) -> int:
-    return -1 if metric == "log_loss" else 1
+    return dict(sorted(found.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
 
 
 def _pairs(
     runs: dict[str, stats.Runs],
-    rights: dict[str, list[np.ndarray]],
+    rights: Mapping[str, np.ndarray],
     metric: str,
     num_examples: int,
     luck: stats.Luck | None,
 ) -> tuple[Pair, ...]:
-    """Every two groups. rights: per group and seed, whether each test example is predicted right, (N,)."""
+    """Every two groups. rights: per group, whether a seed predicts an example right, (S, N)."""
     couples = list(itertools.combinations(runs, 2))
     level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # what Holm's correction asks at most
     gaps = [stats.difference(runs[one], runs[other], num_examples, luck) for one, other in couples]
     p_values = [gap.p_value for gap in gaps]
     pairs = []
     for (one, other), gap, p, corrected in zip(couples, gaps, p_values, stats.corrected(p_values), strict=True):
-        seeded = list(_side_by_side(rights[one], rights[other]))
+        beside = [(rights[one][i], rights[other][j]) for i, j in _side_by_side(runs[one], runs[other])]
         needed, (low, high) = stats.needed(gap, level), stats.interval(gap)
         pairs.append(
             Pair(
                 better=one,
                 worse=other,
                 difference=abs(gap.value),
-                interval=(low, high) if _sign(metric) > 0 else (-high, -low),
+                interval=(low, high) if direction(metric) > 0 else (-high, -low),
                 p_value=p,
                 p_corrected=corrected,
-                mcnemar=float(np.median([stats.mcnemar(*two) for two in seeded])),
-                effect=float(np.mean([stats.cohen_g(*two) for two in seeded])),
+                mcnemar=float(np.median([stats.mcnemar(*two) for two in beside])),
+                effect=float(np.mean([stats.cohen_g(*two) for two in beside])),
                 needed_examples=needed.examples,
                 needed_seeds=needed.seeds,
             )
@@ -171,11 +167,11 @@ def _pairs(
     return tuple(pairs)
 
 
-def _side_by_side(one: list[np.ndarray], other: list[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Seed by seed; a single run stands beside every seed of the other."""
-    most = max(len(one), len(other))
-    for index in range(most):
-        yield one[min(index, len(one) - 1)], other[min(index, len(other) - 1)]
+def _side_by_side(one: stats.Runs, other: stats.Runs) -> list[tuple[int, int]]:
+    """Which runs of two groups stand side by side: those of one seed; without such, every one with every other."""
+    every = list(itertools.product(range(len(one.seeds)), range(len(other.seeds))))
+    of_one_seed = [(i, j) for i, j in every if one.seeds[i] == other.seeds[j]]
+    return of_one_seed if one.is_seeded and other.is_seeded and of_one_seed else every
 
 
 def _rows(
@@ -190,7 +186,8 @@ def _rows(
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
     rows = []
     for group, found in runs.items():
-        members, measured, pair = groups[group], stats.measure(found, num_examples, luck), to_best.get(group)
+        members, pair = groups[group], to_best.get(group)
+        measured, own = stats.measure(found, num_examples, luck), stats.measure(found, num_examples)
         rows.append(
             Row(
                 group=group,
@@ -202,7 +199,7 @@ def _rows(
                 spread=float(np.std(found.scores, ddof=1)) if len(found.scores) > 1 else None,
                 interval=stats.interval(measured, BOUNDS[metric]),
                 from_examples=math.sqrt(measured.from_examples),
-                from_seeds=None if measured.from_seeds is None else math.sqrt(measured.from_seeds),
+                from_seeds=None if own.from_seeds is None else math.sqrt(own.from_seeds),
                 validation=float(np.mean([record.metrics["validation"][metric] for record in members])),
                 scores={
                     name: float(np.mean([r.metrics["test"][name] for r in members]))

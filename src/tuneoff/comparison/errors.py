@@ -148,9 +148,13 @@ def words(texts: Sequence[str], shares: np.ndarray) -> pd.DataFrame:
     def log_odds(counts: np.ndarray, total: float) -> np.ndarray:
         return np.log((counts + prior) / (total + _PRIOR_TEXTS - counts - prior + 0.5))
 
+    def variance(counts: np.ndarray, total: float) -> np.ndarray:
+        # the texts without the word, too: a word counts once a text, and common ones stand in most
+        return 1 / (counts + prior) + 1 / (total + _PRIOR_TEXTS - counts - prior + 0.5)
+
     wrong = shares.sum()
     gap = log_odds(in_errors, wrong) - log_odds(in_all - in_errors, len(texts) - wrong)
-    deviation = np.sqrt(1 / (in_errors + prior) + 1 / (in_all - in_errors + prior))
+    deviation = np.sqrt(variance(in_errors, wrong) + variance(in_all - in_errors, len(texts) - wrong))
     reach = stats.norm.ppf(0.975) * deviation
     found = pd.DataFrame(
         {

@@ -68,8 +68,13 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
 
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """What the group of each row is called: its label, with the encoder where there are several."""
-    several = len({row.model for row in rows if row.model}) > 1
+    several = has_encoders(rows)
     return {row.group: f"{row.label} on {row.model}" if several and row.model else row.label for row in rows}
+
+
+def has_encoders(rows: Sequence[Row]) -> bool:
+    """Whether there are several."""
+    return len({row.model for row in rows if row.model}) > 1
 
 
 @dataclass(frozen=True)

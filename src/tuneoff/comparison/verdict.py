@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from tuneoff.comparison.result import Pair, Row, Verdict, row_names
+from tuneoff.metrics import spoken
 from tuneoff.runs import COSTS
 from tuneoff.stats import POWER
 
@@ -29,7 +30,7 @@ def _sentences(
     best, names = rows[0], row_names(rows)
     low, high = best.interval
     runs = f"{len(best.seeds)} seeds" if len(best.seeds) > 1 else "one run"
-    score = f"{metric.replace('_', ' ')} {best.score:.3f} (95 % interval {low:.3f} to {high:.3f}, {runs})"
+    score = f"{spoken(metric)} {best.score:.3f} (95 % interval {low:.3f} to {high:.3f}, {runs})"
     said = [f"{names[best.group]} scores best: {score}."]
     if len(tied) == 1:
         if len(rows) > 1:

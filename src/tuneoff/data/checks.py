@@ -12,8 +12,8 @@ from tuneoff.data.encode import TokenTable
 from tuneoff.formats import cut
 
 _PIECES = 32  # of a histogram
-_MOST_SAMPLES = 30
-_SAMPLE_LENGTH = 300  # characters
+_MOST_SHOWN = 30
+_SHOWN_LENGTH = 300  # characters
 
 
 def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
             model: {split: _lengths(table, _edges(tables)) for split, table in tables.items()}
             for model, tables in tokens.items()
         },
-        "samples": _samples(dataset),
+        "first_examples": _first_examples(dataset),
         "findings": findings(dataset),
     }
 
@@ -64,14 +64,14 @@ def _edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
     return np.arange(0, longest + 1 + -(-longest // _PIECES), -(-longest // _PIECES))
 
 
-def _samples(dataset: Dataset) -> list[dict[str, str]]:
+def _first_examples(dataset: Dataset) -> list[dict[str, str]]:
     """A few examples of each label, as they stand in train; long texts cut."""
     train, found = dataset.splits["train"], []
-    each = max(1, min(3, _MOST_SAMPLES // dataset.num_labels))
-    for index, name in enumerate(dataset.label_names[:_MOST_SAMPLES]):
+    each = max(1, min(3, _MOST_SHOWN // dataset.num_labels))
+    for index, name in enumerate(dataset.label_names[:_MOST_SHOWN]):
         rows = train.filter(pc.equal(train["label"], index)).slice(0, each)
         for row in rows.drop_columns("label").to_pylist():
-            found.append({"label": name, **{column: cut(text, _SAMPLE_LENGTH) for column, text in row.items()}})
+            found.append({"label": name, **{column: cut(text, _SHOWN_LENGTH) for column, text in row.items()}})
     return found
 
 

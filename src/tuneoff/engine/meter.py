@@ -67,7 +67,8 @@ class EnergyMeter:
     def __init__(self, counters: Path = _COUNTERS, every: float = _SAMPLE_SECONDS) -> None:
         self.joules: float | None = None
         self._every = every
-        self._packages = [folder for folder in counters.glob("intel-rapl:*") if folder.name.count(":") == 1]
+        # whole packages alone: what lies within them, or around them (psys), would be counted twice
+        self._packages = [path.parent for path in counters.glob("intel-rapl:*/name") if _is_package(path)]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -87,7 +88,7 @@ class EnergyMeter:
         is_over = False
         while not is_over:
             is_over = self._ended.wait(self._every)
-            now = self._read()
+            now = self._read() or self._last  # what cannot be read once is read the next time
             for package, (joules, most) in now.items():
                 drawn = joules - self._last[package][0]
                 assert self.joules is not None
@@ -103,6 +104,13 @@ class EnergyMeter:
             }
         except (OSError, ValueError):
             return {}
+
+
+def _is_package(path: Path) -> bool:
+    try:
+        return path.read_text().startswith("package")
+    except OSError:
+        return False
 
 
 def _microjoules(path: Path) -> float:

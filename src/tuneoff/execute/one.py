@@ -46,6 +46,7 @@ class Fitted:
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
     predicted: dict[str, np.ndarray]  # split -> (N,)
     costs: dict[str, float]
+    answer: Callable[[int], Any]  # classify one test example, from its text on
     save: Callable[[Path], None]
     parameters: dict[str, int] = field(default_factory=dict)
     trained: Trained | None = None
@@ -57,6 +58,7 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
     try:
         dataset = open_dataset(spec.data_fingerprint)
         fitted = _FIT[spec.kind.kind](spec, dataset, on_progress)
+        _check_finite(fitted.probabilities)
     except Exception as error:
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
@@ -64,6 +66,10 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
     labels = {split: dataset.splits[split]["label"].to_numpy() for split in JUDGED}
     parts = {split: (labels[split], fitted.predicted[split]) for split in JUDGED}
     fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+    fitted.costs["latency_seconds"] = latency(fitted.answer, dataset.num_examples("test"))
+    if fitted.costs.get("operations"):
+        dtype = resolve(spec.recipe.precision, device())
+        fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
     record = _record(
         spec,
         status=OK,
@@ -91,11 +97,15 @@ def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
     trained = time.perf_counter()
     chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in JUDGED}
     costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
-    test = dataset.splits["test"]
-    costs["latency_seconds"] = latency(lambda i: classifier.predict(_joined_texts(test.slice(i, 1))), test.num_rows)
     size = _num_coefficients(classifier)
-    counts = {"trainable": size, "added": 0, "head": 0, "total": size}
-    return Fitted(chances, _most_likely(chances), costs, lambda folder: _save_sklearn(classifier, folder), counts)
+    return Fitted(
+        chances,
+        _most_likely(chances),
+        costs,
+        answer=lambda index: classifier.predict(_joined_texts(dataset.splits["test"].slice(index, 1))),
+        save=lambda folder: _save_sklearn(classifier, folder),
+        parameters={"trainable": size, "added": 0, "head": 0, "total": size},
+    )
 
 
 def _joined_texts(table: Any) -> list[str]:
@@ -130,11 +140,17 @@ def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
     def answer(text: PackedBatch) -> None:
         classifier.predict(pool(model, final_states(model, text), text, pooling)[:, 0].cpu().numpy())
 
-    costs["latency_seconds"] = _latency(spec, model, tables["test"], dataset, answer)
     size = _num_coefficients(classifier)
     encoder_size = sum(p.numel() for p in model.base_model.parameters())
     counts = {"trainable": size, "added": 0, "head": size, "total": encoder_size + size}
-    return Fitted(chances, predicted, costs, lambda folder: _save_sklearn(classifier, folder), counts)
+    return Fitted(
+        chances,
+        predicted,
+        costs,
+        answer=_from_text(spec, model, tables["test"], dataset, answer),
+        save=lambda folder: _save_sklearn(classifier, folder),
+        parameters=counts,
+    )
 
 
 def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
@@ -169,7 +185,6 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
             "examples_per_second": trained.examples / trained.train_seconds,
             "tokens_per_second": trained.tokens / trained.train_seconds,
             "operations": operations_per_token(adapted) * trained.tokens,
-            "peak_operations_per_second": peak_operations(dtype, device()),
         }
     else:
         costs["train_seconds"] = 0.0
@@ -178,7 +193,6 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
     answers = {split: predict(model, final[split]).astype(np.float64) for split in JUDGED}
     chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
     costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
-    costs["latency_seconds"] = _latency(spec, model, tables["test"], dataset, lambda text: forward(model, text))
 
     def save(folder: Path) -> None:
         model.set_attn_implementation("sdpa") if model.config._attn_implementation == "tuneoff_packed" else None
@@ -186,7 +200,8 @@ def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
         load_tokenizer(spec.model or "").save_pretrained(folder)
 
     counts = asdict(count_parameters(adapted))
-    return Fitted(chances, _most_likely(chances), costs, save, counts, trained)
+    answer = _from_text(spec, model, tables["test"], dataset, lambda text: forward(model, text))
+    return Fitted(chances, _most_likely(chances), costs, answer, save, counts, trained)
 
 
 _FIT: dict[str, Callable[[RunSpec, Dataset, Progress], Fitted]] = {
@@ -196,21 +211,26 @@ _FIT: dict[str, Callable[[RunSpec, Dataset, Progress], Fitted]] = {
 }
 
 
-def _latency(
+def _from_text(
     spec: RunSpec, model: Any, table: TokenTable, dataset: Dataset, answer: Callable[[PackedBatch], Any]
-) -> float:
-    """Seconds from a test text to its class in fp32, tokenising included."""
+) -> Callable[[int], None]:
+    """A function that classifies one test example in fp32, tokenising included."""
     tokenizer, where = load_tokenizer(spec.model or ""), device()
     texts = dataset.splits["test"].drop_columns("label")
 
     def classify(index: int) -> None:
         # tokenised for the sake of time: the table holds the same tokens
         tokenizer(*texts.slice(index, 1).to_pylist()[0].values(), truncation=True, max_length=spec.recipe.max_length)
-        answer(pack(table, np.array([index])).to(where))
+        model.eval()
+        with inference():
+            answer(pack(table, np.array([index])).to(where))
 
-    model.eval()
-    with inference():
-        return latency(classify, len(table))
+    return classify
+
+
+def _check_finite(probabilities: dict[str, np.ndarray]) -> None:
+    if not all(np.isfinite(chances).all() for chances in probabilities.values()):
+        raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
 
 
 def _tables_and_model(spec: RunSpec, dataset: Dataset) -> tuple[dict[str, TokenTable], Any]:

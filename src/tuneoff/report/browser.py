@@ -12,7 +12,7 @@ from tuneoff.formats import cut, legible
 BUDGET = 3_500_000  # bytes of all texts together: the page shall be below 8 MB
 _SHORTEST = 160  # characters to which a text may be cut; beyond that examples are left out
 _LONGEST = 2_000
-_NUMBERS = 2_000_000  # answers of strategies: a few bytes each
+_NUMBERS = 300_000  # answers of strategies: seven bytes each
 
 
 def browser(comparison: Comparison) -> dict[str, Any] | None:
@@ -55,12 +55,17 @@ def browser(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
+def _written(text: str) -> int:
+    """Bytes of a text in the page, where < is written as six."""
+    return len(text.encode("utf-8", "replace")) + 5 * text.count("<")
+
+
 def fitting(texts: Sequence[Sequence[str]], order: np.ndarray, budget: int) -> tuple[np.ndarray, int]:
     """Which examples fit into so many bytes, in their own order, and how many characters of each text.
 
     texts: one or two columns. order: examples, those to keep first. Texts are cut before examples are left out.
     """
-    bytes_ = [np.array([len(text.encode("utf-8", "replace")) for text in column]) for column in texts]
+    bytes_ = [np.array([_written(text) for text in column]) for column in texts]
     lengths = [np.array([max(1, len(text)) for text in column]) for column in texts]
 
     def sizes(length: int) -> np.ndarray:

@@ -10,19 +10,19 @@ import pandas as pd
 from tuneoff.comparison.pareto import front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.formats import short_names
-from tuneoff.report.tables import titled
+from tuneoff.metrics import direction, spoken
 from tuneoff.runs import COSTS
 
 alt.data_transformers.disable_max_rows()  # the page is checked for size as a whole, not chart by chart
 
 WIDTH, HEIGHT = 400, 240
-MOST_STRATEGIES = 12  # in charts with a line, a box or a panel for each: the best
+MOST_STRATEGIES = 10  # in charts with a line, a box or a panel for each: the best
 INK = "#777777"  # legible on white and on near-black
 BEST, TIED, BEHIND = "#0072b2", "#56b4e9", "#a5a5a5"
 # Okabe & Ito, told apart without colour vision; black would vanish in the dark
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#8c6bb1", "#8c564b", "#7f7f7f")
 _MOST_POINTS = 12_000  # of all loss curves together
-_MOST_LABELS = 60  # in the chart of labels by split
+MOST_LABELS = 60  # in the chart of labels by split
 _LETTER, _LINE = 6.2, 13  # pixels of a letter and of a line, for placing names
 _PHASES = {
     "encode_seconds": "tokenising",
@@ -91,7 +91,7 @@ def scores(comparison: Comparison) -> Any:
     order = alt.Y("strategy:N", sort=list(rows["strategy"]), title=None, axis=alt.Axis(labelLimit=260))
     base = alt.Chart(rows).encode(y=order, color=_standing())
     across = alt.X(
-        "low:Q", title=f"test {titled(metric)}, 95 % interval", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)
+        "low:Q", title=f"test {spoken(metric)}, 95 % interval", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6)
     )
     ranges = base.mark_rule(strokeWidth=3).encode(
         x=across,
@@ -122,7 +122,7 @@ def score_against_cost(comparison: Comparison, cost: str) -> Any:
     """Score against one cost; a line joins the strategies that none beats in both."""
     title, unit = _COST_AXES[cost]
     rows = [(index, row) for index, row in enumerate(comparison.rows) if _has_cost(row, cost)]
-    best = front([row.costs[cost] for _, row in rows], [row.score * _direction(comparison) for _, row in rows])
+    best = front([row.costs[cost] for _, row in rows], [row.score * direction(comparison.metric) for _, row in rows])
     points = pd.DataFrame(
         {
             "strategy": comparison.names[row.group],
@@ -141,7 +141,7 @@ def score_against_cost(comparison: Comparison, cost: str) -> Any:
             scale=alt.Scale(type="log", nice=True),
             axis=alt.Axis(tickCount=4, grid=False),
         ),
-        y=alt.Y("score:Q", title=f"test {titled(comparison.metric)}", scale=alt.Scale(zero=False)),
+        y=alt.Y("score:Q", title=f"test {spoken(comparison.metric)}", scale=alt.Scale(zero=False)),
         tooltip=["strategy", alt.Tooltip("score", format=".3f"), alt.Tooltip("cost", title=title, format=",.4~g")],
     )
     line = base.transform_filter(alt.datum.is_on_front).mark_line(strokeDash=[4, 3], color=INK, opacity=0.7)
@@ -159,10 +159,6 @@ def score_against_cost(comparison: Comparison, cost: str) -> Any:
 def _has_cost(row: Row, cost: str) -> bool:
     """Whether a row has a place on a log scale of costs. The most frequent class would only stretch the axes."""
     return row.costs.get(cost, 0) > 0 and row.strategy != "majority"
-
-
-def _direction(comparison: Comparison) -> int:
-    return -1 if comparison.metric == "log_loss" else 1
 
 
 # where a name may stand beside its point
@@ -215,7 +211,7 @@ def labels(comparison: Comparison) -> Any:
     rows = pd.DataFrame(
         {"split": split, "label": names[i], "examples": count, "share": round(count / max(1, found["examples"]), 4)}
         for split, found in splits.items()
-        for i, count in enumerate(found["labels"][:_MOST_LABELS])
+        for i, count in enumerate(found["labels"][:MOST_LABELS])
     )
     order = alt.Y("label:N", sort=names, title=None, axis=alt.Axis(labelLimit=220))
     bars = (
@@ -239,9 +235,9 @@ def _by_split(splits: Mapping[str, Any]) -> alt.Color:
 
 def lengths(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Tokens an example, of the first encoder: a histogram and a box for each split."""
-    if not found:
-        return {}
-    splits = next(iter(found.values()))
+    splits = next(iter(found.values()), {})
+    if not all("histogram" in measured for measured in splits.values()) or not splits:
+        return {}  # no encoder, or a study of an earlier version
     bins = pd.DataFrame(
         {"split": split, "from": start, "to": end, "share": round(count / max(1, sum(pieces["examples"])), 5)}
         for split, pieces in ((split, measured["histogram"]) for split, measured in splits.items())
@@ -315,7 +311,7 @@ def validation_curves(comparison: Comparison, epochs: pd.DataFrame) -> Any:
         .mark_line(point=True)
         .encode(
             x=alt.X("epoch:O", title="epoch", axis=alt.Axis(labelAngle=0)),
-            y=alt.Y(f"{score}:Q", title=f"validation {titled(comparison.metric)}", scale=alt.Scale(zero=False)),
+            y=alt.Y(f"{score}:Q", title=f"validation {spoken(comparison.metric)}", scale=alt.Scale(zero=False)),
             color=by_strategy(comparison),
             detail="seed:N",
             tooltip=["strategy", "seed", "epoch", alt.Tooltip(score, format=".3f")],

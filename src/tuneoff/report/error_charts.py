@@ -11,7 +11,7 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.formats import cut, legible, short_names
 from tuneoff.report.charts import BEHIND, BEST, HEIGHT, INK, WIDTH, box_plot, by_strategy, shown
 
-_MOST_CLASSES = 40  # a confusion matrix of more is neither legible nor small
+MOST_CLASSES = 40  # a confusion matrix of more is neither legible nor small
 _MOST_WRITTEN = 12  # classes or strategies up to which cells hold their number
 _MOST_WORDS = 12  # on each side
 _LEAST_PREDICTIONS = 10  # in a bin of the reliability chart; a few say nothing
@@ -44,11 +44,11 @@ def error_charts(comparison: Comparison) -> dict[str, Any]:
 def confusion(comparison: Comparison, group: str) -> Any:
     """Test examples by true and predicted label; shares are of the true label's examples."""
     matrix, labels = comparison.confusion[group], short_names(comparison.label_names)
-    if len(labels) > _MOST_CLASSES:
-        mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
-        kept = np.sort(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES])
-        matrix, labels = matrix[np.ix_(kept, kept)], [labels[index] for index in kept]
     totals = matrix.sum(1).clip(min=1)
+    if len(labels) > MOST_CLASSES:
+        mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+        kept = np.sort(np.argsort(-mistakes, kind="stable")[:MOST_CLASSES])
+        matrix, totals, labels = matrix[np.ix_(kept, kept)], totals[kept], [labels[index] for index in kept]
     is_written = len(labels) <= _MOST_WRITTEN
     cells = pd.DataFrame(
         {"true": labels[i], "predicted": labels[j], "examples": int(count), "share": round(count / totals[i], 4)}
@@ -81,6 +81,12 @@ def _heat(base: alt.Chart, value: str, number: str, scheme: Any, is_written: boo
     return cells + base.mark_text(fontSize=11).encode(text=alt.Text(f"{value}:Q", format=number), color=ink)
 
 
+def _of(comparison: Comparison, group: str, measure: str) -> np.ndarray:
+    """Of how many examples each class's measure is a share; of none there is nothing to say. (C,)."""
+    matrix = comparison.confusion[group]
+    return {"recall": matrix.sum(1), "precision": matrix.sum(0), "f1": matrix.sum(0) + matrix.sum(1)}[measure]
+
+
 def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> Any:
     """One measure of each class and strategy. Recall and precision are shown as what is missing to 1."""
     is_error, labels = measure != "f1", short_names(comparison.label_names)
@@ -88,9 +94,8 @@ def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> A
     cells = pd.DataFrame(
         {"strategy": name, "label": label, "value": round(abs(is_error - found[measure]), 4)}
         for group, name in names.items()
-        for label, found in zip(labels, comparison.classes[group], strict=True)
-        # without examples there is nothing to miss
-        if found["examples"] or not is_error
+        for label, found, count in zip(labels, comparison.classes[group], _of(comparison, group, measure), strict=True)
+        if count
     )
     is_written = len(labels) <= 2 * _MOST_WRITTEN
     base = alt.Chart(cells).encode(

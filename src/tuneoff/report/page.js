@@ -36,7 +36,7 @@ document.getElementById("cost")?.addEventListener("change", (event) => {
 });
 
 // Tables: a click on a column's name sorts by it; numbers by their size, whatever their unit.
-const units = { "%": 1, ms: 1e-3, s: 1, min: 60, h: 3600, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, G: 1e9, T: 1e12, P: 1e15, x: 1 };
+const units = { "%": 1, ms: 1e-3, s: 1, min: 60, h: 3600, B: 1, kB: 1e3, MB: 1e6, GB: 1e9, G: 1e9, T: 1e12, P: 1e15, x: 1, to: 1 };
 function size(text) {
   if (text === "best") return 0;
   const found = text.replaceAll(",", "").match(/^[<\s]*([-+]?\d+(?:\.\d+)?)\s*([a-zA-Z%]*)/);

@@ -14,10 +14,11 @@ from tuneoff.cache import cached
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import Table, legible
 from tuneoff.report.browser import browser
-from tuneoff.report.charts import MOST_STRATEGIES
-from tuneoff.report.error_charts import LEAST_SURE
+from tuneoff.report.charts import MOST_LABELS, MOST_STRATEGIES, shown
+from tuneoff.report.error_charts import LEAST_SURE, MOST_CLASSES
 from tuneoff.report.tables import whole_study
 from tuneoff.runs import COSTS
+from tuneoff.strategies import STRATEGIES
 
 # columns that hold words, and those that hold whole texts
 _WORDS = ("strategy", "better", "worse", "encoder", "label", "likely", "split", "word", "metric", "source", "note")
@@ -40,8 +41,10 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
         data=comparison.data,
         models=", ".join(dict.fromkeys(comparison.study["model"])),
         tables=tables,
-        one_seed=max((len(row.seeds) for row in comparison.rows), default=0) == 1,
-        best_only=f" The best {MOST_STRATEGIES} strategies." if len(comparison.rows) > MOST_STRATEGIES else "",
+        one_seed=any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows),
+        best_only=_best_only(comparison),
+        most_classes=MOST_CLASSES,
+        most_labels=MOST_LABELS,
         words=_WORDS,
         texts=_TEXTS,
         costs=costs,
@@ -61,6 +64,16 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
             r.model: r.spec["model_fingerprint"] for r in records if r.model and "model_fingerprint" in r.spec
         },
     )
+
+
+def _best_only(comparison: Comparison) -> str:
+    """What charts with something for each strategy leave out, as a sentence after others."""
+    left = len(comparison.rows) - len(shown(comparison))
+    if comparison.errors is None or left == 0:
+        return ""
+    if len(comparison.errors.joint) > MOST_STRATEGIES:
+        return f" Shown are the best {MOST_STRATEGIES} strategies; the tables hold all."
+    return " Strategies that say nothing of a text are left out."
 
 
 def _sure_words(comparison: Comparison) -> str:

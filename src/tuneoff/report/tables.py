@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison, Row, has_encoders
 from tuneoff.formats import Table, cut, number, seconds, size
+from tuneoff.metrics import spoken
 
 _MOST_DOUBTED = 25  # likely label errors that are listed
 _TEXT_LENGTH = 300  # characters of a text in a table
@@ -59,11 +60,11 @@ def lengths(comparison: Comparison) -> Table:
 
 def leaderboard(comparison: Comparison) -> Table:
     """Strategies, best first, with intervals, differences to the best, and costs."""
-    several = len({row.model for row in comparison.rows if row.model}) > 1
+    several = has_encoders(comparison.rows)
     head = [
         "strategy",
         *(["encoder"] if several else []),
-        comparison.metric.replace("_", " "),
+        spoken(comparison.metric),
         "95 % interval",
         "difference to best",
         "p",
@@ -97,7 +98,7 @@ def leaderboard(comparison: Comparison) -> Table:
 
 def short_leaderboard(comparison: Comparison) -> Table:
     """The leaderboard in the width of a plain terminal."""
-    several = len({row.model for row in comparison.rows if row.model}) > 1
+    several = has_encoders(comparison.rows)
     body = []
     for index, row in enumerate(comparison.rows):
         name = f"{row.label} {Path(row.model).name}" if several and row.model else row.label
@@ -106,7 +107,7 @@ def short_leaderboard(comparison: Comparison) -> Table:
         low, high = row.interval
         score = f"{row.score:.3f} ({low:.3f} to {high:.3f})"
         body.append([name, score, "best" if index == 0 else gap, seconds(row.costs.get("train_seconds"))])
-    return ["strategy", f"{titled(comparison.metric)} (95 %)", "behind the best", "training"], body
+    return ["strategy", f"{spoken(comparison.metric)} (95 %)", "behind the best", "training"], body
 
 
 def metrics(comparison: Comparison) -> Table:
@@ -122,8 +123,8 @@ def metrics(comparison: Comparison) -> Table:
         ]
         for row in comparison.rows
     ]
-    extra = [f"validation {titled(comparison.metric)}", "sd from examples", "sd from seeds"]
-    return ["strategy", *map(titled, names), *extra], body
+    extra = [f"validation {spoken(comparison.metric)}", "sd from examples", "sd from seeds"]
+    return ["strategy", *map(spoken, names), *extra], body
 
 
 def pairs(comparison: Comparison) -> Table:
@@ -221,8 +222,8 @@ def whole_study(comparison: Comparison) -> str:
     sessions = comparison.data.get("sessions") or []
     of_runs = sum(record.costs.get("run_seconds", 0.0) for record in comparison.records)
     said = f"{len(comparison.records)} runs of {seconds(of_runs)} in all"
-    if not sessions:
-        return f"{said}."
+    if sum(session["runs"] for session in sessions) < len(comparison.records):
+        return f"{said}."  # some were made in sessions that are not known
     said += f", made in {seconds(sum(session['seconds'] for session in sessions))}"
     said += f", {max(session['workers'] for session in sessions)} at once."
     joules = [session["joules"] for session in sessions]
@@ -300,12 +301,13 @@ def reported(comparison: Comparison) -> Table:
     """Published numbers beside the measured ones of the same strategy and metric."""
     body = []
     for found in comparison.study.get("reported", ()):
-        row = next((r for r in comparison.rows if found["strategy"] in (r.label, comparison.names[r.group])), None)
-        measured = row.scores.get(found["metric"]) if row else None
+        rows = [r for r in comparison.rows if found["strategy"] in (r.label, comparison.names[r.group])]
+        # with several encoders a strategy's name alone names several rows
+        measured = rows[0].scores.get(found["metric"]) if len(rows) == 1 else None
         body.append(
             [
                 found["strategy"],
-                titled(found["metric"]),
+                spoken(found["metric"]),
                 f"{found['score']:.3f}",
                 "–" if measured is None else f"{measured:.3f}",
                 "–" if measured is None else f"{measured - found['score']:+.3f}",
@@ -314,11 +316,6 @@ def reported(comparison: Comparison) -> Table:
             ]
         )
     return ["strategy", "metric", "reported", "measured", "difference", "source", "note"], body
-
-
-def titled(metric: str) -> str:
-    """A metric's name for people."""
-    return metric.replace("_", " ")
 
 
 def score(row: Row) -> str:

@@ -32,7 +32,6 @@ _PAPER_SIZES = {
     "legend": {**_LEGEND, "labelFontSize": 13, "labelColor": _INK},
     "title": {"fontSize": 14, "color": _INK},
 }
-_OURS = {".html", ".csv", ".md", ".tex", ".svg", ".png"}
 _SCALE = 2.5  # pixels of a PNG for one of the SVG: 300 dots an inch where a chart is 8 cm wide
 
 
@@ -43,27 +42,31 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     if comparison.rows:
         made = {**charts(comparison), **error_charts(comparison)}
         specs = {name: json.loads(chart.to_json(indent=None)) for name, chart in made.items()}
+    on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
+    html, text = page(comparison, tables, on_page), markdown(comparison, tables, specs)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
-        for old in (folder / name).iterdir():  # of strategies that are compared no more
-            old.unlink() if old.is_file() and old.suffix in _OURS else None
-    on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
-    (folder / "report" / "index.html").write_text(page(comparison, tables, on_page), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(comparison, tables, specs), encoding="utf-8")
+    (folder / "report" / "index.html").write_text(html, encoding="utf-8")
+    (folder / "report.md").write_text(text, encoding="utf-8")
     _write_tables(tables, comparison.name, folder / "tables")
     _write_figures(specs, folder / "figures")
 
 
 def _write_tables(tables: Mapping[str, Table], study: str, folder: Path) -> None:
     for name, table in tables.items():
-        if table[1]:
-            formats.write_csv(table, folder / f"{name}.csv")
-            (folder / f"{name}.md").write_text(formats.markdown(table) + "\n", encoding="utf-8")
-            caption = f"{name.replace('-', ' ').capitalize()} of {study}"
-            (folder / f"{name}.tex").write_text(formats.latex(table, caption), encoding="utf-8")
+        if not table[1]:
+            for suffix in ("csv", "md", "tex"):
+                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
+            continue
+        formats.write_csv(table, folder / f"{name}.csv")
+        (folder / f"{name}.md").write_text(formats.markdown(table) + "\n", encoding="utf-8")
+        caption = f"{name.replace('-', ' ').capitalize()} of {study}"
+        (folder / f"{name}.tex").write_text(formats.latex(table, caption), encoding="utf-8")
 
 
 def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
+    for old in folder.glob("confusion-*.*"):  # perhaps of strategies that are compared no more
+        old.unlink()
     for name, spec in specs.items():
         svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
