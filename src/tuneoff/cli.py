@@ -68,6 +68,10 @@ def compare(
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples a step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of an example")] = 128,
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="more of the recipe: class_weights=balanced,schedule=cosine (tuneoff strategies lists all)"),
+    ] = None,
     metric: Annotated[str, typer.Option(help="what ranks strategies and chooses epochs")] = "accuracy",
     text: Text = None,
     text_pair: Pair = None,
@@ -94,7 +98,7 @@ def compare(
             "data": where,
             "model": _parts(model),
             "seeds": _seeds(seeds),
-            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length},
+            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **_options(recipe)},
             "metric": metric,
             "cost": cost,
             "workers": workers,
@@ -255,15 +259,22 @@ def params(
 
 @app.command("strategies")
 def list_strategies() -> None:
-    """The strategies and their options."""
+    """The strategies and the recipe, with their options."""
+    from tuneoff.engine.recipe import Recipe
     from tuneoff.strategies import STRATEGIES
 
     for name, row in STRATEGIES.items():
         console.print(f"[bold]{name}[/bold]  {escape(row.summary)}")
-        for option, field in row.config.model_fields.items():
-            description = f"  {field.description}" if field.description else ""
-            default = "+".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
-            console.print(f"    {option}={escape(str(default))}[dim]{escape(description)}[/dim]")
+        _print_options(row.config)
+    console.print("[bold]recipe[/bold]  how every gradient strategy is trained; class_weights also in tfidf and probe")
+    _print_options(Recipe)
+
+
+def _print_options(config: Any) -> None:
+    for option, field in config.model_fields.items():
+        description = f"  {field.description}" if field.description else ""
+        default = "+".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        console.print(f"    {option}={escape(str(default))}[dim]{escape(description)}[/dim]")
 
 
 @app.command("studies")
@@ -401,6 +412,21 @@ def _data(
 def _parts(given: str) -> list[str]:
     """What stands between commas."""
     return [part.strip() for part in given.split(",") if part.strip()]
+
+
+def _options(given: str | None) -> dict[str, Any]:
+    """key=value,key=value as a dictionary; values as YAML reads them."""
+    import yaml
+
+    from tuneoff.errors import ConfigError
+
+    options = {}
+    for part in _parts(given or ""):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"--recipe {given!r}: {part!r} is not key=value; write e.g. class_weights=balanced")
+        options[key.strip()] = yaml.safe_load(value)
+    return options
 
 
 def _limits(given: str | None) -> dict[str, Any]:

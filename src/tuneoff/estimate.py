@@ -1,6 +1,7 @@
 """How much work a run is, before it runs: for `plan` and for the ETA."""
 
 import itertools
+import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -73,8 +74,8 @@ def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> P
     return ParameterCounts(trainable=size, added=0, head=size, total=encoder_size + size)
 
 
-def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
-    """Operations, memory and disk of a run. tokens: per split, in all."""
+def estimate(run: RunSpec, tokens: dict[str, int], num_train: int, num_labels: int) -> Estimate:
+    """Operations, memory and disk of a run on so many training examples. tokens: per split, in all."""
     judged = tokens["validation"] + tokens["test"]
     if run.model is None:
         return Estimate(
@@ -90,14 +91,16 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_labels: int) -> Estimate:
     adapted = run.kind.apply(model, run.strategy)
     counts, first = count_parameters(adapted), adapted.first_trained_block
     behind = float(sum(weights[first:]))
-    epochs = run.recipe.epochs if isinstance(run.strategy, GradientConfig) else 0
+    epochs = 0.0
+    if isinstance(run.strategy, GradientConfig):
+        epochs = run.recipe.num_steps(num_train) / math.ceil(num_train / run.recipe.batch_size)
     step = operations_per_token(adapted)
     operations = (
         2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks, once
         + epochs * (step * tokens["train"] + 2 * behind * tokens["validation"])
         + 2 * 2 * sum(weights) * judged * (first < len(weights))  # the last predictions, in fp32: half the speed
     )
-    longest_batch = run.recipe.batch_size * run.recipe.max_length
+    longest_batch = math.ceil(run.recipe.batch_size / run.recipe.accumulation) * run.recipe.max_length
     activations = 40 * 4 * model.config.hidden_size * (len(weights) - first) * longest_batch
     memory = _BASE_BYTES + encoder_bytes + 16 * counts.trainable + activations
     whole = adapted.saves is None

@@ -153,8 +153,8 @@ class RunSpec(BaseModel):
     @property
     def group(self) -> str:
         """What the runs of all seeds have in common: '<strategy>-<8 hex>'."""
-        features, all_of_it = {"max_length", "precision"}, set(Recipe.model_fields)
-        used = {"text": set(), "features": features, "gradient": all_of_it}[self.kind.kind]
+        features, all_of_it = {"max_length", "precision", "class_weights"}, set(Recipe.model_fields)
+        used = {"text": {"class_weights"}, "features": features, "gradient": all_of_it}[self.kind.kind]
         if self.strategy.name == "untrained":
             used = {"max_length"}
         recipe = self.recipe.model_dump(include=used)

@@ -278,6 +278,8 @@ def estimates(prepared: Prepared, runs: Sequence[RunSpec]) -> list[Estimate]:
                 if tables
                 else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
             )
-            known[run.group] = estimate(run, tokens, prepared.dataset.num_labels)
+            known[run.group] = estimate(
+                run, tokens, prepared.dataset.num_examples("train"), prepared.dataset.num_labels
+            )
         found.append(replace(known[run.group], run=run))
     return found

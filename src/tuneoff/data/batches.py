@@ -73,12 +73,19 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     )
 
 
-def training_order(lengths: np.ndarray, batch_size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
+def training_order(
+    lengths: np.ndarray, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     """Every example once, shuffled, in batches; the same for every strategy at one seed and epoch.
 
     Within a batch the longest come first, so that attention can take those of like length together.
+    weights: with which as many examples are drawn instead, some of them several times. (N,)
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    rng = np.random.default_rng([seed, epoch])
+    if weights is None:
+        order = rng.permutation(len(lengths))
+    else:
+        order = rng.choice(len(lengths), len(lengths), p=weights / weights.sum())
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         yield batch[np.argsort(-lengths[batch], kind="stable")]

@@ -68,11 +68,11 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_model(name: str, label_names: tuple[str, ...], seed: int) -> Any:
+def load_model(name: str, label_names: tuple[str, ...], seed: int, dropout: float | None = None) -> Any:
     """A sequence classification model with pretrained encoder and a head that depends on the seed alone.
 
     What the checkpoint holds of the head (BERT's pooler) is kept; what it lacks is drawn from the seed, so that
-    all strategies start from the same head.
+    all strategies start from the same head. dropout: instead of every rate that the model comes with.
     """
     path = resolve(name)
     _check_loadable(name, path)
@@ -80,6 +80,9 @@ def load_model(name: str, label_names: tuple[str, ...], seed: int) -> Any:
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
     config.problem_type = "single_label_classification"
+    if dropout is not None:
+        rates = [key for key, value in config.to_dict().items() if "dropout" in key and isinstance(value, (int, float))]
+        config.update(dict.fromkeys(rates, dropout))
     model, info = _or_model_error(
         name,
         AutoModelForSequenceClassification.from_pretrained,

@@ -1,6 +1,6 @@
 """The only training loop. Which strategy trains shows nowhere in it."""
 
-import math
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 
@@ -17,7 +15,8 @@ from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.engine.feed import Feed, logits
-from tuneoff.engine.masters import Masters
+from tuneoff.engine.loss import Loss, balanced_weights, loss_of
+from tuneoff.engine.masters import Masters, Snapshot, mean_of
 from tuneoff.engine.optim import adamw, clip_by
 from tuneoff.engine.precision import computing_in
 from tuneoff.engine.recipe import Recipe
@@ -57,8 +56,9 @@ def train(
     """
     model = adapted.model
     use_cheap_dropout(model)
-    num_steps = math.ceil(len(feed.table) / recipe.batch_size) * recipe.epochs
-    trained, best, best_weights = Trained(), math.nan, None
+    num_steps, trained, kept = recipe.num_steps(len(feed.table)), Trained(), _Best(metric, recipe.average)
+    loss = loss_of(recipe, feed.table.labels, model.config.num_labels)
+    weights = balanced_weights(feed.table.labels, model.config.num_labels)[feed.table.labels]
     torch.manual_seed(seed)  # dropout; data order has a generator of its own
     with computing_in(dtype, model) as full:
         masters = Masters(model, full, feed.table.ids)
@@ -66,26 +66,27 @@ def train(
         for epoch in range(recipe.epochs):
             _train_mode(model, adapted.first_trained_block)
             started, losses = time.perf_counter(), []
-            for examples in training_order(feed.table.lengths, recipe.batch_size, seed, epoch):
+            drawn = weights if recipe.sampling == "balanced" else None
+            batches = training_order(feed.table.lengths, recipe.batch_size, seed, epoch, drawn)
+            for examples in itertools.islice(batches, num_steps - len(trained.steps)):
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                answers, batch = logits(model, feed, examples)
-                loss, is_finite = _step(F.cross_entropy(answers, batch.labels), masters, optimizer, recipe.clip)
-                if not is_finite:
+                value, num_tokens = _backward(model, feed, examples, loss, recipe.accumulation)
+                if not _step(masters, optimizer, recipe.clip):
                     step = len(trained.steps) + 1
-                    raise DivergedError(f"loss {loss:.3g} at step {step}; lower the learning rate")
-                losses.append(loss)
+                    raise DivergedError(f"loss {value:.3g} at step {step}; lower the learning rate")
+                losses.append(value)
                 trained.steps.append(
                     {
                         "step": len(trained.steps) + 1,
                         "epoch": epoch + 1,
-                        "loss": loss,
+                        "loss": value,
                         "learning_rate": learning_rate * share,
                     }
                 )
                 trained.examples += len(examples)
-                trained.tokens += batch.num_tokens
+                trained.tokens += num_tokens
                 on_progress(len(trained.steps) / num_steps)
             seconds = time.perf_counter() - started
             trained.train_seconds += seconds
@@ -98,26 +99,67 @@ def train(
                     **{f"validation_{k}": v for k, v in scores.items()},
                 }
             )
-            if best_weights is None or is_better(metric, scores[metric], best):
-                best, trained.best_epoch, best_weights = scores[metric], epoch + 1, masters.snapshot()
-            if recipe.patience is not None and epoch + 1 - trained.best_epoch >= recipe.patience:
+            kept.offer(scores[metric], epoch + 1, masters)
+            waited = epoch + 1 - kept.epoch
+            if len(trained.steps) == num_steps or (recipe.patience is not None and waited >= recipe.patience):
                 break
-        assert best_weights is not None
-        masters.restore(best_weights)
+        trained.best_epoch = kept.epoch
+        kept.restore(masters, validate)
     model.eval()
     return trained
 
 
-def _step(loss: Tensor, masters: Masters, optimizer: AdamW, clip: float) -> tuple[float, bool]:
-    """One step down a batch's loss: the loss, and whether its gradient was finite; if not, nothing moves."""
-    loss.backward()
+class _Best:
+    """The weights of the epochs that validation likes best."""
+
+    def __init__(self, metric: str, count: int) -> None:
+        self._metric, self._count = metric, count
+        self._kept: list[tuple[float, int, Snapshot]] = []  # score, epoch, weights; best first, the earlier of equals
+
+    @property
+    def epoch(self) -> int:
+        """The best one, counted from 1."""
+        return self._kept[0][1]
+
+    def offer(self, score: float, epoch: int, masters: Masters) -> None:
+        """Keep an epoch if it is among the best."""
+        place = sum(not is_better(self._metric, score, kept) for kept, _, _ in self._kept)
+        if place < self._count:
+            self._kept.insert(place, (score, epoch, masters.snapshot()))
+            del self._kept[self._count :]
+
+    def restore(self, masters: Masters, validate: Callable[[], dict[str, float]]) -> None:
+        """Leave the best epoch's weights, or the mean of several where validation likes it at least as much."""
+        (best, _, weights), *others = self._kept
+        if others:
+            mean = mean_of([snapshot for _, _, snapshot in self._kept])
+            masters.show(mean)
+            if not is_better(self._metric, best, validate()[self._metric]):
+                weights = mean
+        masters.restore(weights)
+
+
+def _backward(model: Any, feed: Feed, examples: np.ndarray, loss: Loss, parts: int) -> tuple[float, int]:
+    """The gradient of a batch's mean loss, computed in parts; the loss, and how many tokens it took."""
+    value, num_tokens, weight = 0.0, 0, loss.weight(feed.table.labels[examples])
+    for part in np.array_split(examples, min(parts, len(examples))):
+        answers, batch = logits(model, feed, part)
+        share = loss.total(answers, batch.labels) / weight
+        share.backward()
+        value += share.item()
+        num_tokens += batch.num_tokens
+    return value, num_tokens
+
+
+def _step(masters: Masters, optimizer: AdamW, clip: float) -> bool:
+    """One step down a batch's gradient: whether it was finite; if not, nothing moves."""
     norm = get_total_norm(masters.take_gradients())
     is_finite = bool(torch.isfinite(norm))
     if is_finite:
         clip_by(norm / clip, optimizer)
         optimizer.step()
         masters.give_weights(optimizer)
-    return loss.item(), is_finite
+    return is_finite
 
 
 def _train_mode(model: Any, first_trained_block: int) -> None:

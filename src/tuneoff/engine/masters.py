@@ -11,6 +11,7 @@ the embedding's master holds only the rows that training reads, and the weights 
 # V rows of the word embedding  U of them read in training  H its width  T tokens of a batch
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,12 @@ class Snapshot:
 
     weights: list[Tensor]
     decay: float  # of the embedding rows that have no master
+
+
+def mean_of(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """The mean of the weights of several moments (Izmailov et al., 2018, of checkpoints)."""
+    weights = [torch.stack(found).mean(0) for found in zip(*(s.weights for s in snapshots), strict=True)]
+    return Snapshot(weights, sum(s.decay for s in snapshots) / len(snapshots))
 
 
 class Masters:
@@ -77,6 +84,16 @@ class Masters:
         """A copy of the masters as they stand."""
         decay = 1.0 if self._rows is None else self._rows.decay
         return Snapshot([master.detach().clone() for master in self._of.values()], decay)
+
+    @torch.no_grad()
+    def show(self, snapshot: Snapshot) -> None:
+        """Let the model compute with a snapshot, without ending the training."""
+        for master, kept in zip(self._of.values(), snapshot.weights, strict=True):
+            master.copy_(kept)
+        for parameter in self._copies:
+            parameter.copy_(self._of[parameter])
+        if self._rows is not None:
+            self._rows.decay = snapshot.decay
 
     @torch.no_grad()
     def restore(self, snapshot: Snapshot) -> None:

@@ -1,8 +1,11 @@
 """How a strategy is trained: the same for every strategy of a study."""
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tuneoff.errors import ConfigError
 
 
 class Recipe(BaseModel):
@@ -11,13 +14,48 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int = Field(3, ge=1, description="passes over train")  # Devlin et al., NAACL 2019, A.3: 2 to 4
+    max_steps: int | None = Field(None, ge=1, description="end after so many steps, whatever the epochs")
     batch_size: int = Field(16, ge=1, description="examples a step")  # the same source: 16 or 32
+    # the same gradient in less memory; 1, because texts of 128 tokens need none of it
+    accumulation: int = Field(1, ge=1, description="parts in which a step's examples are computed")
     max_length: int = Field(128, ge=4, description="tokens of an example, special ones included; longer ones are cut")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")  # BERT, RoBERTa
-    schedule: Literal["linear", "cosine", "constant"] = "linear"  # after warm-up; linear is BERT's
+    # linear is BERT's
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the rate, after warm-up")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's; not on biases and norms")  # BERT
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")  # BERT
+    # the pretrained model's own rates: what its authors fine-tuned with
+    dropout: float | None = Field(None, ge=0, lt=1, description="of the encoder and its head, instead of their own")
+    # cross-entropy is what published comparisons descend
+    loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="or focal (Lin et al., ICCV 2017)")
+    focal_gamma: float = Field(2.0, gt=0, description="how much the focal loss turns to hard examples")  # Lin et al.
+    # 0: published comparisons use none
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label that goes to all classes alike")
+    # none: weights move scores from common to rare classes, which a user should ask for
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: every class counts the same")
+    # natural for the same reason
+    sampling: Literal["natural", "balanced"] = Field("natural", description="balanced: every class is drawn as often")
+    # 1: one epoch's weights, as everybody reports
+    average: int = Field(1, ge=1, description="mean of the weights of so many of the best epochs, if validation agrees")
     patience: int | None = Field(
         None, ge=1, description="stop after so many epochs without a better validation score; by default all epochs run"
     )
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # bf16 where the processor multiplies it natively
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto", description="of training; auto is bf16 where the processor multiplies it natively"
+    )
+
+    @model_validator(mode="after")
+    def _smooths_what_it_can(self) -> "Recipe":
+        if self.loss == "focal" and self.label_smoothing:
+            raise ConfigError("label_smoothing does not go with loss focal; use one of them")
+        return self
+
+    @property
+    def class_weight(self) -> str | None:
+        """class_weights as scikit-learn names it."""
+        return None if self.class_weights == "none" else self.class_weights
+
+    def num_steps(self, num_examples: int) -> int:
+        """Steps of a run on so many training examples."""
+        steps = math.ceil(num_examples / self.batch_size) * self.epochs
+        return steps if self.max_steps is None else min(steps, self.max_steps)

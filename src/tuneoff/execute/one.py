@@ -93,7 +93,9 @@ def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
     """Fit on the texts themselves."""
     started = time.perf_counter()
     train_table = dataset.splits["train"]
-    classifier = spec.kind.apply(_joined_texts(train_table), train_table["label"].to_numpy(), spec.strategy)
+    classifier = spec.kind.apply(
+        _joined_texts(train_table), train_table["label"].to_numpy(), spec.strategy, spec.recipe.class_weight
+    )
     trained = time.perf_counter()
     chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in JUDGED}
     costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
@@ -131,7 +133,9 @@ def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fit
         on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
     validation = (vectors["validation"], tables["validation"].labels)
-    classifier = spec.kind.apply(vectors["train"], tables["train"].labels, validation, spec.strategy, spec.metric)
+    classifier = spec.kind.apply(
+        vectors["train"], tables["train"].labels, validation, spec.strategy, spec.metric, spec.recipe.class_weight
+    )
     trained = time.perf_counter()
     chances = {split: probabilities(classifier, vectors[split], validation) for split in JUDGED}
     predicted = {split: classifier.predict(vectors[split]) for split in JUDGED}
@@ -236,7 +240,7 @@ def _check_finite(probabilities: dict[str, np.ndarray]) -> None:
 def _tables_and_model(spec: RunSpec, dataset: Dataset) -> tuple[dict[str, TokenTable], Any]:
     assert spec.model is not None
     tables = encode(dataset, load_tokenizer(spec.model), spec.recipe.max_length)
-    model = load_model(spec.model, dataset.label_names, spec.seed)
+    model = load_model(spec.model, dataset.label_names, spec.seed, spec.recipe.dropout)
     return tables, model.to(device())
 
 

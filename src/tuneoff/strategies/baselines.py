@@ -18,8 +18,8 @@ class Majority(StrategyConfig):
     name: ClassVar[str] = "majority"
 
 
-def majority(texts: list[str], labels: np.ndarray, config: Majority) -> DummyClassifier:
-    """Remember the class shares. labels: (N,)."""
+def majority(texts: list[str], labels: np.ndarray, config: Majority, class_weight: str | None) -> DummyClassifier:
+    """Remember the class shares, whatever classes weigh. labels: (N,)."""
     return DummyClassifier(strategy="prior").fit(texts, labels)
 
 
@@ -33,13 +33,15 @@ class Tfidf(StrategyConfig):
     C: float = Field(10.0, gt=0, description="inverse strength of the L2 penalty")  # 1, 10, 100: docs/log.md
 
 
-def tfidf(texts: list[str], labels: np.ndarray, config: Tfidf) -> Pipeline:
-    """Fit on train. Pairs come as one text, their halves joined. labels: (N,)."""
+def tfidf(texts: list[str], labels: np.ndarray, config: Tfidf, class_weight: str | None) -> Pipeline:
+    """Fit on train. Pairs come as one text, their halves joined. labels: (N,). class_weight: "balanced" or None."""
     min_count = config.min_count if len(texts) > 1000 else 1  # small data needs every word
     vectors = TfidfVectorizer(
         ngram_range=(1, config.ngrams), min_df=min_count, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]"
     )
-    return make_pipeline(vectors, LogisticRegression(C=config.C, max_iter=1000)).fit(texts, labels)
+    return make_pipeline(vectors, LogisticRegression(C=config.C, max_iter=1000, class_weight=class_weight)).fit(
+        texts, labels
+    )
 
 
 class Untrained(StrategyConfig):

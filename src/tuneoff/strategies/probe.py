@@ -25,15 +25,20 @@ class Probe(StrategyConfig):
 
 
 def probe(
-    features: np.ndarray, labels: np.ndarray, validation: tuple[np.ndarray, np.ndarray], config: Probe, metric: str
+    features: np.ndarray,
+    labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+    config: Probe,
+    metric: str,
+    class_weight: str | None,
 ) -> Any:
     """Fit one classifier per C and keep the best on validation (the stronger penalty where they tie).
 
-    features: (N, H), labels: (N,), validation: the same two of the validation split.
+    features: (N, H), labels: (N,), validation: the same two of the validation split. class_weight: "balanced" or None.
     """
     best, best_score = None, 0.0
     for C in sorted(config.C):
-        fitted = _fit(features, labels, C, config)
+        fitted = _fit(features, labels, C, config, class_weight)
         chances = probabilities(fitted, validation[0], validation)
         score = evaluate(validation[1], fitted.predict(validation[0]), chances)[metric]
         if best is None or is_better(metric, score, best_score):
@@ -41,8 +46,10 @@ def probe(
     return best
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe) -> Pipeline:
-    linear = LogisticRegression(C=C, max_iter=2000) if config.classifier == "logistic" else LinearSVC(C=C, dual=False)
+def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, class_weight: str | None) -> Pipeline:
+    linear: Any = LinearSVC(C=C, dual=False, class_weight=class_weight)
+    if config.classifier == "logistic":
+        linear = LogisticRegression(C=C, max_iter=2000, class_weight=class_weight)
     return make_pipeline(StandardScaler(), linear).fit(features, labels)
 
 
