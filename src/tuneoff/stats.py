@@ -108,13 +108,14 @@ class Measured:
     def with_more(self, examples: int, seeds: int) -> "Measured":
         """The same with so many examples and seeds: each variance shrinks with what it comes from."""
         of_examples, of_seeds = self.num_examples / examples, self.num_seeds / seeds
+        where_they_meet = max(0.0, self.between - (self.from_seeds or 0.0))  # what seeds do to single examples
         return Measured(
             self.value,
             self.from_examples * of_examples,
             None if self.from_seeds is None else self.from_seeds * of_seeds,
             examples,
             seeds,
-            self.between * of_seeds,
+            ((self.from_seeds or 0.0) + where_they_meet * of_examples) * of_seeds,
             self.seed_degrees / of_seeds,
         )
 
