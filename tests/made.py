@@ -27,9 +27,14 @@ def made_study(folder, strategies, label_names=("negative", "positive"), seeds=2
     splits = {"train": table(max(10, num_labels)), "validation": table(max(20, num_labels)), "test": table(num_test)}
     dataset = Dataset("made", splits, tuple(label_names), ("made up",), "f" * 16)
     folder.mkdir(parents=True, exist_ok=True)
-    # the spec asks for real strategies, the records are what counts
     spec = study_from(
-        {"name": "made", "data": {"source": "made.csv"}, "strategies": ["majority"], "seeds": seeds, **changes}
+        {
+            "name": "made",
+            "data": {"source": "made.csv"},
+            "strategies": list(dict.fromkeys(name for name, *_ in strategies)),
+            "seeds": seeds,
+            **changes,
+        }
     )
     write_study(spec, folder / "study.yaml")
     store, run_ids = RunStore(folder / "runs"), []

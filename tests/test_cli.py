@@ -6,6 +6,7 @@ import sys
 
 import pandas as pd
 import pytest
+import yaml
 
 from tuneoff.cli import main
 
@@ -124,6 +125,35 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_a_packaged_study_runs_on_data_and_an_encoder_of_ones_own(tuneoff, toy_csv, encoder, tmp_path):
+    options = [
+        "--data",
+        toy_csv,
+        "--model",
+        encoder,
+        "--epochs",
+        "1",
+        "--max-length",
+        "16",
+        "--seeds",
+        "1",
+        "--limit",
+        "train=20",
+    ]
+    (tmp_path / "s.yaml").write_text(
+        "data: {source: nowhere.csv, text: review, label: stars, labels: [negative, positive]}\n"
+        "model: bert-base-uncased\nstrategies: [head]\n"
+        "reported: [{strategy: head, score: 0.8, source: somebody, model: bert-base-uncased}]\n"
+    )
+    code, printed, _ = tuneoff("run", "s.yaml", *options, "--name", "mine")
+    assert code == 0
+    assert "head" in printed
+    study = yaml.safe_load((tmp_path / "results" / "mine" / "study.yaml").read_text())
+    assert (study["recipe"]["epochs"], study["data"]["limits"], study["model"]) == (1, {"train": 20}, [encoder])
+    assert "somebody" in (tmp_path / "results" / "mine" / "report.md").read_text()
+
+
 def test_plan_says_what_would_run(tuneoff, toy_csv, encoder, tmp_path):
     (tmp_path / "s.yaml").write_text(
         f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [tfidf, lora]\nbaselines: false\nseeds: 2\nrecipe: {{max_length: 16}}\n"

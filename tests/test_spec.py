@@ -3,7 +3,7 @@
 import pytest
 
 from tuneoff.errors import ConfigError
-from tuneoff.spec import RunSpec, StudySpec, parse_strategy, read_study, study_from, write_study
+from tuneoff.spec import RunSpec, StudySpec, packaged_studies, parse_strategy, read_study, study_from, write_study
 from tuneoff.strategies import Full, LoRA
 
 
@@ -132,3 +132,21 @@ def test_published_numbers_are_shares():
     reported = {"strategy": "full", "score": 86.1, "source": "somebody"}
     with pytest.raises(ConfigError, match=r"reported accuracy 86.1 is not from 0 to 1; write 0.93 for 93 %"):
         study_from({"data": {"source": "x"}, "reported": [reported]})
+
+
+def test_a_published_number_is_of_a_strategy_of_the_study():
+    given = {"data": {"source": "x"}, "strategies": ["full", "lora:rank=16"]}
+
+    def reported(strategy):
+        return study_from({**given, "reported": [{"strategy": strategy, "score": 0.8, "source": "s"}]}).reported[0]
+
+    assert [reported(name).strategy for name in ("full", "lora", "lora rank=16")] == ["full", "lora", "lora rank=16"]
+    with pytest.raises(ConfigError, match="reported strategy 'lora rank=8' is unknown; did you mean 'lora rank=16'"):
+        reported("lora rank=8")
+
+
+@pytest.mark.parametrize("name", packaged_studies())
+def test_every_packaged_study_reads(name):
+    study = read_study(f"studies:{name}")
+    assert study.name == name
+    assert study_from(study.model_dump(mode="json")) == study

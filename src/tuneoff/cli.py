@@ -112,19 +112,39 @@ def compare(
 @app.command()
 def run(
     study: Annotated[str, typer.Argument(help="a YAML file, a study's folder, or studies:NAME")],
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="data in place of the study's: a file, a folder, packaged:NAME or hf:NAME"),
+    ] = None,
+    model: Annotated[Optional[str], typer.Option(help="encoder in place of the study's; several with commas")] = None,  # noqa: UP045
+    limit: Limit = None,
+    epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
+    max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     seeds: Annotated[Optional[str], typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,  # noqa: UP045
+    name: Annotated[Optional[str], typer.Option(help="instead of the study's, and its folder's")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Run a study; what is stored already is not run again."""
     with _worker() as pool:
         from tuneoff.spec import study_from
-        from tuneoff.study import Study
+        from tuneoff.study import RESULTS, Study
 
         opened = Study.open(study)
-        changes = {**({"seeds": _seeds(seeds)} if seeds else {}), **({"workers": workers} if workers else {})}
-        if changes:
-            opened = Study(study_from({**opened.spec.model_dump(mode="json"), **changes}), opened.folder)
-        _run(opened, pool)
+        given = opened.spec.model_dump(mode="json")
+        if data:  # columns are found again: local copies name them their own way
+            given["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
+        if limit:
+            given["data"]["limits"] = _limits(limit)
+        given["recipe"] |= {k: v for k, v in {"epochs": epochs, "max_length": max_length}.items() if v is not None}
+        changes = {
+            "model": _parts(model or ""),
+            "seeds": _seeds(seeds) if seeds else None,
+            "workers": workers,
+            "name": name,
+        }
+        given |= {key: value for key, value in changes.items() if value}
+        spec = study_from(given)
+        _run(Study(spec, RESULTS / spec.name if name else opened.folder), pool)
 
 
 @app.command()
@@ -236,7 +256,11 @@ def params(
     from tuneoff.spec import parse_strategy
     from tuneoff.strategies import STRATEGIES
 
-    names = _parts(strategies) if strategies else [name for name, row in STRATEGIES.items() if row.kind != "text"]
+    names = (
+        _parts(strategies)
+        if strategies
+        else [name for name, row in STRATEGIES.items() if row.kind != "text" and name != "peft"]
+    )
     rows = [
         {"strategy": config.label, **vars(parameters_of(config, model, num_labels))}
         for config in map(parse_strategy, names)
@@ -274,6 +298,7 @@ def _print_options(config: Any) -> None:
     for option, field in config.model_fields.items():
         description = f"  {field.description}" if field.description else ""
         default = "+".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+        default = "..." if field.is_required() else default
         console.print(f"    {option}={escape(str(default))}[dim]{escape(description)}[/dim]")
 
 

@@ -75,12 +75,19 @@ def _as_seeds(given: Any) -> Any:
     return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
+def _as_label(given: Any) -> Any:
+    return parse_strategy(given).label if isinstance(given, str) and ":" in given else given
+
+
 class Reported(BaseModel):
     """A number that somebody published."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    strategy: str = Field(description="as the leaderboard names it, e.g. lora rank=16, or any other name")
+    strategy: Annotated[str, BeforeValidator(_as_label)] = Field(
+        description="as the leaderboard names it (lora rank=16) or as it is asked for (lora:rank=16)"
+    )
+    model: str | None = Field(None, description="the encoder that it was measured with")
     score: float
     metric: Annotated[str, BeforeValidator(check_metric)] = "accuracy"
     source: str = Field(min_length=1, description="who reported it, and where")
@@ -121,6 +128,15 @@ class StudySpec(BaseModel):
     reported: tuple[Reported, ...] = Field((), description="numbers published elsewhere, shown beside the measured")
     workers: int | None = Field(None, ge=1, description="runs at once; by default one a core, as memory allows")
     save_models: bool = Field(True, description="keep each run's model")
+
+    @model_validator(mode="after")
+    def _reports_what_it_compares(self) -> "StudySpec":
+        known = {name for strategy in self.strategies for name in (strategy.label, strategy.name)}
+        for found in self.reported:
+            if found.strategy not in known:
+                labels = [strategy.label for strategy in self.strategies]
+                raise ConfigError(f"reported {unknown('strategy', found.strategy, labels)}")
+        return self
 
     @field_validator("strategies")
     @classmethod

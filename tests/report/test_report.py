@@ -174,7 +174,7 @@ def test_figures_of_strategies_that_are_gone_go_too(study, written):
 def test_published_numbers_stand_beside_measured_ones(comparison):
     _, body = tables.reported(comparison)
     score = comparison.rows[0].scores["accuracy"]
-    assert body[0][:5] == ["full", "accuracy", "0.930", f"{score:.3f}", f"{score - 0.93:+.3f}"]
+    assert body[0][:6] == ["full", "–", "accuracy", "0.930", f"{score:.3f}", f"{score - 0.93:+.3f}"]
 
 
 def test_what_the_whole_study_took_is_said(comparison):

@@ -20,8 +20,19 @@ from tuneoff.errors import ModelError
 from tuneoff.metrics import evaluate
 from tuneoff.spec import parse_strategy
 from tuneoff.strategies import STRATEGIES
+from tuneoff.strategies.peft import METHODS
 
 # strategy, the rate at which a tiny random model learns the toy set, the first block that trains (None: does not apply)
+# options and rates that suit the tiny model
+SMALL = {
+    "oft": ":oft_block_size=4",
+    "fourierft": ":n_frequency=20",
+    "waveft": ":n_frequency=20",
+    "c3a": ":block_size=4",
+    "road": ":group_size=4",
+    "gralora": ":r=4",
+}
+PEFT_RATES = {"ia3": 1e-1, "oft": 1e-1, "boft": 1e-1, "ln_tuning": 1e-1}
 ROWS = [
     ("head", 1e-1, 2),
     ("partial:layers=1", 1e-2, 1),
@@ -30,6 +41,8 @@ ROWS = [
     ("lora:layers=[1]:dropout=0.1", 3e-2, 1),
     ("adapter:reduction=2", 3e-2, 0),
     ("adapter:reduction=2:placement=houlsby", 3e-2, 0),
+    *[(f"peft:type={kind}{SMALL.get(kind, '')}", PEFT_RATES.get(kind, 3e-2), 0) for kind in METHODS],
+    ("peft:type=dora:layers=[1]", 3e-2, 1),
     ("full", 1e-2, 0),
     ("full:layer_decay=0.8", 1e-2, 0),
 ]

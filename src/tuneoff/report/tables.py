@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tuneoff.comparison.result import Comparison, Row, has_encoders
 from tuneoff.formats import Table, cut, number, seconds, size
@@ -301,12 +302,12 @@ def reported(comparison: Comparison) -> Table:
     """Published numbers beside the measured ones of the same strategy and metric."""
     body = []
     for found in comparison.study.get("reported", ()):
-        rows = [r for r in comparison.rows if found["strategy"] in (r.label, comparison.names[r.group])]
-        # with several encoders a strategy's name alone names several rows
-        measured = rows[0].scores.get(found["metric"]) if len(rows) == 1 else None
+        row = _row_of(comparison, found)
+        measured = row.scores.get(found["metric"]) if row else None
         body.append(
             [
                 found["strategy"],
+                found.get("model") or "–",
                 spoken(found["metric"]),
                 f"{found['score']:.3f}",
                 "–" if measured is None else f"{measured:.3f}",
@@ -315,7 +316,15 @@ def reported(comparison: Comparison) -> Table:
                 found["note"],
             ]
         )
-    return ["strategy", "metric", "reported", "measured", "difference", "source", "note"], body
+    return ["strategy", "encoder", "metric", "reported", "measured", "difference", "source", "note"], body
+
+
+def _row_of(comparison: Comparison, reported: dict[str, Any]) -> Row | None:
+    """The row that a published number is about: of its label or name, and of its encoder if that is here."""
+    rows = [r for r in comparison.rows if r.label == reported["strategy"]]
+    rows = rows or [r for r in comparison.rows if r.strategy == reported["strategy"]]
+    rows = [r for r in rows if r.model == reported.get("model")] or rows
+    return rows[0] if len(rows) == 1 else None
 
 
 def score(row: Row) -> str:

@@ -16,6 +16,7 @@ from tuneoff.strategies.full import Full, full
 from tuneoff.strategies.head import Head, head
 from tuneoff.strategies.lora import LoRA, lora
 from tuneoff.strategies.partial import Partial, partial
+from tuneoff.strategies.peft import Peft, apply_peft
 from tuneoff.strategies.probe import Probe, probe
 
 STRATEGIES: dict[str, Strategy] = {
@@ -28,6 +29,7 @@ STRATEGIES: dict[str, Strategy] = {
     "bitfit": Strategy(BitFit, "gradient", bitfit, "biases and the head"),
     "lora": Strategy(LoRA, "gradient", lora, "low-rank updates of chosen projections, and the head"),
     "adapter": Strategy(Adapter, "gradient", adapter, "bottleneck adapters in every block, and the head"),
+    "peft": Strategy(Peft, "gradient", apply_peft, "any other method of peft by its type, and the head"),
     "full": Strategy(Full, "gradient", full, "everything"),
 }
 
@@ -43,6 +45,7 @@ __all__ = [
     "Majority",
     "ParameterCounts",
     "Partial",
+    "Peft",
     "Probe",
     "Strategy",
     "StrategyConfig",

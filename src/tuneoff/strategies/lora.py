@@ -1,9 +1,10 @@
 """Low-rank updates of chosen projections, through peft."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.lora.layer import Linear
 from peft.utils import get_peft_model_state_dict
 from pydantic import Field
@@ -58,20 +59,22 @@ def lora(model: Any, config: LoRA) -> Adapted:
     added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(added) or is_head(model, name))
-    return Adapted(model, added, saves=lambda adapted, folder: _save(adapted, settings, folder))
+
+    def save(adapted: Any, folder: Path) -> None:
+        weights = get_peft_model_state_dict(adapted, adapter_name="default")
+        save_adapter(adapted, settings, {f"base_model.model.{name}": value for name, value in weights.items()}, folder)
+
+    return Adapted(model, added, saves=save)
 
 
-def _save(model: Any, settings: LoraConfig, folder: Path) -> None:
-    """Write what PeftModel.from_pretrained reads: the updates and the head."""
+def save_adapter(model: Any, settings: PeftConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write what PeftModel.from_pretrained reads: what was added, by peft's own names, and the head."""
     settings.task_type = "SEQ_CLS"
     settings.inference_mode = True
-    settings.modules_to_save = list(anatomy(model.config).head)
+    settings.modules_to_save = list(anatomy(model.config).head)  # type: ignore[attr-defined]
     settings.base_model_name_or_path = model.config._name_or_path
     settings.save_pretrained(str(folder))
-    weights = dict(get_peft_model_state_dict(model, adapter_name="default"))
-    weights |= {name: value for name, value in model.state_dict().items() if is_head(model, name)}
-    save_file(
-        {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
+    head = {f"base_model.model.{name}": value for name, value in model.state_dict().items() if is_head(model, name)}
+    # copies: some methods share what is random between layers
+    whole = {name: value.contiguous().clone() for name, value in {**weights, **head}.items()}
+    save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
