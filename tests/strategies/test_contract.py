@@ -28,7 +28,6 @@ SMALL = {
     "oft": ":oft_block_size=4",
     "fourierft": ":n_frequency=20",
     "waveft": ":n_frequency=20",
-    "c3a": ":block_size=4",
     "road": ":group_size=4",
     "gralora": ":r=4",
 }
