@@ -41,7 +41,7 @@ METHODS = {
     "ln_tuning": Method(peft.LNTuningConfig, 1e-2),  # Zhao et al., ICLR 2024
     "hra": Method(peft.HRAConfig, 1e-2),  # Yuan et al., NeurIPS 2024
     "miss": Method(peft.MissConfig, 2e-3, {"r": 8}),  # Kang & Yin, 2024
-    "c3a": Method(peft.C3AConfig, 1e-2),  # Chen et al., 2024
+    "c3a": Method(peft.C3AConfig, 5e-2),  # Chen et al., 2024
     "road": Method(peft.RoadConfig, 1e-2),  # Liao & Monz, NeurIPS 2024
     "gralora": Method(peft.GraloraConfig, 5e-4, {"r": 8, "alpha": 16}),  # Jung et al., 2025
     "hira": Method(peft.HiraConfig, 1e-2, {"r": 8}),  # Huang et al., ICLR 2025
