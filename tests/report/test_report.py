@@ -112,6 +112,15 @@ def test_what_would_settle_it_is_said(needs, said):
     assert judged((row("full", 0.9, 100, True), row("lora", 0.89, 40, True)), **needs).text.endswith(said)
 
 
+def test_what_says_nothing_of_a_text_is_never_the_pick():
+    rows = (row("full", 0.5, 100, True), row("lora", 0.49, 40, True), row("majority", 0.48, 0.1, True, model=None))
+    verdict = judged(rows)
+    assert verdict.recommended == "lora-1"
+    assert "majority says nothing of a text: so far nothing is shown to have been learnt." in verdict.text
+    alone = (row("majority", 0.5, 0.1, True, model=None),)
+    assert judged(alone).text.endswith("Pick majority.")
+
+
 def test_a_clear_winner_is_said_to_be_one():
     rows = (row("full", 0.9, 100, True), row("head", 0.7, 5, False))
     text = judged(rows, "macro_f1").text

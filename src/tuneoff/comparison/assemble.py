@@ -15,7 +15,7 @@ import pandas as pd
 from tuneoff import stats
 from tuneoff.calibration import Calibration, calibrate
 from tuneoff.comparison.errors import Answers, analyse
-from tuneoff.comparison.result import Comparison, Pair, Row, texts_of
+from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, texts_of
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, direction, per_class
 from tuneoff.runs import OK, RunRecord, RunStore
@@ -90,7 +90,7 @@ def _answers(
 
 
 def _no_learners(groups: Mapping[str, list[RunRecord]]) -> set[str]:
-    return {group for group, members in groups.items() if members[0].strategy in ("majority", "untrained")}
+    return {group for group, members in groups.items() if members[0].strategy in NO_LEARNERS}
 
 
 def _calibration(

@@ -12,6 +12,8 @@ from tuneoff.calibration import Calibration
 from tuneoff.comparison.errors import Answers, Errors
 from tuneoff.runs import RunRecord
 
+NO_LEARNERS = ("majority", "untrained")  # strategies that say nothing of a text
+
 
 @dataclass(frozen=True)
 class Row:

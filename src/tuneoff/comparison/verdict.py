@@ -3,16 +3,17 @@
 import math
 from collections.abc import Sequence
 
-from tuneoff.comparison.result import Pair, Row, Verdict, row_names
+from tuneoff.comparison.result import NO_LEARNERS, Pair, Row, Verdict, row_names
 from tuneoff.metrics import spoken
 from tuneoff.runs import COSTS
 from tuneoff.stats import POWER
 
 
 def judge(rows: Sequence[Row], pairs: Sequence[Pair], metric: str, cost: str, num_test: int) -> Verdict:
-    """The rows that cannot be told from the best, and the cheapest of them. rows: best first."""
+    """The rows that cannot be told from the best, and the cheapest of them that learns. rows: best first."""
     tied = [row for row in rows if row.is_tied]
-    cheapest = min(tied, key=lambda row: row.costs.get(cost, math.inf))
+    learners = [row for row in tied if row.strategy not in NO_LEARNERS]
+    cheapest = min(learners or tied, key=lambda row: row.costs.get(cost, math.inf))
     return Verdict(
         best=rows[0].group,
         tied=tuple(row.group for row in tied),
@@ -43,6 +44,9 @@ def _sentences(
     said.append(f"On {num_test:,} test examples it cannot be told from {_and(others)}.")
     if any(cost not in row.costs for row in tied):
         return [*said, f"Their {COSTS[cost]} is not known for all; choose by another cost."]
+    idle = [names[row.group] for row in tied if row.strategy in NO_LEARNERS]
+    if idle:
+        said.append(f"{_and(idle)} says nothing of a text: so far nothing is shown to have been learnt.")
     if cheapest is best:
         return [*said, f"It is also the cheapest of them in {COSTS[cost]}: pick {names[best.group]}."]
     less = _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
