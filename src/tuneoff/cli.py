@@ -72,6 +72,9 @@ def compare(
         Optional[str],  # noqa: UP045
         typer.Option(help="more of the recipe: class_weights=balanced,schedule=cosine (tuneoff strategies lists all)"),
     ] = None,
+    search: Annotated[
+        str, typer.Option(help="trials of every strategy on validation before the runs, a time such as 10m, or none")
+    ] = "4",
     metric: Annotated[str, typer.Option(help="what ranks strategies and chooses epochs")] = "accuracy",
     text: Text = None,
     text_pair: Pair = None,
@@ -99,6 +102,7 @@ def compare(
             "model": _parts(model),
             "seeds": _seeds(seeds),
             "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **_options(recipe)},
+            "search": search,
             "metric": metric,
             "cost": cost,
             "workers": workers,
@@ -121,6 +125,7 @@ def run(
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     seeds: Annotated[Optional[str], typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,  # noqa: UP045
+    search: Annotated[Optional[str], typer.Option(help="instead of the study's: 4, 10m or none")] = None,  # noqa: UP045
     name: Annotated[Optional[str], typer.Option(help="instead of the study's, and its folder's")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
@@ -143,6 +148,8 @@ def run(
             "name": name,
         }
         given |= {key: value for key, value in changes.items() if value}
+        if search:
+            given["search"] = search
         spec = study_from(given)
         _run(Study(spec, RESULTS / spec.name if name else opened.folder), pool)
 
@@ -220,7 +227,7 @@ def inspect(
     from tuneoff.data.encode import encode
     from tuneoff.data.load import load_dataset
     from tuneoff.encoder.load import load_tokenizer
-    from tuneoff.spec import validated
+    from tuneoff.validated import validated
 
     where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
     dataset = load_dataset(validated(DataSpec, where, "inspect"))

@@ -5,7 +5,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -18,7 +18,7 @@ from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.precision import computing_in, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
-from tuneoff.spec import RunSpec
+from tuneoff.spec import Job, RunSpec, SearchJob
 from tuneoff.strategies import (
     STRATEGIES,
     GradientConfig,
@@ -30,13 +30,15 @@ from tuneoff.strategies import (
 
 # bytes resident in a process with torch and transformers imported, measured: docs/log.md
 _BASE_BYTES = 650 * 2**20
+# what a trial takes of a run where half go on at 1, 2, 4, ... epochs: docs/log.md
+_SHARE_OF_HALVED = 0.6
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run is expected to need."""
+    """What a run or a search is expected to need."""
 
-    run: RunSpec
+    run: Job
     parameters: ParameterCounts | None
     operations: float  # floating point operations, those of frozen blocks that run once included
     memory_bytes: float
@@ -49,14 +51,24 @@ class Estimate:
         needs = {"memory_bytes": self.memory_bytes, "disk_bytes": self.disk_bytes}
         return {
             "run_id": self.run.run_id,
+            "kind": "search" if isinstance(self.run, SearchJob) else "run",
             "label": self.run.strategy.label,
             "seed": self.run.seed,
             "parameters": counts,
             **needs,
         }
 
+    def of(self, job: Job) -> "Estimate":
+        """The same for a run of another seed, or for a search of it."""
+        if isinstance(job, RunSpec):
+            return replace(self, run=job)
+        trials = (job.search.trials or 1) * (_SHARE_OF_HALVED if job.search.halving else 1.0)
+        return replace(self, run=job, operations=self.operations * trials, disk_bytes=0)
+
     def seconds(self, operations_per_second: float) -> float:
-        """Time at a measured speed, with two seconds for loading and storing."""
+        """Time at a measured speed, with two seconds for loading and storing; a search by time takes that."""
+        if isinstance(self.run, SearchJob) and self.run.search.budget:
+            return self.run.search.budget
         return 2 + self.operations / operations_per_second
 
 
@@ -85,14 +97,14 @@ def estimate(run: RunSpec, tokens: dict[str, int], num_train: int, num_labels: i
     weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
     encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
     if run.kind.kind == "features":
-        counts = parameters_of(run.strategy, run.model, num_labels)
+        counts = parameters_of(run.config, run.model, num_labels)
         once = 2.0 * sum(weights) * sum(tokens.values())
         return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable, len(weights))
-    adapted = run.kind.apply(model, run.strategy)
+    adapted = run.kind.apply(model, run.config)
     counts, first = count_parameters(adapted), adapted.first_trained_block
     behind = float(sum(weights[first:]))
     epochs = 0.0
-    if isinstance(run.strategy, GradientConfig):
+    if isinstance(run.config, GradientConfig):
         epochs = run.recipe.num_steps(num_train) / math.ceil(num_train / run.recipe.batch_size)
     step = operations_per_token(adapted)
     operations = (

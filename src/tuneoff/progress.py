@@ -10,7 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from tuneoff.estimate import Estimate
 from tuneoff.execute.local import Event
 from tuneoff.formats import seconds
+from tuneoff.metrics import spoken
 from tuneoff.runs import OK
+from tuneoff.search import SearchRecord
+from tuneoff.spec import RunSpec, SearchJob
+from tuneoff.strategies.base import short
 
 
 class StudyProgress:
@@ -39,12 +43,13 @@ class StudyProgress:
     def on_plan(self, plan: list[Estimate]) -> None:
         """Note how much work each missing run is."""
         self._work = {e.run.run_id: max(e.operations, 1.0) for e in plan}
-        self._started = time.monotonic()
-        self._console.print(f"{len(plan)} runs to make")
+        self._shares, self._started = {}, time.monotonic()
+        searches = sum(isinstance(e.run, SearchJob) for e in plan)
+        self._console.print(f"{searches} searches to make" if searches else f"{len(plan)} runs to make")
 
     def on_event(self, event: Event) -> None:
         """Show what happened."""
-        run_id, name = event.run.run_id, f"{event.run.strategy.label} seed {event.run.seed}"
+        run_id, name = event.run.run_id, event.run.title
         self._shares[run_id] = event.share
         if event.kind == "started":
             self._tasks[run_id] = self._bars.add_task(f"  {escape(name)}", total=1.0, note="")
@@ -64,14 +69,26 @@ class StudyProgress:
         finished = sum(share >= 1.0 for share in self._shares.values())
         done, elapsed = self._done(), time.monotonic() - self._started
         left = f", about {seconds(elapsed * (1 - done) / done)} left" if done > 0.02 else ""
-        return f"{finished} of {len(self._work)} runs{left}"
+        return f"{finished} of {len(self._work)}{left}"
 
 
 def _outcome(name: str, event: Event) -> str:
     record = event.record
     assert record is not None
+    if isinstance(record, SearchRecord):
+        return _found(name, record)
+    assert isinstance(event.run, RunSpec)
     if record.status != OK:
         return f"[red]{escape(name)}: {record.status}[/red]"
     metric = event.run.metric
     score = record.metrics["validation"][metric]
-    return f"{escape(name)}: validation {metric.replace('_', ' ')} {score:.3f}, {seconds(record.costs['run_seconds'])}"
+    return f"{escape(name)}: validation {spoken(metric)} {score:.3f}, {seconds(record.costs['run_seconds'])}"
+
+
+def _found(name: str, record: SearchRecord) -> str:
+    took, best = seconds(sum(trial.seconds for trial in record.trials)), record.best
+    if best is None or best.score is None:
+        return f"[red]{escape(name)}: all {len(record.trials)} trials failed[/red], {took}"
+    options = ", ".join(f"{spoken(option)} {short(value)}" for option, value in best.options.items())
+    score = f"validation {spoken(record.metric)} {best.score:.3f}"
+    return f"{escape(name)}: {options} of {len(record.trials)} trials, {score}, {took}"

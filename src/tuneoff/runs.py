@@ -123,6 +123,11 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @property
+    def searches(self) -> Path:
+        """The folder of the searches, beside that of the runs."""
+        return self.folder.parent / "searches"
+
     def path(self, run_id: str) -> Path:
         """Where a run is or will be."""
         return self.folder / run_id

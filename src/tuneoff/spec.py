@@ -10,7 +10,6 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,7 +21,9 @@ from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.metrics import BOUNDS, check_metric
 from tuneoff.runs import check_cost
+from tuneoff.search import SearchSpec, Space, check_spaces, parse_search, with_options
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
+from tuneoff.validated import validated
 
 DEFAULT_MODEL = "packaged:minilm"
 BASELINES = ("majority", "tfidf")
@@ -117,6 +118,9 @@ class StudySpec(BaseModel):
         default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)), min_length=1
     )
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
+    search: Annotated[SearchSpec | None, BeforeValidator(parse_search)] = Field(
+        None, description="what is tried on validation before the runs, with the same budget for every strategy"
+    )
     # three seeds are the fewest that show a spread
     seeds: Annotated[tuple[int, ...], BeforeValidator(_as_seeds)] = Field((0, 1, 2), min_length=1)
     metric: Annotated[str, BeforeValidator(check_metric)] = Field(
@@ -138,6 +142,12 @@ class StudySpec(BaseModel):
                 raise ConfigError(f"reported {unknown('strategy', found.strategy, labels)}")
         return self
 
+    @model_validator(mode="after")
+    def _searches_what_there_is(self) -> "StudySpec":
+        if self.search:
+            check_spaces(self.search, self.strategies)
+        return self
+
     @field_validator("strategies")
     @classmethod
     def _with_baselines(cls, given: tuple[StrategyConfig, ...], found: ValidationInfo) -> tuple[StrategyConfig, ...]:
@@ -153,6 +163,7 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: AnyStrategy
+    found: dict[str, Any] = {}  # options that a search chose instead of the strategy's own
     model: str | None  # None where the strategy reads texts alone
     model_fingerprint: str | None
     data_fingerprint: str
@@ -167,6 +178,16 @@ class RunSpec(BaseModel):
         return STRATEGIES[self.strategy.name]
 
     @property
+    def config(self) -> StrategyConfig:
+        """The strategy with the options that a search chose."""
+        return with_options(self.strategy, self.found) if self.found else self.strategy
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.strategy.label} seed {self.seed}"
+
+    @property
     def group(self) -> str:
         """What the runs of all seeds have in common: '<strategy>-<8 hex>'."""
         features, all_of_it = {"max_length", "precision", "class_weights"}, set(Recipe.model_fields)
@@ -174,13 +195,59 @@ class RunSpec(BaseModel):
         if self.strategy.name == "untrained":
             used = {"max_length"}
         recipe = self.recipe.model_dump(include=used)
-        parts = (_dump_strategy(self.strategy), self.model_fingerprint, self.data_fingerprint, recipe, self.metric)
+        parts = (_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric)
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
 
     @property
     def run_id(self) -> str:
         """'<strategy>-<8 hex of all but the seed>-s<seed>'."""
         return f"{self.group}-s{self.seed}"
+
+
+class SearchJob(BaseModel):
+    """One search: a run whose options are still to be found. It never sees the test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: RunSpec
+    search: SearchSpec
+
+    @property
+    def run_id(self) -> str:
+        """'search-<strategy>-<8 hex of all but the budget>': a larger budget goes on where a smaller one ended."""
+        space = {
+            name: values.model_dump() if isinstance(values, BaseModel) else values
+            for name, values in self.space.items()
+        }
+        return f"search-{self.run.strategy.name}-{fingerprint(self.run.run_id, space, self.search.halving)[:8]}"
+
+    @property
+    def strategy(self) -> StrategyConfig:
+        """Whose options are searched."""
+        return self.run.strategy
+
+    @property
+    def model(self) -> str | None:
+        """The encoder, if there is one."""
+        return self.run.model
+
+    @property
+    def seed(self) -> int:
+        """With which every trial trains."""
+        return self.run.seed
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return f"{self.strategy.label} search"
+
+    @property
+    def space(self) -> Space:
+        """What is searched; empty if nothing is."""
+        return self.search.space_of(self.run.strategy)
+
+
+Job = RunSpec | SearchJob
 
 
 def read_study(name: str) -> StudySpec:
@@ -224,31 +291,3 @@ def packaged_studies() -> dict[str, str]:
 def write_study(spec: StudySpec, path: Path) -> None:
     """Write a study with every default spelled out."""
     path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
-def validated(kind: type[BaseModel], given: dict[str, Any], where: str) -> Any:
-    """Plain data as a pydantic model. Raises ConfigError, in one line, with the nearest right key for a wrong one."""
-    try:
-        return kind.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        raise ConfigError(f"{where}: {_one_line(kind, first)}") from None
-
-
-def _one_line(kind: type[BaseModel], problem: Any) -> str:
-    path = [str(part) for part in problem["loc"]]
-    if problem["type"] == "extra_forbidden":
-        allowed = _fields_at(kind, path[:-1])
-        return unknown("key", path[-1], allowed) if allowed else f"key {'.'.join(path)!r} is unknown"
-    came = f", not {problem['input']!r}" if problem["type"] != "missing" else ""
-    return f"{'.'.join(path) or 'it'}: {problem['msg'].removeprefix('Input ')}{came}"
-
-
-def _fields_at(kind: Any, path: list[str]) -> list[str]:
-    """The keys allowed where a wrong one stands."""
-    for part in path:
-        kind = kind.model_fields[part].annotation if part in getattr(kind, "model_fields", {}) else None
-    return list(getattr(kind, "model_fields", {}))

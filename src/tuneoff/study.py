@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import Estimate, estimate, good_order, measure_speed
 from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
+from tuneoff.execute.search import is_spent, open_search
 from tuneoff.machine import cores
 from tuneoff.report.write import write_report
 from tuneoff.runs import RunStore, read_json, read_table, write_json, write_table
-from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study, study_from, write_study
+from tuneoff.search import SearchRecord
+from tuneoff.spec import STRATEGIES, Job, RunSpec, SearchJob, StudySpec, read_study, study_from, write_study
 
 RESULTS = Path("results")
 
@@ -106,38 +108,59 @@ class Study:
         pool: Pool,
     ) -> None:
         self._check_same_data()
-        everything = estimates(
-            prepared, prepared.runs
-        )  # raises for what an encoder cannot take, before anything is written
-        missing = [e for e in everything if not self.store.is_done(e.run.run_id)]
+        # raises for what an encoder cannot take, before anything is written
+        everything = estimates(prepared, prepared.runs)
         self.store.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
-        described = describe(prepared.dataset, prepared.tokens)
-        write_json(self.folder / "data.json", {**described, "runs": [run.run_id for run in prepared.runs]})
-        write_table(prepared.dataset.splits["test"], self.folder / "test.parquet")
-        if missing:
-            plan = good_order(missing)
-            on_plan(plan)
-            largest = max(e.parameters.total if e.parameters else 0 for e in everything)
-            workers = num_workers(len(everything), largest, self.spec.workers)
-            # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
-            threads = max(1, cores() // workers)
-            with self._session(plan, workers, threads):
-                log = self.folder / "workers.log"
-                execute([e.run for e in plan], self.store, workers, threads, on_event, log, pool)
+        largest = max(e.parameters.total if e.parameters else 0 for e in everything)
+        workers = num_workers(len(everything), largest, self.spec.workers)
+        # the same for all runs of the grid, whenever they run: times can be compared, and bits repeat
+        threads = max(1, cores() // workers)
+
+        def make(jobs: Sequence[Job]) -> None:
+            execute(jobs, self.store, workers, threads, on_event, self.folder / "workers.log", pool)
+
+        with self._session(workers, threads) as jobs:
+            searches = search_jobs(self.spec, prepared)
+            unfinished = [job for job in searches if not self._is_searched(job)]
+            waiting = good_order(estimates(prepared, unfinished))
+            if waiting:
+                jobs += waiting
+                on_plan(waiting)
+                make([e.run for e in waiting])
+            runs = self._with_found(prepared.runs, searches)
+            listed = {"runs": [run.run_id for run in runs], "searches": [job.run_id for job in searches]}
+            write_json(self.folder / "data.json", {**describe(prepared.dataset, prepared.tokens), **listed})
+            write_table(prepared.dataset.splits["test"], self.folder / "test.parquet")
+            missing = good_order(estimates(prepared, [run for run in runs if not self.store.is_done(run.run_id)]))
+            if missing:
+                jobs += missing
+                on_plan(missing)
+                make([e.run for e in missing])
+
+    def _is_searched(self, job: SearchJob) -> bool:
+        return is_spent(job.search, open_search(self.store.searches, job).trials)
+
+    def _with_found(self, runs: Sequence[RunSpec], searches: Sequence[SearchJob]) -> list[RunSpec]:
+        """The runs with what the searches chose for them; where every trial failed, with the strategy's own."""
+        best = {job.run.group: open_search(self.store.searches, job).best for job in searches}
+        chosen = {group: trial.options for group, trial in best.items() if trial}
+        return [run.model_copy(update={"found": chosen.get(run.group, {})}) for run in runs]
 
     @contextmanager
-    def _session(self, plan: Sequence[Estimate], workers: int, threads: int) -> Iterator[None]:
-        """Remember what it took, each time that runs are made, stopped or not."""
+    def _session(self, workers: int, threads: int) -> Iterator[list[Estimate]]:
+        """Remember what it took, each time that something is made, stopped or not. Gives a list for what is made."""
         path, started, energy = self.folder / "sessions.json", time.perf_counter(), EnergyMeter()
+        jobs: list[Estimate] = []
         try:
             with energy:
-                yield
+                yield jobs
         finally:
-            made = sum(self.store.is_done(e.run.run_id) for e in plan)
-            session = {"runs": made, "workers": workers, "threads": threads, "joules": energy.joules}
-            session["seconds"] = time.perf_counter() - started
-            write_json(path, [*(read_json(path) if path.is_file() else []), session])
+            if jobs:
+                made = sum(self.store.is_done(e.run.run_id) for e in jobs)
+                session = {"runs": made, "workers": workers, "threads": threads, "joules": energy.joules}
+                session["seconds"] = time.perf_counter() - started
+                write_json(path, [*(read_json(path) if path.is_file() else []), session])
 
     def _check_same_data(self) -> None:
         """Another study of the same name keeps its place."""
@@ -155,9 +178,15 @@ class Study:
         present = [run_id for run_id in data.pop("runs") if self.store.path(run_id).is_dir()]
         sessions, texts = self.folder / "sessions.json", self.folder / "test.parquet"
         data["sessions"] = read_json(sessions) if sessions.is_file() else []
+        found = self._searches(data.pop("searches", ()))
         study = self.spec.model_dump(mode="json")
         examples = read_table(texts) if texts.is_file() else None
-        return compare_records(present, self.store, self.spec.metric, cost or self.spec.cost, data, study, examples)
+        cost = cost or self.spec.cost
+        return compare_records(present, self.store, self.spec.metric, cost, data, study, examples, found)
+
+    def _searches(self, ids: Sequence[str]) -> list[SearchRecord]:
+        paths = [self.store.searches / f"{search_id}.json" for search_id in ids]
+        return [SearchRecord.read(path) for path in paths if path.is_file()]
 
     def report(self, cost: str | None = None) -> Comparison:
         """Write comparison.json and the report from the stored runs."""
@@ -167,9 +196,12 @@ class Study:
         return comparison
 
     def plan(self) -> tuple[list[Estimate], float]:
-        """What each missing run would need, and the measured speed of one core in operations a second."""
+        """What each missing search and run would need, and the measured speed of one core in operations a second."""
         prepared = prepare(self.spec)
-        missing = [run for run in prepared.runs if not self.store.is_done(run.run_id)]
+        searches = search_jobs(self.spec, prepared)
+        waiting = [job for job in searches if not self._is_searched(job)]
+        runs = self._with_found(prepared.runs, searches)
+        missing: list[Job] = [*waiting, *[run for run in runs if not self.store.is_done(run.run_id)]]
         models = list(prepared.tokens)
         speed = 1e11
         if models:
@@ -187,6 +219,7 @@ def compare(
     metric: str = "accuracy",
     cost: str = "train_seconds",
     baselines: bool = True,
+    search: Any = 4,
     name: str | None = None,
     recipe: dict[str, Any] | None = None,
     folder: str | Path | None = None,
@@ -197,6 +230,7 @@ def compare(
 
     strategies: names ("lora"), names with options ("lora:rank=16") or configs (LoRA(rank=16)). cost: what decides among
     strategies that cannot be told apart. baselines: whether majority and tfidf stand beside them.
+    search: trials of every strategy before the runs, a time such as "10m" instead, SearchSpec's fields, or None.
     data_options: fields of DataSpec, such as text, label, limits. Running again runs only what is missing.
     """
     source = data if isinstance(data, (str, Path)) else keep_in_cache(from_memory(data))
@@ -207,6 +241,7 @@ def compare(
         "metric": metric,
         "cost": cost,
         "baselines": baselines,
+        "search": search,
         "recipe": recipe or {},
         "name": name or default_name(str(source)),
     }
@@ -267,10 +302,20 @@ def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     return list(runs.values())
 
 
-def estimates(prepared: Prepared, runs: Sequence[RunSpec]) -> list[Estimate]:
-    """What each run is expected to need."""
+def search_jobs(spec: StudySpec, prepared: Prepared) -> list[SearchJob]:
+    """The searches of a study: one for every strategy and encoder that has something to search, with its first seed."""
+    if spec.search is None:
+        return []
+    firsts = {run.group: run for run in reversed(prepared.runs)}
+    jobs = [SearchJob(run=run, search=spec.search) for run in reversed(firsts.values())]
+    return [job for job in jobs if job.space]
+
+
+def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
+    """What each run or search is expected to need."""
     found, known = [], {}
-    for run in runs:
+    for job in jobs:
+        run = job.run if isinstance(job, SearchJob) else job
         if run.group not in known:
             tables = prepared.tokens.get(run.model or "")
             tokens = (
@@ -281,5 +326,5 @@ def estimates(prepared: Prepared, runs: Sequence[RunSpec]) -> list[Estimate]:
             known[run.group] = estimate(
                 run, tokens, prepared.dataset.num_examples("train"), prepared.dataset.num_labels
             )
-        found.append(replace(known[run.group], run=run))
+        found.append(known[run.group].of(job))
     return found

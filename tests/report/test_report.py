@@ -303,6 +303,12 @@ def test_latex_and_markdown_leave_text_as_it_is():
     assert formats.markdown_text("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
 
 
+def test_a_word_that_vega_would_run_is_only_a_word(tmp_path):
+    study = made_study(tmp_path / "made", [("full", "full", 0.9), ("lora", "lora", 0.7)], label_names=("if", "else"))
+    study.report()
+    assert (study.folder / "figures" / "f1.svg").is_file()
+
+
 def test_numbers_read_well():
     assert [formats.seconds(s) for s in (0.0, 0.01, 5.25, 300, 10_000)] == [
         "0.0 s",

@@ -6,7 +6,7 @@
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, texts_
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, direction, per_class
 from tuneoff.runs import OK, RunRecord, RunStore
+from tuneoff.search import SearchRecord
 from tuneoff.strategies import STRATEGIES
 
 
@@ -30,6 +31,7 @@ def compare(
     data: dict[str, Any],
     study: dict[str, Any],
     examples: pd.DataFrame | None = None,
+    searches: Sequence[SearchRecord] = (),
 ) -> Comparison:
     """Compare stored runs; those that failed or diverged are listed apart. examples: the test split, if known."""
     everything = [store.record(run_id) for run_id in run_ids]
@@ -70,6 +72,7 @@ def compare(
         examples=examples,
         data=data,
         study=study,
+        searches=tuple(searches),
         folder=str(store.folder.parent),
     )
 

@@ -11,6 +11,7 @@ from tuneoff import stats
 from tuneoff.calibration import Calibration
 from tuneoff.comparison.errors import Answers, Errors
 from tuneoff.runs import RunRecord
+from tuneoff.search import SearchRecord
 
 NO_LEARNERS = ("majority", "untrained")  # strategies that say nothing of a text
 
@@ -111,6 +112,7 @@ class Comparison:
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
     data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
     study: dict[str, Any]  # the resolved spec
+    searches: tuple[SearchRecord, ...] = ()  # what was tried before the runs
     folder: str = ""
 
     @property
@@ -162,6 +164,7 @@ class Comparison:
             "pairs": [asdict(pair) for pair in self.pairs],
             "calibration": {group: _without_bins(found) for group, found in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
+            "searches": [asdict(found) for found in self.searches],
             "data": self.data,
         }
 

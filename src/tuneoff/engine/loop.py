@@ -48,10 +48,12 @@ def train(
     validate: Callable[[], dict[str, float]],
     metric: str,
     on_progress: Callable[[float], None] = lambda share: None,
+    is_over: Callable[[dict[str, float]], bool] = lambda scores: False,
 ) -> Trained:
     """Train until the recipe ends or patience does; leave the weights of the epoch with the best validation metric.
 
-    validate: every metric of the model as it stands, on the validation split.
+    validate: every metric of the model as it stands, on the validation split. is_over: asked with them after each
+    epoch whether to stop.
     Raises DivergedError when the loss or a gradient is no longer finite.
     """
     model = adapted.model
@@ -101,7 +103,8 @@ def train(
             )
             kept.offer(scores[metric], epoch + 1, masters)
             waited = epoch + 1 - kept.epoch
-            if len(trained.steps) == num_steps or (recipe.patience is not None and waited >= recipe.patience):
+            is_enough = recipe.patience is not None and waited >= recipe.patience
+            if is_over(scores) or is_enough or len(trained.steps) == num_steps:
                 break
         trained.best_epoch = kept.epoch
         kept.restore(masters, validate)

@@ -9,9 +9,11 @@ import psutil
 from tuneoff.errors import StoreError
 from tuneoff.execute.one import failed_record
 from tuneoff.execute.pool import Pool
+from tuneoff.execute.search import open_search, search_path
 from tuneoff.machine import cores, device
 from tuneoff.runs import RunRecord, RunStore
-from tuneoff.spec import RunSpec
+from tuneoff.search import FAILED, SearchRecord, Trial
+from tuneoff.spec import Job, RunSpec, SearchJob
 
 # what a run needs at most, in bytes a parameter: weights, gradient, two moments, best epoch (4 each), activations
 _BYTES_PER_PARAMETER = 40
@@ -20,12 +22,12 @@ _BYTES_PER_WORKER = 1.5 * 2**30
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run: started, progress (share of it done), or done (with its record)."""
+    """What happened to a run or a search: started, progress (share of it done), or done (with its record)."""
 
     kind: str
-    run: RunSpec
+    run: Job
     share: float = 0.0
-    record: RunRecord | None = None
+    record: RunRecord | SearchRecord | None = None
 
 
 def num_workers(num_runs: int, largest_model: int, asked: int | None = None) -> int:
@@ -40,7 +42,7 @@ def num_workers(num_runs: int, largest_model: int, asked: int | None = None) -> 
 
 
 def execute(
-    runs: Sequence[RunSpec],
+    runs: Sequence[Job],
     store: RunStore,
     workers: int,
     threads: int,
@@ -48,33 +50,33 @@ def execute(
     log: Path,
     pool: Pool,
 ) -> None:
-    """Make the runs, in order, `workers` at once, each with `threads`. Whatever happens to one, the others go on.
+    """Make the runs or searches, in order, `workers` at once, each with `threads`; what happens to one harms no other.
 
     log: where goes what runs print.
     """
-    waiting, running = list(runs), dict[str, RunSpec]()
-    is_ready = False
+    waiting, running = list(runs), dict[str, Job]()
 
-    def finish(run: RunSpec, record: RunRecord) -> None:
+    def finish(run: Job, code: int = 0) -> None:
         del running[run.run_id]
-        on_event(Event("done", run, share=1.0, record=record))
+        on_event(Event("done", run, share=1.0, record=_record(run, store, code)))
 
     while waiting or running:
-        while is_ready and waiting and len(running) < workers:
+        while pool.is_ready and waiting and len(running) < workers:
             run = waiting.pop(0)
             running[run.run_id] = run
-            job = {"run_id": run.run_id, "run": run.model_dump(mode="json"), "threads": threads}
+            kind = "search" if isinstance(run, SearchJob) else "run"
+            job = {"run_id": run.run_id, "kind": kind, "run": run.model_dump(mode="json"), "threads": threads}
             pool.give({**job, "store": str(store.folder), "log": str(log)})
             on_event(Event("started", run))
         message = pool.next_message()
         if message["event"] == "ready":
-            is_ready = True
+            pool.is_ready = True
         elif message["event"] == "ended":
-            if not is_ready:
+            if not pool.is_ready:
                 raise StoreError(f"the worker process ended with code {message['code']}: {pool.complaint()}")
             for run in list(running.values()):
-                finish(run, store.write(failed_record(run, _why(message["code"]))))
-            is_ready = False
+                finish(run, message["code"])
+            pool.is_ready = False
             if waiting:
                 pool.start()
         elif message["run_id"] in running:
@@ -82,9 +84,20 @@ def execute(
             if message["event"] == "progress":
                 on_event(Event("progress", run, share=message["share"]))
             elif message["event"] == "done":
-                finish(run, store.record(run.run_id))
+                finish(run)
             else:
-                finish(run, store.write(failed_record(run, _why(message["code"]))))
+                finish(run, message["code"])
+
+
+def _record(run: Job, store: RunStore, code: int) -> RunRecord | SearchRecord:
+    """What a run or search has left; a process that ended with another code than 0 leaves it to us."""
+    if isinstance(run, RunSpec):
+        return store.write(failed_record(run, _why(code))) if code else store.record(run.run_id)
+    found = open_search(store.searches, run)
+    if code:  # the trial that it was at
+        found.trials.append(Trial({}, state=FAILED, error=_why(code)))
+        found.write(search_path(store.searches, run))
+    return found
 
 
 def _why(code: int) -> str:

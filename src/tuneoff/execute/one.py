@@ -1,55 +1,28 @@
-"""One run from its spec to its stored record: load, fit, predict, score, store."""
+"""One run from its spec to its stored record; or one search, trial by trial."""
 
 import math
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-from scipy.special import softmax
-from sklearn.pipeline import Pipeline
 
 from tuneoff import metrics
-from tuneoff.data.batches import PackedBatch, pack
-from tuneoff.data.dataset import Dataset
-from tuneoff.data.encode import TokenTable, encode
 from tuneoff.data.load import open_dataset
 from tuneoff.deliver.card import write_card
-from tuneoff.encoder.anatomy import blocks
-from tuneoff.encoder.load import load_model, load_tokenizer
-from tuneoff.encoder.packed import final_states, forward, pool
-from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
-from tuneoff.engine.loop import Trained, train
+from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations
-from tuneoff.engine.precision import inference, resolve
+from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError, TuneoffError
+from tuneoff.execute.fit import JUDGED, fit
 from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, Predictions, RunRecord, RunStore
 from tuneoff.spec import RunSpec
-from tuneoff.strategies import GradientConfig, count_parameters, operations_per_token
-from tuneoff.strategies.probe import probabilities
 
-JUDGED = ("validation", "test")  # the splits that are predicted and scored
 Progress = Callable[[float], None]
-
-
-@dataclass
-class Fitted:
-    """What fitting a strategy gives, of whatever kind it is."""
-
-    probabilities: dict[str, np.ndarray]  # split -> (N, C)
-    predicted: dict[str, np.ndarray]  # split -> (N,)
-    costs: dict[str, float]
-    answer: Callable[[int], Any]  # classify one test example, from its text on
-    save: Callable[[Path], None]
-    parameters: dict[str, int] = field(default_factory=dict)
-    trained: Trained | None = None
 
 
 def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share: None) -> RunRecord:
@@ -57,8 +30,7 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
     started = time.perf_counter()
     try:
         dataset = open_dataset(spec.data_fingerprint)
-        fitted = _FIT[spec.kind.kind](spec, dataset, on_progress)
-        _check_finite(fitted.probabilities)
+        fitted = fit(spec, dataset, on_progress=on_progress)
     except Exception as error:
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
@@ -87,177 +59,6 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         write_card(folder, record, dataset)
 
     return store.write(record, predictions, _history(fitted.trained), save if spec.save_model else None)
-
-
-def _fit_text(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
-    """Fit on the texts themselves."""
-    started = time.perf_counter()
-    train_table = dataset.splits["train"]
-    classifier = spec.kind.apply(
-        _joined_texts(train_table), train_table["label"].to_numpy(), spec.strategy, spec.recipe.class_weight
-    )
-    trained = time.perf_counter()
-    chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in JUDGED}
-    costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
-    size = _num_coefficients(classifier)
-    return Fitted(
-        chances,
-        _most_likely(chances),
-        costs,
-        answer=lambda index: classifier.predict(_joined_texts(dataset.splits["test"].slice(index, 1))),
-        save=lambda folder: _save_sklearn(classifier, folder),
-        parameters={"trainable": size, "added": 0, "head": 0, "total": size},
-    )
-
-
-def _joined_texts(table: Any) -> list[str]:
-    texts = table["text"].to_pylist()
-    if "text_pair" not in table.column_names:
-        return texts
-    return [f"{first}\n{second}" for first, second in zip(texts, table["text_pair"].to_pylist(), strict=True)]
-
-
-def _fit_features(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
-    """Fit on the frozen encoder's embeddings."""
-    assert spec.model is not None
-    assert spec.model_fingerprint is not None
-    tables, model = _tables_and_model(spec, dataset)
-    vectors: dict[str, np.ndarray] = {}
-    costs = {"encode_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
-    pooling, dtype = spec.strategy.pooling, resolve(spec.recipe.precision, device())  # type: ignore[attr-defined]
-    for split, table in tables.items():
-        own = torch.float32 if split in JUDGED else dtype
-        states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, own)
-        vectors[split] = states.numpy()
-        costs["prefix_seconds"] += seconds
-        on_progress((len(vectors) - 0.5) / len(tables))
-    started = time.perf_counter()
-    validation = (vectors["validation"], tables["validation"].labels)
-    classifier = spec.kind.apply(
-        vectors["train"], tables["train"].labels, validation, spec.strategy, spec.metric, spec.recipe.class_weight
-    )
-    trained = time.perf_counter()
-    chances = {split: probabilities(classifier, vectors[split], validation) for split in JUDGED}
-    predicted = {split: classifier.predict(vectors[split]) for split in JUDGED}
-    costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
-
-    def answer(text: PackedBatch) -> None:
-        classifier.predict(pool(model, final_states(model, text), text, pooling)[:, 0].cpu().numpy())
-
-    size = _num_coefficients(classifier)
-    encoder_size = sum(p.numel() for p in model.base_model.parameters())
-    counts = {"trainable": size, "added": 0, "head": size, "total": encoder_size + size}
-    return Fitted(
-        chances,
-        predicted,
-        costs,
-        answer=_from_text(spec, model, tables["test"], dataset, answer),
-        save=lambda folder: _save_sklearn(classifier, folder),
-        parameters=counts,
-    )
-
-
-def _fit_gradient(spec: RunSpec, dataset: Dataset, on_progress: Progress) -> Fitted:
-    """Adapt the model, train it, and predict with the weights of the best epoch in fp32."""
-    tables, model = _tables_and_model(spec, dataset)
-    torch.manual_seed(spec.seed)  # what a strategy adds
-    adapted = spec.kind.apply(model, spec.strategy)
-    dtype = resolve(spec.recipe.precision, device())
-    first = adapted.first_trained_block
-    feeds = {}
-    for split, table in tables.items():
-        # where no block trains, the last predictions are made from these very vectors
-        own = torch.float32 if split in JUDGED and first == len(blocks(model)) else dtype
-        feeds[split] = with_prefix(model, table, first, spec.model_fingerprint or "", own)
-    costs = {
-        "encode_seconds": sum(table.seconds for table in tables.values()),
-        "prefix_seconds": sum(feed.seconds for feed in feeds.values()),
-    }
-    trained, started = None, time.perf_counter()
-    if isinstance(spec.strategy, GradientConfig):
-
-        def validate() -> dict[str, float]:
-            chances = softmax(predict(model, feeds["validation"]).astype(np.float64), axis=1)
-            return metrics.evaluate(tables["validation"].labels, chances.argmax(1), chances)
-
-        rate = spec.strategy.learning_rate
-        trained = train(
-            adapted, feeds["train"], spec.recipe, rate, spec.seed, dtype, validate, spec.metric, on_progress
-        )
-        costs |= {
-            "train_seconds": trained.train_seconds,
-            "examples_per_second": trained.examples / trained.train_seconds,
-            "tokens_per_second": trained.tokens / trained.train_seconds,
-            "operations": operations_per_token(adapted) * trained.tokens,
-        }
-    else:
-        costs["train_seconds"] = 0.0
-    # fp32, so that any library that loads the saved model gives the stored predictions
-    final = {split: feeds[split] if feeds[split].is_pooled else Feed(tables[split]) for split in JUDGED}
-    answers = {split: predict(model, final[split]).astype(np.float64) for split in JUDGED}
-    chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
-    costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
-
-    def save(folder: Path) -> None:
-        model.set_attn_implementation("sdpa") if model.config._attn_implementation == "tuneoff_packed" else None
-        (adapted.saves or (lambda whole, into: whole.save_pretrained(into)))(model, folder)
-        load_tokenizer(spec.model or "").save_pretrained(folder)
-
-    counts = asdict(count_parameters(adapted))
-    answer = _from_text(spec, model, tables["test"], dataset, lambda text: forward(model, text))
-    return Fitted(chances, _most_likely(chances), costs, answer, save, counts, trained)
-
-
-_FIT: dict[str, Callable[[RunSpec, Dataset, Progress], Fitted]] = {
-    "text": _fit_text,
-    "features": _fit_features,
-    "gradient": _fit_gradient,
-}
-
-
-def _from_text(
-    spec: RunSpec, model: Any, table: TokenTable, dataset: Dataset, answer: Callable[[PackedBatch], Any]
-) -> Callable[[int], None]:
-    """A function that classifies one test example in fp32, tokenising included."""
-    tokenizer, where = load_tokenizer(spec.model or ""), device()
-    texts = dataset.splits["test"].drop_columns("label")
-
-    def classify(index: int) -> None:
-        # tokenised for the sake of time: the table holds the same tokens
-        tokenizer(*texts.slice(index, 1).to_pylist()[0].values(), truncation=True, max_length=spec.recipe.max_length)
-        model.eval()
-        with inference():
-            answer(pack(table, np.array([index])).to(where))
-
-    return classify
-
-
-def _check_finite(probabilities: dict[str, np.ndarray]) -> None:
-    if not all(np.isfinite(chances).all() for chances in probabilities.values()):
-        raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
-
-
-def _tables_and_model(spec: RunSpec, dataset: Dataset) -> tuple[dict[str, TokenTable], Any]:
-    assert spec.model is not None
-    tables = encode(dataset, load_tokenizer(spec.model), spec.recipe.max_length)
-    model = load_model(spec.model, dataset.label_names, spec.seed, spec.recipe.dropout)
-    return tables, model.to(device())
-
-
-def _most_likely(chances: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {split: table.argmax(1) for split, table in chances.items()}
-
-
-def _num_coefficients(classifier: Any) -> int:
-    """What a scikit-learn classifier, or the last step of a pipeline, has learnt; 0 where it keeps no coefficients."""
-    last = classifier[-1] if isinstance(classifier, Pipeline) else classifier
-    return sum(int(getattr(last, name).size) for name in ("coef_", "intercept_") if hasattr(last, name))
-
-
-def _save_sklearn(classifier: Any, folder: Path) -> None:
-    import skops.io  # slow to import, and only here
-
-    skops.io.dump(classifier, folder / "classifier.skops")
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:

@@ -27,6 +27,7 @@ class Pool:
     """A worker process: it takes jobs, makes each in a process of its own, and says how they go."""
 
     def __init__(self) -> None:
+        self.is_ready = False  # whether the worker has said so, and lives
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
         self._listeners: list[threading.Thread] = []

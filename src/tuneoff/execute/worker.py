@@ -118,8 +118,9 @@ def _make(job: dict[str, Any], channel: Any) -> None:
     import torch
 
     from tuneoff.execute.one import run_one
+    from tuneoff.execute.search import search_one
     from tuneoff.runs import RunStore
-    from tuneoff.spec import RunSpec
+    from tuneoff.spec import RunSpec, SearchJob
 
     torch.set_num_threads(job["threads"])
     last = 0.0
@@ -130,7 +131,11 @@ def _make(job: dict[str, Any], channel: Any) -> None:
             last = time.monotonic()
             _say(channel, event="progress", run_id=job["run_id"], share=share)
 
-    run_one(RunSpec.model_validate(job["run"]), RunStore(Path(job["store"])), report)
+    store = RunStore(Path(job["store"]))
+    if job["kind"] == "search":
+        search_one(SearchJob.model_validate(job["run"]), store.searches, report)
+    else:
+        run_one(RunSpec.model_validate(job["run"]), store, report)
     sys.stdout.flush()
     sys.stderr.flush()
     _say(channel, event="done", run_id=job["run_id"])

@@ -16,12 +16,30 @@ from tuneoff.formats import Table, legible
 from tuneoff.report.browser import browser
 from tuneoff.report.charts import MOST_LABELS, MOST_STRATEGIES, shown
 from tuneoff.report.error_charts import LEAST_SURE, MOST_CLASSES
+from tuneoff.report.searches import said
 from tuneoff.report.tables import whole_study
 from tuneoff.runs import COSTS
 from tuneoff.strategies import STRATEGIES
 
 # columns that hold words, and those that hold whole texts
-_WORDS = ("strategy", "better", "worse", "encoder", "label", "likely", "split", "word", "metric", "source", "note")
+_WORDS = (
+    "strategy",
+    "better",
+    "worse",
+    "encoder",
+    "label",
+    "likely",
+    "split",
+    "word",
+    "metric",
+    "source",
+    "note",
+    "searched",
+    "chosen",
+    "options",
+    "by epoch",
+    "went",
+)
 _TEXTS = ("text", "source", "note")
 
 
@@ -41,6 +59,7 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
         data=comparison.data,
         models=", ".join(dict.fromkeys(comparison.study["model"])),
         tables=tables,
+        searched=said(comparison),
         one_seed=any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows),
         best_only=_best_only(comparison),
         most_classes=MOST_CLASSES,

@@ -7,6 +7,7 @@ from typing import Any
 from tuneoff.comparison.result import Comparison, Row, has_encoders
 from tuneoff.formats import Table, cut, number, seconds, size
 from tuneoff.metrics import spoken
+from tuneoff.report.searches import searches, trials
 
 _MOST_DOUBTED = 25  # likely label errors that are listed
 _TEXT_LENGTH = 300  # characters of a text in a table
@@ -20,6 +21,8 @@ def every_table(comparison: Comparison) -> dict[str, Table]:
         "data": data,
         "lengths": lengths,
         "metrics": metrics,
+        "searches": searches,
+        "trials": trials,
         "parameters": parameters,
         "classes": classes,
         "calibration": calibration,

@@ -13,6 +13,7 @@ from tuneoff.formats import Table
 from tuneoff.report.charts import charts
 from tuneoff.report.error_charts import error_charts
 from tuneoff.report.page import page
+from tuneoff.report.searches import said, search_charts
 from tuneoff.report.tables import every_table, whole_study
 
 _INK = "#222222"
@@ -40,8 +41,8 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     tables = every_table(comparison)
     specs = {}
     if comparison.rows:
-        made = {**charts(comparison), **error_charts(comparison)}
-        specs = {name: json.loads(chart.to_json(indent=None)) for name, chart in made.items()}
+        made = {**charts(comparison), **search_charts(comparison), **error_charts(comparison)}
+        specs = {name: _without_if(json.loads(chart.to_json(indent=None))) for name, chart in made.items()}
     on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
     html, text = page(comparison, tables, on_page), markdown(comparison, tables, specs)
     for name in ("report", "tables", "figures"):
@@ -50,6 +51,18 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     (folder / "report.md").write_text(text, encoding="utf-8")
     _write_tables(tables, comparison.name, folder / "tables")
     _write_figures(specs, folder / "figures")
+
+
+def _without_if(spec: Any) -> Any:
+    """A chart whose words or labels Vega does not take for its own "if": an invisible character follows that word.
+
+    Vega 6 reads the string "if" in an order that is given as a list as the name of a function.
+    """
+    if isinstance(spec, dict):
+        return {key: _without_if(value) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [_without_if(value) for value in spec]
+    return "if\u2060" if spec == "if" else spec
 
 
 def _write_tables(tables: Mapping[str, Table], study: str, folder: Path) -> None:
@@ -101,6 +114,8 @@ def markdown(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping
     parts += part("Data", table("data"), "\n".join(f"- {text(note)}" for note in notes), table("lengths"))
     if comparison.rows:
         parts += part("Every metric", table("metrics"))
+        found = [figures(*[name for name in specs if name.startswith("search-")]), table("searches")]
+        parts += part("Search", text(said(comparison)), *found)
         parts += part("Training", figures("validation", "loss"), table("parameters"))
         parts += part("Classes", figures("f1"), figures(*[name for name in specs if name.startswith("confusion-")]))
         parts += part("Where they fail", figures("errors-true", "errors-predicted"), figures("errors-length", "words"))

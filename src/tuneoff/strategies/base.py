@@ -16,6 +16,8 @@ class StrategyConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
+    # the options that a search varies unless told otherwise, and the factor between the first values it tries
+    searched: ClassVar[dict[str, float]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -28,19 +30,25 @@ class StrategyConfig(BaseModel):
         return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in given.items()}
 
     @property
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return self.model_dump(exclude_defaults=True)
+
+    @property
     def label(self) -> str:
         """The strategy and what differs from its defaults: 'lora rank=16'."""
-        changed = [f"{key}={_short(value)}" for key, value in self.model_dump(exclude_defaults=True).items()]
-        return " ".join([self.name, *changed])
+        return " ".join([self.name, *[f"{key}={short(value)}" for key, value in self.changed.items()]])
 
 
 class GradientConfig(StrategyConfig):
     """Base of the strategies that train by gradient descent."""
 
+    searched: ClassVar[dict[str, float]] = {"learning_rate": 3.0}  # as the grids of Devlin et al. and of Hu et al. do
     learning_rate: float = Field(gt=0, le=1)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """An option's value for people."""
     return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
@@ -130,5 +138,5 @@ def chosen_blocks(model: Any, layers: int | Iterable[int] | None) -> list[int]:
     too_many = isinstance(layers, int) and layers > count
     if too_many or any(index >= count or index < 0 for index in chosen):
         allowed = f"a number from 1 to {count}" if isinstance(layers, int) else f"indices from 0 to {count - 1}"
-        raise ConfigError(f"layers {_short(layers)} does not fit an encoder of {count} blocks; give {allowed}")
+        raise ConfigError(f"layers {short(layers)} does not fit an encoder of {count} blocks; give {allowed}")
     return chosen

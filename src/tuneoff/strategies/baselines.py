@@ -27,6 +27,7 @@ class Tfidf(StrategyConfig):
     """Logistic regression on TF-IDF of words and bigrams."""
 
     name: ClassVar[str] = "tfidf"
+    searched: ClassVar[dict[str, float]] = {"C": 10.0}
     # sublinear counts and bigrams: the strong bag-of-words setting of Wang & Manning, ACL 2012
     ngrams: int = Field(2, ge=1, le=4, description="longest word n-gram")
     min_count: int = Field(2, ge=1, description="n-grams in fewer examples are left out")

@@ -13,7 +13,7 @@ from torch import nn
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
 from tuneoff.errors import ConfigError, unknown
-from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
+from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, short
 from tuneoff.strategies.lora import Projection, save_adapter
 
 
@@ -102,13 +102,17 @@ class Peft(GradientConfig):
         return self
 
     @property
-    def label(self) -> str:
-        """The type and what differs from its defaults: 'peft dora r=16'."""
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from the type's own."""
         options = self.model_dump(exclude={"type"}, exclude_none=True)
         if options["learning_rate"] == METHODS[self.type].rate:
             del options["learning_rate"]
-        values = {k: "+".join(map(str, v)) if isinstance(v, (tuple, list)) else v for k, v in options.items()}
-        return " ".join(["peft", self.type, *[f"{key}={value}" for key, value in values.items()]])
+        return options
+
+    @property
+    def label(self) -> str:
+        """The type and what differs from its defaults: 'peft dora r=16'."""
+        return " ".join(["peft", self.type, *[f"{key}={short(value)}" for key, value in self.changed.items()]])
 
 
 def apply_peft(model: Any, config: Peft) -> Adapted:

@@ -19,6 +19,7 @@ class Probe(StrategyConfig):
     """A linear SVM or logistic regression on the frozen encoder's embeddings; C is chosen on validation."""
 
     name: ClassVar[str] = "probe"
+    searched: ClassVar[dict[str, float]] = {"C": 10.0}
     classifier: Literal["svm", "logistic"] = "logistic"
     pooling: Literal["cls", "mean"] = "mean"  # 4 points over cls on validation: docs/log.md
     C: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1, description="values tried on validation")
