@@ -87,7 +87,13 @@ class Calibration:
 def calibrate(
     labels: np.ndarray, runs: Sequence[np.ndarray], validation: np.ndarray, validation_runs: Sequence[np.ndarray]
 ) -> Calibration:
-    """The calibration of one strategy. labels: (N,), runs: one (N, C) a seed; the same of the validation split."""
+    """The calibration of one strategy. labels: (N,), runs: one (N, C) a seed; the same of the validation split.
+
+    Where an example may have several labels, (N, C), each label of each example is a question of its own.
+    """
+    if labels.ndim == 2:
+        runs, validation_runs = ([_yes_or_no(chances) for chances in found] for found in (runs, validation_runs))
+        labels, validation = labels.ravel(), validation.ravel()
     found = [temperature(validation, chances) for chances in validation_runs]
     cooled = [scaled(chances, by) for chances, by in zip(runs, found, strict=True)]
     return Calibration(
@@ -97,3 +103,8 @@ def calibrate(
         temperature=float(np.mean(found)),
         scaled_error=float(np.mean([reliability(labels, chances).error for chances in cooled])),
     )
+
+
+def _yes_or_no(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities of not having and of having each label. (N, C) -> (N * C, 2)."""
+    return np.stack([1 - probabilities.ravel(), probabilities.ravel()], axis=1)

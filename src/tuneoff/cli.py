@@ -36,6 +36,14 @@ Data = Annotated[
 Text = Annotated[Optional[str], typer.Option(help="column of the text")]  # noqa: UP045
 Pair = Annotated[Optional[str], typer.Option("--text-pair", help="column of the second text")]  # noqa: UP045
 Label = Annotated[Optional[str], typer.Option(help="column of the label")]  # noqa: UP045
+Separator = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--label-separator", help="what parts several labels of an example: | for news|sport"),
+]
+LabelColumns = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--label-columns", help="columns of 0 and 1, one a label, instead of a label column; with commas"),
+]
 Labels = Annotated[Optional[str], typer.Option(help="label names in the order of their ids: negative,positive")]  # noqa: UP045
 SplitFile = Annotated[Optional[str], typer.Option(help="file of this split, or the source's own name of it")]  # noqa: UP045
 Limit = Annotated[
@@ -75,10 +83,15 @@ def compare(
     search: Annotated[
         str, typer.Option(help="trials of every strategy on validation before the runs, a time such as 10m, or none")
     ] = "4",
-    metric: Annotated[str, typer.Option(help="what ranks strategies and chooses epochs")] = "accuracy",
+    metric: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="what ranks strategies and chooses epochs; by default accuracy, of several labels micro_f1"),
+    ] = None,
     text: Text = None,
     text_pair: Pair = None,
     label: Label = None,
+    label_separator: Separator = None,
+    label_columns: LabelColumns = None,
     labels: Labels = None,
     train: SplitFile = None,
     validation: SplitFile = None,
@@ -95,7 +108,19 @@ def compare(
         from tuneoff.spec import study_from
         from tuneoff.study import RESULTS, Study, default_name
 
-        where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
+        where = _data(
+            source=data,
+            text=text,
+            text_pair=text_pair,
+            label=label,
+            label_separator=label_separator,
+            label_columns=label_columns,
+            labels=labels,
+            splits={"train": train, "validation": validation, "test": test},
+            limit=limit,
+            drop_unlabelled=drop_unlabelled,
+            drop_empty=drop_empty,
+        )
         given: dict[str, Any] = {
             "name": name or default_name(data or train or "study"),
             "data": where,
@@ -211,6 +236,8 @@ def inspect(
     text: Text = None,
     text_pair: Pair = None,
     label: Label = None,
+    label_separator: Separator = None,
+    label_columns: LabelColumns = None,
     labels: Labels = None,
     train: SplitFile = None,
     validation: SplitFile = None,
@@ -229,7 +256,19 @@ def inspect(
     from tuneoff.encoder.load import load_tokenizer
     from tuneoff.validated import validated
 
-    where = _data(data, text, text_pair, label, labels, train, validation, test, limit, drop_unlabelled, drop_empty)
+    where = _data(
+        source=data,
+        text=text,
+        text_pair=text_pair,
+        label=label,
+        label_separator=label_separator,
+        label_columns=label_columns,
+        labels=labels,
+        splits={"train": train, "validation": validation, "test": test},
+        limit=limit,
+        drop_unlabelled=drop_unlabelled,
+        drop_empty=drop_empty,
+    )
     dataset = load_dataset(validated(DataSpec, where, "inspect"))
     found = describe(dataset, {model: encode(dataset, load_tokenizer(model), 512)})
     table = _table("label", *found["splits"])
@@ -412,32 +451,24 @@ def _table(*columns: str) -> Table:
 
 def _data(
     source: str | None,
-    text: str | None,
-    text_pair: str | None,
-    label: str | None,
-    labels: str | None,
-    train: str | None,
-    validation: str | None,
-    test: str | None,
+    splits: dict[str, str | None],
     limit: str | None,
-    drop_unlabelled: bool,
-    drop_empty: bool,
+    labels: str | None,
+    label_columns: str | None,
+    **plain: Any,
 ) -> dict[str, Any]:
+    """What was said of the data, as DataSpec's fields. plain: those that are as they came."""
     from tuneoff.errors import ConfigError
 
-    if source is None and train is None:
+    if source is None and splits["train"] is None:
         raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
-    splits = {"train": train, "validation": validation, "test": test}
     return {
         "source": source,
         "splits": {split: given for split, given in splits.items() if given},
-        "text": text,
-        "text_pair": text_pair,
-        "label": label,
         "labels": _parts(labels) if labels else None,
+        "label_columns": _parts(label_columns or ""),
         "limits": _limits(limit),
-        "drop_unlabelled": drop_unlabelled,
-        "drop_empty": drop_empty,
+        **plain,
     }
 
 
@@ -483,10 +514,14 @@ def _seeds(given: str) -> int | list[int]:
 
 
 def _samples(dataset: Any, label: int, count: int) -> list[str]:
-    import pyarrow.compute as pc
+    import pyarrow as pa
+
+    from tuneoff.data.dataset import labels_of
+    from tuneoff.metrics import as_rows
 
     train = dataset.splits["train"]
-    rows = train.filter(pc.equal(train["label"], label)).slice(0, count).to_pylist()
+    is_chosen = as_rows(labels_of(train), dataset.num_labels)[:, label]
+    rows = train.filter(pa.array(is_chosen)).slice(0, count).to_pylist()
     texts = [" ¶ ".join(str(row[name]) for name in ("text", "text_pair") if name in row) for row in rows]
     return [" ".join(text.split())[:160] for text in texts]
 

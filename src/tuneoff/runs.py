@@ -51,6 +51,7 @@ class RunRecord:
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)  # split -> true x predicted
     costs: dict[str, float] = field(default_factory=dict)  # seconds, bytes and rates, each named with its unit
     parameters: dict[str, int] = field(default_factory=dict)  # trainable, added, head, total
+    thresholds: list[float] | None = None  # from which probability on each label is predicted, if there may be several
     best_epoch: int | None = None
     spec: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -67,8 +68,8 @@ class RunRecord:
 class Predictions:
     """What a run said of every example of the validation and test splits."""
 
-    labels: dict[str, np.ndarray]  # split -> (N,) ids
-    predicted: dict[str, np.ndarray]  # split -> (N,) ids
+    labels: dict[str, np.ndarray]  # split -> (N,) ids, or (N, C) of 0 and 1
+    predicted: dict[str, np.ndarray]  # the same
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
 
     def table(self) -> pa.Table:
@@ -79,12 +80,24 @@ class Predictions:
             columns = {
                 "split": pa.array([split] * len(labels)),
                 "example": np.arange(len(labels)),
-                "label": labels,
-                "predicted": self.predicted[split],
+                "label": _column(labels),
+                "predicted": _column(self.predicted[split]),
                 **{f"p{index}": chances[:, index].astype(np.float32) for index in range(chances.shape[1])},
             }
             parts.append(pa.table(columns))
         return pa.concat_tables(parts)
+
+
+def _column(labels: np.ndarray) -> Any:
+    """Labels as a column: numbers, or lists of 0 and 1."""
+    if labels.ndim == 1:
+        return labels
+    return pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel().astype(np.uint8)), labels.shape[1])
+
+
+def stored_labels(column: pd.Series) -> np.ndarray:
+    """A column of stored labels as it was before. (N,) or (N, C)."""
+    return np.stack(list(column)).astype(np.int64) if column.dtype == object else column.to_numpy()
 
 
 def write_json(path: Path, data: Any) -> None:

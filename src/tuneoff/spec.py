@@ -76,6 +76,10 @@ def _as_seeds(given: Any) -> Any:
     return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
+def _as_metric(given: Any) -> Any:
+    return None if given is None else check_metric(given)
+
+
 def _as_label(given: Any) -> Any:
     return parse_strategy(given).label if isinstance(given, str) and ":" in given else given
 
@@ -123,8 +127,11 @@ class StudySpec(BaseModel):
     )
     # three seeds are the fewest that show a spread
     seeds: Annotated[tuple[int, ...], BeforeValidator(_as_seeds)] = Field((0, 1, 2), min_length=1)
-    metric: Annotated[str, BeforeValidator(check_metric)] = Field(
-        "accuracy", description="what chooses epochs on validation and ranks strategies on test"
+    # accuracy of all labels of an example at once says little where there are many
+    metric: Annotated[str | None, BeforeValidator(_as_metric)] = Field(
+        None,
+        description="what chooses epochs on validation and ranks strategies on test; by default accuracy, or micro_f1 "
+        "where an example may have several labels",
     )
     cost: Annotated[str, BeforeValidator(check_cost)] = Field(
         "train_seconds", description="by which the verdict chooses among what cannot be told apart"

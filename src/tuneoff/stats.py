@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
-from tuneoff.metrics import SCORES, counts_from, indicators, log_losses
+from tuneoff.metrics import ALL_SCORES, counts_from, indicators, log_losses
 
 LEVEL = 0.95
 POWER = 0.8  # with which a difference shall be found, where it is said what that would take (Cohen, 1988)
@@ -45,8 +45,8 @@ def resampled_scores(
 ) -> np.ndarray:
     """A metric of several sets of predictions on the same resamples of the examples. -> (sets, R).
 
-    labels: (N,), predicted: one (N,) a set, probabilities: one (N, C) a set. The same seed gives the same resamples
-    whatever the metric, so scores can be compared in pairs (Efron & Tibshirani, 1993, chapter 6).
+    labels: (N,) or (N, C), predicted: one such a set, probabilities: one (N, C) a set. The same seed gives the same
+    resamples whatever the metric, so scores can be compared in pairs (Efron & Tibshirani, 1993, chapter 6).
     """
     rng = np.random.default_rng(seed)
     block = max(1, min(resamples, _CELLS // max(1, len(labels))))
@@ -65,8 +65,8 @@ def _scores(
     """One metric on each resample. weights: (R, N) -> (R,)."""
     if metric == "log_loss":
         return weights @ log_losses(labels, probabilities).astype(np.float32) / len(labels)
-    sums = weights @ indicators(labels, predicted, probabilities.shape[1]).astype(np.float32)  # (R, 3C)
-    return SCORES[metric](counts_from(sums))
+    sums = weights @ indicators(labels, predicted, probabilities.shape[1]).astype(np.float32)  # (R, 3C + 2)
+    return ALL_SCORES[metric](counts_from(sums))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
 from tuneoff.execute.search import is_spent, open_search
 from tuneoff.machine import cores
+from tuneoff.metrics import metric_for
 from tuneoff.report.write import write_report
 from tuneoff.runs import RunStore, read_json, read_table, write_json, write_table
 from tuneoff.search import SearchRecord
@@ -182,7 +183,8 @@ class Study:
         study = self.spec.model_dump(mode="json")
         examples = read_table(texts) if texts.is_file() else None
         cost = cost or self.spec.cost
-        return compare_records(present, self.store, self.spec.metric, cost, data, study, examples, found)
+        metric = metric_for(self.spec.metric, data.get("is_multilabel", False))
+        return compare_records(present, self.store, metric, cost, data, study, examples, found)
 
     def _searches(self, ids: Sequence[str]) -> list[SearchRecord]:
         paths = [self.store.searches / f"{search_id}.json" for search_id in ids]
@@ -216,7 +218,7 @@ def compare(
     model: str | Sequence[str] = "packaged:minilm",
     strategies: Sequence[Any] | None = None,
     seeds: int | Sequence[int] = 3,
-    metric: str = "accuracy",
+    metric: str | None = None,
     cost: str = "train_seconds",
     baselines: bool = True,
     search: Any = 4,
@@ -294,7 +296,7 @@ def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     model_fingerprint=prints[model] if model else None,
                     data_fingerprint=dataset.fingerprint,
                     recipe=spec.recipe,
-                    metric=spec.metric,
+                    metric=metric_for(spec.metric, dataset.is_multilabel),
                     seed=seed,
                     save_model=spec.save_models,
                 )

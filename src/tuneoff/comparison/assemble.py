@@ -18,7 +18,7 @@ from tuneoff.comparison.errors import Answers, analyse
 from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, texts_of
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, direction, per_class
-from tuneoff.runs import OK, RunRecord, RunStore
+from tuneoff.runs import OK, RunRecord, RunStore, stored_labels
 from tuneoff.search import SearchRecord
 from tuneoff.strategies import STRATEGIES
 
@@ -48,7 +48,7 @@ def compare(
     runs = _runs(groups, labels, answers, metric)
     groups = {group: groups[group] for group in runs}  # best first
     answers = {group: answers[group] for group in runs}
-    rights = {group: found.predicted == labels for group, found in answers.items()}
+    rights = {group: ~found.is_wrong(labels) for group, found in answers.items()}
     luck = stats.usual_luck(list(runs.values()))
     pairs = _pairs(runs, rights, metric, num_examples, luck)
     rows = _rows(groups, runs, pairs, metric, num_examples, luck) if runs else ()
@@ -80,13 +80,13 @@ def compare(
 def _answers(
     groups: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
 ) -> tuple[np.ndarray, dict[str, Answers]]:
-    """The labels of a split, (N,), and what the runs of each group say of it, seeds in their order."""
+    """The labels of a split, (N,) or (N, C), and what the runs of each group say of it, seeds in their order."""
     labels, found = np.empty(0, int), {}
     for group, members in groups.items():
         tables = [store.predictions(record.run_id, split) for record in members]
-        labels = tables[0]["label"].to_numpy()
+        labels = stored_labels(tables[0]["label"])
         found[group] = Answers(
-            np.stack([table["predicted"].to_numpy() for table in tables]),
+            np.stack([stored_labels(table["predicted"]) for table in tables]),
             np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
         )
     return labels, found
@@ -108,7 +108,8 @@ def _calibration(
 
 
 def _classes(answers: Answers, labels: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    return per_class(np.tile(labels, len(answers.predicted)), answers.predicted.ravel(), label_names)
+    every = np.concatenate([labels] * len(answers.predicted))
+    return per_class(every, np.concatenate(list(answers.predicted)), label_names)
 
 
 def _runs(

@@ -27,12 +27,17 @@ _PRIOR_TEXTS = 100  # how many texts the prior is worth
 class Answers:
     """What the runs of one strategy say of the test examples."""
 
-    predicted: np.ndarray  # (S, N) ids
+    predicted: np.ndarray  # (S, N) ids, or (S, N, C) of 0 and 1
     probabilities: np.ndarray  # (S, N, C)
 
     @property
     def most(self) -> np.ndarray:
-        """The label that most seeds give each example; of equally many, the likeliest. (N,) ids."""
+        """The label that most seeds give each example; of equally many, the likeliest. (N,) ids.
+
+        Where an example may have several, those that at least half of the seeds give. (N, C).
+        """
+        if self.predicted.ndim == 3:
+            return (self.predicted.mean(0) >= 0.5).astype(np.int64)
         votes = self.mean.copy()  # below 1, so that it decides between equal votes alone
         for seed in self.predicted:
             votes[np.arange(len(seed)), seed] += 1
@@ -44,8 +49,24 @@ class Answers:
         return self.probabilities.mean(0)
 
     def shares(self, labels: np.ndarray) -> np.ndarray:
-        """The share of seeds that get each example wrong. labels: (N,) -> (N,)."""
-        return (self.predicted != labels).mean(0)
+        """The share of seeds that get each example wrong. labels: (N,) or (N, C) -> (N,)."""
+        return self.is_wrong(labels).mean(0)
+
+    def is_wrong(self, labels: np.ndarray) -> np.ndarray:
+        """Which examples each seed gets wrong, in any of their labels. labels: (N,) or (N, C) -> (S, N)."""
+        return differs(self.predicted, labels)
+
+    def sureness(self, predicted: np.ndarray) -> np.ndarray:
+        """The mean probability of what is predicted; of several labels, of the least sure. -> (N,)."""
+        if predicted.ndim == 1:
+            return self.mean[np.arange(len(predicted)), predicted]
+        return np.where(predicted, self.mean, 1 - self.mean).min(1)
+
+
+def differs(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Where a prediction is not what it should be. predicted: (..., N) or (..., N, C) -> (..., N)."""
+    different = predicted != labels
+    return different.any(-1) if labels.ndim == 2 else different
 
 
 @dataclass(frozen=True)
@@ -66,19 +87,20 @@ class Errors:
 def analyse(labels: np.ndarray, answers: Mapping[str, Answers], no_learners: set[str], texts: Sequence[str]) -> Errors:
     """Everything about the errors of some strategies on the same examples.
 
-    labels: (N,). no_learners: groups that say nothing of a text, such as the most frequent class. texts: N, or none.
+    labels: (N,) or (N, C). no_learners: groups that say nothing of a text, such as the most frequent class. texts: N,
+    or none.
     """
     joint = tuple(group for group in answers if group not in no_learners) or tuple(answers)
     shares = {group: found.shares(labels) for group, found in answers.items()}
     together = np.mean([shares[group] for group in joint], axis=0)
-    missed = np.sum([answers[group].most != labels for group in joint], axis=0)
+    missed = np.sum([differs(answers[group].most, labels) for group in joint], axis=0)
     unit, lengths = lengths_of(texts)
     pieces = [by_length(lengths, shares[group]).assign(group=group) for group in answers] if texts else []
     return Errors(
         joint=joint,
         missed_by=np.bincount(missed, minlength=len(joint) + 1),
         overlap=overlap({group: shares[group] for group in joint}),
-        confidence=pd.concat([_confidence(labels, found).assign(group=group) for group, found in answers.items()]),
+        confidence=_confidences(labels, answers),
         label_errors=likely_label_errors(labels, np.mean([answers[group].mean for group in joint], axis=0)),
         length_unit=unit,
         by_length=pd.concat(pieces) if pieces else pd.DataFrame(),
@@ -90,6 +112,12 @@ def lengths_of(texts: Sequence[str]) -> tuple[str, np.ndarray]:
     """In what texts are counted, and how long each is, (N,). Characters where a language writes no spaces."""
     counts, sizes = (np.array([measure(text) for text in texts]) for measure in (lambda t: len(t.split()), len))
     return ("characters", sizes) if sizes.sum() > _LONGEST_WORDS * counts.sum() else ("words", counts)
+
+
+def _confidences(labels: np.ndarray, answers: Mapping[str, Answers]) -> pd.DataFrame:
+    if labels.ndim == 2:  # a set of labels has no one probability
+        return pd.DataFrame(columns=["group", "of", "low", "q1", "median", "q3", "high", "examples"])
+    return pd.concat([_confidence(labels, found).assign(group=group) for group, found in answers.items()])
 
 
 def _confidence(labels: np.ndarray, answers: Answers) -> pd.DataFrame:
@@ -190,6 +218,8 @@ def likely_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.Dat
     over strategies. Columns: example, label, likely, label_probability, likely_probability.
     """
     num_labels = probabilities.shape[1]
+    if labels.ndim == 2:  # the method is one of single labels
+        return pd.DataFrame(columns=["example", "label", "likely", "label_probability", "likely_probability"])
     own = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=num_labels)
     sums = np.bincount(labels, weights=own, minlength=num_labels)

@@ -22,7 +22,7 @@ class PackedBatch:
     positions: Tensor  # (1, T) int64, from 0 in every example
     segments: Tensor | None  # (1, T) int64: 0 for the first text, 1 for the second; None where the encoder has none
     lengths: Tensor  # (B,) int64, sums to num_tokens
-    labels: Tensor  # (B,) int64
+    labels: Tensor  # (B,) int64, or (B, C) of 0 and 1
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same batch on a device."""

@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.encode import TokenTable
 from tuneoff.formats import cut
+from tuneoff.metrics import as_rows
 
 _PIECES = 32  # of a histogram
 _MOST_SHOWN = 30
@@ -20,13 +21,14 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
     """Sizes, label balance, lengths and findings, as plain data. tokens: model -> split -> tokens."""
     splits = {}
     for split, table in dataset.splits.items():
-        labels = np.bincount(table["label"].to_numpy(), minlength=dataset.num_labels)
+        labels = label_counts(labels_of(table), dataset.num_labels)
         splits[split] = {"examples": table.num_rows, "labels": labels.tolist()}
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "label_names": list(dataset.label_names),
         "is_pair": dataset.is_pair,
+        "is_multilabel": dataset.is_multilabel,
         "notes": list(dataset.notes),
         "splits": splits,
         "lengths": {
@@ -67,9 +69,10 @@ def _edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
 def _first_examples(dataset: Dataset) -> list[dict[str, str]]:
     """A few examples of each label, as they stand in train; long texts cut."""
     train, found = dataset.splits["train"], []
+    labels = as_rows(labels_of(train), dataset.num_labels)
     each = max(1, min(3, _MOST_SHOWN // dataset.num_labels))
     for index, name in enumerate(dataset.label_names[:_MOST_SHOWN]):
-        rows = train.filter(pc.equal(train["label"], index)).slice(0, each)
+        rows = train.filter(pa.array(labels[:, index])).slice(0, each)
         for row in rows.drop_columns("label").to_pylist():
             found.append({"label": name, **{column: cut(text, _SHOWN_LENGTH) for column, text in row.items()}})
     return found
@@ -83,7 +86,7 @@ def findings(dataset: Dataset) -> list[str]:
         repeats = len(texts) - pc.count_distinct(texts).as_py()
         if repeats:
             found.append(f"{split}: {repeats:,} of {len(texts):,} examples repeat an earlier one")
-        contradicting = _contradicting(texts, dataset.splits[split]["label"])
+        contradicting = _contradicting(texts, labels_of(dataset.splits[split]))
         if contradicting:
             found.append(f"{split}: {contradicting:,} texts stand there with different labels")
     for split in ("validation", "test"):
@@ -91,15 +94,16 @@ def findings(dataset: Dataset) -> list[str]:
             shared = pc.sum(pc.is_in(keys[split], value_set=keys[other])).as_py() or 0
             if shared:
                 found.append(f"{split}: {shared:,} of {len(keys[split]):,} examples also stand in {other}")
-    counts = np.bincount(dataset.splits["train"]["label"].to_numpy(), minlength=dataset.num_labels)
+    counts, in_test = (label_counts(labels_of(dataset.splits[s]), dataset.num_labels) for s in ("train", "test"))
     rare = [dataset.label_names[index] for index in np.flatnonzero(counts < 10)]
     if rare:
         found.append(f"train: fewer than 10 examples of {', '.join(rare[:5])}{' and others' if len(rare) > 5 else ''}")
-    absent = np.bincount(dataset.splits["test"]["label"].to_numpy(), minlength=dataset.num_labels) == 0
-    if absent.any():
-        found.append(f"test: no example of {', '.join(dataset.label_names[i] for i in np.flatnonzero(absent)[:5])}")
+    if not in_test.all():
+        found.append(
+            f"test: no example of {', '.join(dataset.label_names[i] for i in np.flatnonzero(in_test == 0)[:5])}"
+        )
     if counts.max() > 3 * counts[counts > 0].min():
-        share = counts.max() / counts.sum()
+        share = counts.max() / dataset.num_examples("train")
         found.append(
             f"train: classes are out of balance ({dataset.label_names[int(counts.argmax())]} is {share:.0%}); "
             "look at macro_f1 beside accuracy"
@@ -114,6 +118,10 @@ def _keys(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(table["text"], table["text_pair"], pa.scalar("\x1f", pa.large_string()))
 
 
-def _contradicting(texts: pa.ChunkedArray, labels: pa.ChunkedArray) -> int:
-    grouped = pa.table({"text": texts, "label": labels}).group_by("text").aggregate([("label", "count_distinct")])
+def _contradicting(texts: pa.ChunkedArray, labels: np.ndarray) -> int:
+    if labels.ndim == 2:  # any number for each set of labels
+        labels = np.unique(labels, axis=0, return_inverse=True)[1]
+    grouped = (
+        pa.table({"text": texts, "label": labels.ravel()}).group_by("text").aggregate([("label", "count_distinct")])
+    )
     return pc.sum(pc.greater(grouped["label_count_distinct"], 1)).as_py() or 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,7 +24,15 @@ class DataSpec(BaseModel):
     )
     text: str | None = Field(None, description="column of the text; found by common names if not given")
     text_pair: str | None = Field(None, description="column of the second text, if examples are pairs")
-    label: str | None = Field(None, description="column of the label; found by common names if not given")
+    label: str | None = Field(
+        None, description="column of the label, or of lists of labels; found by common names if not given"
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="what parts several labels in the label column: news|sport"
+    )
+    label_columns: tuple[str, ...] = Field(
+        (), description="columns of 0 and 1, one a label, instead of a label column: examples with several labels"
+    )
     labels: tuple[str, ...] | None = Field(None, description="the label names in the order of their ids")
     # a tenth each is what Rotten Tomatoes' official splits hold
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of train carved off if there is none")
@@ -36,7 +45,10 @@ class DataSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Examples in Arrow: per split a table with columns text, perhaps text_pair, and label (int64 ids)."""
+    """Examples in Arrow: per split a table with columns text, perhaps text_pair, and label.
+
+    A label is an id (int64); where an example may have several, or none, a list of C times 0 or 1.
+    """
 
     name: str
     splits: dict[str, pa.Table]
@@ -50,6 +62,11 @@ class Dataset:
         return "text_pair" in self.splits["train"].column_names
 
     @property
+    def is_multilabel(self) -> bool:
+        """Whether an example may have several labels, or none."""
+        return is_multilabel(self.splits["train"])
+
+    @property
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)
@@ -57,3 +74,21 @@ class Dataset:
     def num_examples(self, split: str) -> int:
         """Examples in a split."""
         return self.splits[split].num_rows
+
+
+def is_multilabel(table: pa.Table) -> bool:
+    """Whether the examples of a split may have several labels, or none."""
+    return pa.types.is_fixed_size_list(table.schema.field("label").type)
+
+
+def labels_of(table: pa.Table) -> np.ndarray:
+    """The labels of a split: ids, (N,), or rows of 0 and 1, (N, C)."""
+    column = table["label"].combine_chunks()
+    if not is_multilabel(table):
+        return column.to_numpy(zero_copy_only=False)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1).astype(np.int64)
+
+
+def label_counts(labels: np.ndarray, num_labels: int) -> np.ndarray:
+    """Examples of each label. (N,) or (N, C) -> (C,)."""
+    return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=num_labels)

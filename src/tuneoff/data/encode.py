@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tuneoff.cache import build_seconds, cached, fingerprint
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.machine import cores
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"  # whether the tokenizer starts threads of its own
@@ -31,7 +31,7 @@ class TokenTable:
     offsets: np.ndarray  # (N + 1,) int64: example i is ids[offsets[i]:offsets[i + 1]]
     segments: np.ndarray | None  # (T,) uint8: 1 in the second text of a pair; None where the tokenizer has none
     is_truncated: np.ndarray  # (N,) bool
-    labels: np.ndarray  # (N,) int64
+    labels: np.ndarray  # (N,) ids, or (N, C) of 0 and 1
     fingerprint: str
     seconds: float  # what tokenising took, whenever that was
 
@@ -66,7 +66,7 @@ def encode_split(table: pa.Table, tokenizer: Any, max_length: int) -> TokenTable
         offsets=np.load(folder / "offsets.npy"),
         segments=np.load(segments, mmap_mode="r") if segments.exists() else None,
         is_truncated=np.load(folder / "truncated.npy"),
-        labels=table["label"].to_numpy(),
+        labels=labels_of(table),
         fingerprint=key,
         seconds=build_seconds(folder),
     )

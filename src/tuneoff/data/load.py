@@ -8,9 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneoff.cache import cache_folder, cached, fingerprint
-from tuneoff.data import sources, splits
-from tuneoff.data.dataset import SPLITS, Dataset, DataSpec
+from tuneoff.data import multilabel, sources, splits
+from tuneoff.data.dataset import SPLITS, Dataset, DataSpec, label_counts, labels_of
 from tuneoff.errors import DataError, listed, unknown
+from tuneoff.metrics import as_rows
 
 _TEXTS = ("text", "sentence", "review", "content", "tweet", "comment", "document", "body", "message", "utterance")
 _PAIRS = (
@@ -32,10 +33,17 @@ def load_dataset(spec: DataSpec) -> Dataset:
     """The dataset that a spec asks for. Raises DataError, in one line, for what cannot be used."""
     source = sources.read(spec)
     columns = _columns(source.tables["train"], spec)
-    tables = {split: _select(table, columns, split) for split, table in source.tables.items()}
+    tables = {split: _select(table, columns, split, spec) for split, table in source.tables.items()}
     notes: list[str] = []
     tables = {split: _complete(table, split, spec, notes) for split, table in tables.items()}
-    tables, names = _numbered(tables, spec.labels, source.label_names.get(columns["label"]))
+    declared = source.label_names.get(columns["label"])
+    if multilabel.is_list(tables["train"]["label"]):
+        names_given = spec.labels or spec.label_columns or None
+        tables, names = multilabel.numbered(tables, names_given, declared, columns["label"])
+        several = labels_of(tables["train"]).sum(1).mean()
+        notes.append(f"an example may have several labels, or none: {several:.2f} on average in train")
+    else:
+        tables, names = _numbered(tables, spec.labels, declared)
     _check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
     tables = _limit(_carve(tables, spec, notes), spec, notes)
@@ -47,13 +55,17 @@ def _columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
     """Our column -> the user's."""
     names = table.column_names
     lower = {name.lower(): name for name in reversed(names)}
-    for asked in (spec.text, spec.text_pair, spec.label):
+    for asked in (spec.text, spec.text_pair, spec.label, *spec.label_columns):
         if asked is not None and asked not in names:
             raise DataError(unknown("column", asked, names))
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"column {twice[0]!r} stands there {names.count(twice[0])} times; rename one")
     label = spec.label or next((lower[name] for name in _LABELS if name in lower), None)
+    if spec.label_columns:
+        if spec.label or spec.label_separator:
+            raise DataError("label_columns does not go with label or label_separator; give one of them")
+        label = ", ".join(spec.label_columns)  # what messages call it
     if label is None:
         raise DataError(f"no label column found among {', '.join(names)}; name it with label (--label)")
     text, pair = spec.text, spec.text_pair
@@ -61,7 +73,8 @@ def _columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
         found = next(((lower[a], lower[b]) for a, b in _PAIRS if a in lower and b in lower), None)
         text, pair = found or (next((lower[name] for name in _TEXTS if name in lower), None), None)
     if text is None:
-        others = [name for name in names if name not in (label, pair) and _is_text(table[name].type)]
+        labels = (label, *spec.label_columns)
+        others = [name for name in names if name not in (*labels, pair) and _is_text(table[name].type)]
         if len(others) != 1:
             raise DataError(f"no text column found among {', '.join(names)}; name it with text (--text)")
         text = others[0]
@@ -72,21 +85,27 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _select(table: pa.Table, columns: dict[str, str], split: str) -> pa.Table:
-    for theirs in columns.values():
+def _select(table: pa.Table, columns: dict[str, str], split: str, spec: DataSpec) -> pa.Table:
+    labels = spec.label_columns or (columns["label"],)
+    for theirs in (*[theirs for ours, theirs in columns.items() if ours != "label"], *labels):
         if theirs not in table.column_names:
             raise DataError(f"split {split} has no column {theirs!r}; it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise DataError(f"split {split} has no examples")
     chosen = {}
     for ours, theirs in columns.items():
+        if ours == "label" and spec.label_columns:
+            chosen[ours] = multilabel.from_columns(table, spec.label_columns, split)
+            continue
         column = table[theirs]
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if ours != "label":
             column = _texts(column, theirs, split)
-        elif pa.types.is_nested(column.type):
-            raise DataError(f"label column {theirs!r} holds lists; give one label an example")
+        elif spec.label_separator and not multilabel.is_list(column):
+            column = multilabel.parted(column, spec.label_separator)
+        elif pa.types.is_nested(column.type) and not multilabel.is_list(column):
+            raise DataError(f"label column {theirs!r} holds {column.type}; give a label an example, or lists of labels")
         chosen[ours] = column
     return pa.table({**chosen, "row": pa.array(range(1, table.num_rows + 1))})  # for messages: the first row is 1
 
@@ -135,6 +154,8 @@ def _complete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> 
 
 def _is_missing(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> np.ndarray:
     """Which labels stand for none: null, NaN, nothing, "-", and -1 beside 0 or alone. classes: what does not."""
+    if multilabel.is_list(labels):
+        return pc.is_null(labels).to_numpy()
     missing = pc.is_null(labels, nan_is_null=True).to_numpy()
     words = pc.fill_null(_words(labels), "")
     present = set(pc.unique(words.filter(pa.array(~missing))).to_pylist())
@@ -148,6 +169,8 @@ def _is_missing(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> np.ndarray
 
 def _if_a_class(labels: pa.ChunkedArray, is_missing: np.ndarray) -> str:
     """How to keep a label that we take for none."""
+    if multilabel.is_list(labels):
+        return ""
     found = [word for word in pc.unique(_words(labels).filter(pa.array(is_missing))).to_pylist() if word]
     return f"; if {found[0]!r} is a class, name all classes with labels (--labels)" if found else ""
 
@@ -207,7 +230,7 @@ def _outside(
 
 
 def _check_classes(train: pa.Table, names: tuple[str, ...], column: str) -> None:
-    counts = np.bincount(train["label"].to_numpy(), minlength=len(names))
+    counts = label_counts(labels_of(train), len(names))
     if (counts > 0).sum() < 2:
         only = names[int(counts.argmax())]
         raise DataError(f"label column {column!r} has one class only, {only!r}; a classifier needs at least two")
@@ -224,11 +247,11 @@ def _check_classes(train: pa.Table, names: tuple[str, ...], column: str) -> None
 def _carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
     """Take a missing test split, then a missing validation split, off train."""
     train = tables["train"]
-    num_all, num_classes = train.num_rows, len(pc.unique(train["label"]))
+    num_all, num_classes = train.num_rows, _num_strata(train)
     for split, share in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
         if split in tables:
             continue
-        labels = train["label"].to_numpy()
+        labels = _strata(train)
         total = max(num_classes, round(share * num_all))
         taken, rest = splits.carve(labels, total, np.random.default_rng([spec.split_seed, SPLITS.index(split)]))
         if len(taken) == 0 or len(rest) < num_classes:
@@ -248,12 +271,13 @@ def _carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dic
 def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
     limited = dict(tables)
     for split, limit in spec.limits.items():
-        num_all, num_classes = tables[split].num_rows, len(pc.unique(tables["train"]["label"]))
+        num_all, num_classes = tables[split].num_rows, _num_strata(tables["train"])
         if limit < num_classes:
             raise DataError(f"limit {limit} for {split} is below the number of classes, {num_classes}")
         if limit < num_all:
-            labels = tables[split]["label"].to_numpy()
-            chosen = splits.subset(labels, limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)]))
+            chosen = splits.subset(
+                _strata(tables[split]), limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)])
+            )
             limited[split] = tables[split].take(chosen)
             notes.append(f"{split} is a subset: {limit:,} of {num_all:,} examples, classes in proportion")
     _check_all_classes_left(limited["train"], tables["train"])
@@ -261,8 +285,25 @@ def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dic
 
 
 def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
-    if len(pc.unique(limited["label"])) < len(pc.unique(whole["label"])):
+    kept, all_of_it = (as_rows(labels_of(table), _most(whole)).any(0) for table in (limited, whole))
+    if (kept < all_of_it).any():
         raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
+
+
+def _strata(table: pa.Table) -> np.ndarray:
+    """By what splits and subsets are kept in proportion: the label, of several the rarest. (N,)."""
+    labels = labels_of(table)
+    return multilabel.strata(labels) if labels.ndim == 2 else labels
+
+
+def _num_strata(table: pa.Table) -> int:
+    return len(np.unique(_strata(table)))
+
+
+def _most(table: pa.Table) -> int:
+    """Labels of a split, at most."""
+    labels = labels_of(table)
+    return labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
 
 
 def store_dataset(dataset: Dataset) -> None:

@@ -29,7 +29,7 @@ def _how_to_load(folder: Path) -> str:
 def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
     """The card's text. Names from data are escaped."""
     sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in dataset.splits)
-    names = ("accuracy", "macro_f1", "mcc", "log_loss")
+    names = [name for name in ("accuracy", "macro_f1", "mcc", "log_loss") if name in record.metrics["test"]]
     scores: Table = (
         ["split", *[name.replace("_", " ") for name in names]],
         [[split, *[f"{found[name]:.3f}" for name in names]] for split, found in record.metrics.items()],
@@ -44,8 +44,18 @@ def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
             f"- Data: {markdown_text(dataset.name)} ({sizes} examples)\n"
             f"- Labels, in the order of their ids: {', '.join(map(markdown_text, dataset.label_names))}\n"
             f"- Parameters: {parameters}\n"
+            f"{_thresholds(record, dataset)}"
             f"- Load it with: `{loading}`",
             markdown(scores),
             "One run on this data says little of other data and other seeds; the study's report says how sure it is.",
         ]
     )
+
+
+def _thresholds(record: RunRecord, dataset: Dataset) -> str:
+    """From which probability on each label is predicted, where an example may have several."""
+    if record.thresholds is None:
+        return ""
+    each = zip(dataset.label_names, record.thresholds, strict=True)
+    said = ", ".join(f"{markdown_text(name)} {threshold:.3f}" for name, threshold in each)
+    return f"- An example may have several labels, or none. Predicted is what reaches its threshold: {said}\n"

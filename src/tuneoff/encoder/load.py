@@ -68,18 +68,21 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def load_model(name: str, label_names: tuple[str, ...], seed: int, dropout: float | None = None) -> Any:
+def load_model(
+    name: str, label_names: tuple[str, ...], seed: int, dropout: float | None = None, is_multilabel: bool = False
+) -> Any:
     """A sequence classification model with pretrained encoder and a head that depends on the seed alone.
 
     What the checkpoint holds of the head (BERT's pooler) is kept; what it lacks is drawn from the seed, so that
-    all strategies start from the same head. dropout: instead of every rate that the model comes with.
+    all strategies start from the same head. dropout: instead of every rate that the model comes with. is_multilabel:
+    so that whoever loads the saved model knows what its logits are.
     """
     path = resolve(name)
     _check_loadable(name, path)
     config = load_config(name, len(label_names))
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = f"{'multi' if is_multilabel else 'single'}_label_classification"
     if dropout is not None:
         rates = [key for key, value in config.to_dict().items() if "dropout" in key and isinstance(value, (int, float))]
         config.update(dict.fromkeys(rates, dropout))

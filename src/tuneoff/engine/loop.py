@@ -15,7 +15,7 @@ from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.engine.feed import Feed, logits
-from tuneoff.engine.loss import Loss, balanced_weights, loss_of
+from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.masters import Masters, Snapshot, mean_of
 from tuneoff.engine.optim import adamw, clip_by
 from tuneoff.engine.precision import computing_in
@@ -60,7 +60,7 @@ def train(
     use_cheap_dropout(model)
     num_steps, trained, kept = recipe.num_steps(len(feed.table)), Trained(), _Best(metric, recipe.average)
     loss = loss_of(recipe, feed.table.labels, model.config.num_labels)
-    weights = balanced_weights(feed.table.labels, model.config.num_labels)[feed.table.labels]
+    weights = example_weights(feed.table.labels, model.config.num_labels)
     torch.manual_seed(seed)  # dropout; data order has a generator of its own
     with computing_in(dtype, model) as full:
         masters = Masters(model, full, feed.table.ids)

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
+from scipy.special import expit, softmax
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
 from tuneoff import metrics
 from tuneoff.data.batches import PackedBatch, pack
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.encode import TokenTable, encode_split
+from tuneoff.decide import best_thresholds, decide
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
 from tuneoff.encoder.packed import final_states, forward, pool
@@ -37,12 +39,16 @@ class Fitted:
     """What fitting a strategy gives, of whatever kind it is."""
 
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
-    predicted: dict[str, np.ndarray]  # split -> (N,)
     costs: dict[str, float]
     answer: Callable[[int], Any]  # classify one test example, from its text on
     save: Callable[[Path], None]
     parameters: dict[str, int] = field(default_factory=dict)
     trained: Trained | None = None
+    thresholds: np.ndarray | None = None  # (C,) found on validation, where an example may have several labels
+
+    def predicted(self, split: str) -> np.ndarray:
+        """What is predicted of a split. (N,) ids, or (N, C) of 0 and 1."""
+        return decide(self.probabilities[split], self.thresholds)
 
 
 def fit(
@@ -59,6 +65,7 @@ def fit(
     fitted = _FIT[spec.kind.kind](spec, dataset, judged, on_progress, is_over)
     if not all(np.isfinite(chances).all() for chances in fitted.probabilities.values()):
         raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
+    fitted.thresholds = best_thresholds(labels_of(dataset.splits["validation"]), fitted.probabilities["validation"])
     return fitted
 
 
@@ -67,7 +74,7 @@ def _fit_text(spec: RunSpec, dataset: Dataset, judged: Sequence[str], on_progres
     started = time.perf_counter()
     train_table = dataset.splits["train"]
     classifier = spec.kind.apply(
-        _joined_texts(train_table), train_table["label"].to_numpy(), spec.config, spec.recipe.class_weight
+        _joined_texts(train_table), labels_of(train_table), spec.config, spec.recipe.class_weight
     )
     trained = time.perf_counter()
     chances = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in judged}
@@ -75,7 +82,6 @@ def _fit_text(spec: RunSpec, dataset: Dataset, judged: Sequence[str], on_progres
     size = _num_coefficients(classifier)
     return Fitted(
         chances,
-        _most_likely(chances),
         costs,
         answer=lambda index: classifier.predict(_joined_texts(dataset.splits["test"].slice(index, 1))),
         save=lambda folder: _save_sklearn(classifier, folder),
@@ -113,7 +119,6 @@ def _fit_features(
     )
     trained = time.perf_counter()
     chances = {split: probabilities(classifier, vectors[split], validation) for split in judged}
-    predicted = {split: classifier.predict(vectors[split]) for split in judged}
     costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
 
     def answer(text: PackedBatch) -> None:
@@ -124,7 +129,6 @@ def _fit_features(
     counts = {"trainable": size, "added": 0, "head": size, "total": encoder_size + size}
     return Fitted(
         chances,
-        predicted,
         costs,
         answer=_from_text(spec, model, tables, dataset, answer),
         save=lambda folder: _save_sklearn(classifier, folder),
@@ -154,8 +158,8 @@ def _fit_gradient(
     if isinstance(spec.config, GradientConfig):
 
         def validate() -> dict[str, float]:
-            chances = softmax(predict(model, feeds["validation"]).astype(np.float64), axis=1)
-            return metrics.evaluate(tables["validation"].labels, chances.argmax(1), chances)
+            chances, labels = _chances(predict(model, feeds["validation"]), dataset), tables["validation"].labels
+            return metrics.evaluate(labels, decide(chances, best_thresholds(labels, chances)), chances)
 
         def stop(scores: dict[str, float]) -> bool:
             return is_over(scores[spec.metric])
@@ -174,8 +178,7 @@ def _fit_gradient(
         costs["train_seconds"] = 0.0
     # fp32, so that any library that loads the saved model gives the stored predictions
     final = {split: feeds[split] if feeds[split].is_pooled else Feed(tables[split]) for split in judged}
-    answers = {split: predict(model, final[split]).astype(np.float64) for split in judged}
-    chances = {split: softmax(logits, axis=1) for split, logits in answers.items()}
+    chances = {split: _chances(predict(model, final[split]), dataset) for split in judged}
     costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
 
     def save(folder: Path) -> None:
@@ -185,7 +188,7 @@ def _fit_gradient(
 
     counts = asdict(count_parameters(adapted))
     answer = _from_text(spec, model, tables, dataset, lambda text: forward(model, text))
-    return Fitted(chances, _most_likely(chances), costs, answer, save, counts, trained)
+    return Fitted(chances, costs, answer, save, counts, trained)
 
 
 _FIT: dict[str, Callable[[RunSpec, Dataset, Sequence[str], Progress, IsOver], Fitted]] = {
@@ -216,18 +219,20 @@ def _tables_and_model(spec: RunSpec, dataset: Dataset, splits: Sequence[str]) ->
     assert spec.model is not None
     tokenizer = load_tokenizer(spec.model)
     tables = {split: encode_split(dataset.splits[split], tokenizer, spec.recipe.max_length) for split in splits}
-    model = load_model(spec.model, dataset.label_names, spec.seed, spec.recipe.dropout)
+    model = load_model(spec.model, dataset.label_names, spec.seed, spec.recipe.dropout, dataset.is_multilabel)
     return tables, model.to(device())
 
 
-def _most_likely(chances: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {split: table.argmax(1) for split, table in chances.items()}
+def _chances(logits: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Probabilities: over the classes, or of each label by itself. (N, C) -> (N, C)."""
+    return expit(logits.astype(np.float64)) if dataset.is_multilabel else softmax(logits.astype(np.float64), axis=1)
 
 
 def _num_coefficients(classifier: Any) -> int:
     """What a scikit-learn classifier, or the last step of a pipeline, has learnt; 0 where it keeps no coefficients."""
     last = classifier[-1] if isinstance(classifier, Pipeline) else classifier
-    return sum(int(getattr(last, name).size) for name in ("coef_", "intercept_") if hasattr(last, name))
+    each = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
+    return sum(int(getattr(one, name).size) for one in each for name in ("coef_", "intercept_") if hasattr(one, name))
 
 
 def _save_sklearn(classifier: Any, folder: Path) -> None:

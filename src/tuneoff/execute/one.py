@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from tuneoff import metrics
+from tuneoff.data.dataset import labels_of
 from tuneoff.data.load import open_dataset
 from tuneoff.deliver.card import write_card
 from tuneoff.engine.loop import Trained
@@ -35,8 +36,9 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
         return store.write(_record(spec, status=status, error=reason))
-    labels = {split: dataset.splits[split]["label"].to_numpy() for split in JUDGED}
-    parts = {split: (labels[split], fitted.predicted[split]) for split in JUDGED}
+    labels = {split: labels_of(dataset.splits[split]) for split in JUDGED}
+    predicted = {split: fitted.predicted(split) for split in JUDGED}
+    parts = {split: (labels[split], predicted[split]) for split in JUDGED}
     fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
     fitted.costs["latency_seconds"] = latency(fitted.answer, dataset.num_examples("test"))
     if fitted.costs.get("operations"):
@@ -50,9 +52,10 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         confusion={split: metrics.confusion(*parts[split], dataset.num_labels).tolist() for split in JUDGED},
         costs=fitted.costs,
         parameters=fitted.parameters,
+        thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
     )
-    predictions = Predictions(labels, fitted.predicted, fitted.probabilities)
+    predictions = Predictions(labels, predicted, fitted.probabilities)
 
     def save(folder: Path) -> None:
         fitted.save(folder)

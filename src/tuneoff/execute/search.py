@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tuneoff import metrics
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.load import open_dataset
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.fit import fit
@@ -92,5 +92,5 @@ def _validated(
     run: RunSpec, dataset: Dataset, on_progress: Callable[[float], None], is_over: Callable[[float], bool]
 ) -> float:
     fitted = fit(run, dataset, ("validation",), on_progress, is_over)
-    labels = dataset.splits["validation"]["label"].to_numpy()
-    return metrics.evaluate(labels, fitted.predicted["validation"], fitted.probabilities["validation"])[run.metric]
+    labels = labels_of(dataset.splits["validation"])
+    return metrics.evaluate(labels, fitted.predicted("validation"), fitted.probabilities["validation"])[run.metric]

@@ -8,6 +8,7 @@ import numpy as np
 from tuneoff.comparison.errors import lengths_of
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import cut, legible
+from tuneoff.runs import stored_labels
 
 BUDGET = 3_500_000  # bytes of all texts together: the page shall be below 8 MB
 _SHORTEST = 160  # characters to which a text may be cut; beyond that examples are left out
@@ -18,12 +19,12 @@ _NUMBERS = 300_000  # answers of strategies: seven bytes each
 def browser(comparison: Comparison) -> dict[str, Any] | None:
     """Columns of examples, compact. None without texts.
 
-    examples: their numbers; texts: one or two lists of them; lengths: in Errors' unit; labels: ids. For each strategy:
-    predicted ids, how many of its seeds are wrong, and the probability of what is predicted, in percent.
+    examples: their numbers; texts: one or two lists of them; lengths: in Errors' unit; labels: ids of each. For each
+    strategy: predicted ids, how many of its seeds are wrong, and the probability of what is predicted, in percent.
     """
     if comparison.examples is None or comparison.errors is None:
         return None
-    labels, answers = comparison.examples["label"].to_numpy(), comparison.answers
+    labels, answers = stored_labels(comparison.examples["label"]), comparison.answers
     columns = [column for column in ("text", "text_pair") if column in comparison.examples]
     texts = [list(comparison.examples[column]) for column in columns]
     # where not all can be shown, first what is missed by most
@@ -34,14 +35,14 @@ def browser(comparison: Comparison) -> dict[str, Any] | None:
     strategies = []
     for row in learners:
         found = answers[row.group]
-        predicted, examples = found.most, np.arange(len(labels))
+        predicted = found.most
         strategies.append(
             {
                 "name": legible(comparison.names[row.group]),
                 "seeds": len(found.predicted),
-                "predicted": predicted[kept].tolist(),
-                "wrong": (found.predicted != labels).sum(0)[kept].tolist(),
-                "sure": np.rint(100 * found.mean[examples, predicted])[kept].astype(int).tolist(),
+                "predicted": _ids(predicted[kept]),
+                "wrong": found.is_wrong(labels).sum(0)[kept].tolist(),
+                "sure": np.rint(100 * found.sureness(predicted))[kept].astype(int).tolist(),
             }
         )
     return {
@@ -49,10 +50,15 @@ def browser(comparison: Comparison) -> dict[str, Any] | None:
         "examples": kept.tolist(),
         "lengths": lengths_of(comparison.texts)[1][kept].tolist(),
         "texts": [[legible(cut(column[i], length)) for i in kept] for column in texts],
-        "labels": labels[kept].tolist(),
+        "labels": _ids(labels[kept]),
         "names": [legible(name) for name in comparison.label_names],
         "strategies": strategies,
     }
+
+
+def _ids(labels: np.ndarray) -> list[list[int]]:
+    """The ids of each example's labels, one or several."""
+    return [[int(label)] for label in labels] if labels.ndim == 1 else [np.flatnonzero(row).tolist() for row in labels]
 
 
 def _written(text: str) -> int:

@@ -23,7 +23,7 @@ def error_charts(comparison: Comparison) -> dict[str, Any]:
     if comparison.errors is None:
         return {}
     errors = comparison.errors
-    made: dict[str, Any] = {f"confusion-{row.group}": confusion(comparison, row.group) for row in shown(comparison)}
+    made: dict[str, Any] = {f"confusion-{r.group}": confusion(comparison, r.group) for r in shown(comparison)}
     made["f1"] = by_class(comparison, "f1", "F1", "greens")
     made["errors-true"] = by_class(comparison, "recall", "share of the label's examples that are missed", "oranges")
     made["errors-predicted"] = by_class(
@@ -44,6 +44,8 @@ def error_charts(comparison: Comparison) -> dict[str, Any]:
 def confusion(comparison: Comparison, group: str) -> Any:
     """Test examples by true and predicted label; shares are of the true label's examples."""
     matrix, labels = comparison.confusion[group], short_names(comparison.label_names)
+    if matrix.ndim == 3:  # of several labels none stands in another's place
+        return None
     totals = matrix.sum(1).clip(min=1)
     if len(labels) > MOST_CLASSES:
         mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
@@ -81,10 +83,10 @@ def _heat(base: alt.Chart, value: str, number: str, scheme: Any, is_written: boo
     return cells + base.mark_text(fontSize=11).encode(text=alt.Text(f"{value}:Q", format=number), color=ink)
 
 
-def _of(comparison: Comparison, group: str, measure: str) -> np.ndarray:
+def _of(comparison: Comparison, group: str, measure: str) -> list[int]:
     """Of how many examples each class's measure is a share; of none there is nothing to say. (C,)."""
-    matrix = comparison.confusion[group]
-    return {"recall": matrix.sum(1), "precision": matrix.sum(0), "f1": matrix.sum(0) + matrix.sum(1)}[measure]
+    parts = {"recall": ("examples",), "precision": ("predicted",), "f1": ("examples", "predicted")}[measure]
+    return [sum(found[part] for part in parts) for found in comparison.classes[group]]
 
 
 def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> Any:

@@ -78,7 +78,8 @@ if (browser) {
   const { texts, lengths, labels, names, strategies } = data;
   const form = browser.querySelector("form");
   const list = browser.querySelector(".list");
-  const isWrong = (strategy, index) => strategy.predicted[index] !== labels[index]; // what most seeds say
+  const named = (ids) => ids.map((id) => names[id]).join(", ") || "no label";
+  const isWrong = (strategy, index) => String(strategy.predicted[index]) !== String(labels[index]); // what most seeds say
   const missed = labels.map((_, index) => strategies.filter((strategy) => isWrong(strategy, index)).length);
   for (const [name, options] of [["strategy", strategies.map((strategy) => strategy.name)], ["label", names], ["predicted", names]]) {
     options.forEach((text, value) => {
@@ -96,9 +97,9 @@ if (browser) {
     const least = asked.least === "" ? -Infinity : Number(asked.least);
     const most = asked.most === "" ? Infinity : Number(asked.most);
     found = labels.map((_, index) => index).filter((index) => {
-      if (asked.label !== "" && labels[index] !== Number(asked.label)) return false;
+      if (asked.label !== "" && !labels[index].includes(Number(asked.label))) return false;
       if (lengths[index] < least || lengths[index] > most) return false;
-      if (asked.predicted !== "" && !chosen.some((strategy) => strategy.predicted[index] === Number(asked.predicted))) return false;
+      if (asked.predicted !== "" && !chosen.some((strategy) => strategy.predicted[index].includes(Number(asked.predicted)))) return false;
       const wrong = chosen.filter((strategy) => isWrong(strategy, index)).length;
       if (asked.outcome === "wrong" && wrong === 0) return false;
       if (asked.outcome === "right" && wrong > 0) return false;
@@ -133,11 +134,11 @@ if (browser) {
       block.append(text);
     }
     const chips = made("div", "chips");
-    chips.append(made("span", "label", `${names[labels[index]]} (example ${data.examples[index].toLocaleString("en")})`));
+    chips.append(made("span", "label", `${named(labels[index])} (example ${data.examples[index].toLocaleString("en")})`));
     for (const strategy of strategies.slice(0, MOST)) {
       const wrong = strategy.wrong[index];
       const seeds = strategy.seeds > 1 && wrong > 0 && wrong < strategy.seeds ? `, ${wrong} of ${strategy.seeds} seeds wrong` : "";
-      const says = wrong > 0 ? `${names[strategy.predicted[index]]} ${strategy.sure[index]} %${seeds}` : `${strategy.sure[index]} %`;
+      const says = wrong > 0 ? `${named(strategy.predicted[index])} ${strategy.sure[index]} %${seeds}` : `${strategy.sure[index]} %`;
       const chip = made("span", isWrong(strategy, index) ? "wrong" : "right", `${isWrong(strategy, index) ? "✗" : "✓"} ${strategy.name}: ${says}`);
       chip.title = chip.textContent;
       chips.append(chip);

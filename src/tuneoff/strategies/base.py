@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sklearn.multiclass import OneVsRestClassifier
 from torch import nn
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
@@ -121,6 +123,14 @@ def operations_per_token(adapted: Adapted) -> float:
     weights = [parameter for block in parts for parameter in block.parameters()]
     trained = sum(parameter.numel() for parameter in weights if parameter.requires_grad)
     return 4.0 * sum(parameter.numel() for parameter in weights) + 2.0 * trained
+
+
+def for_labels(classifier: Any, labels: np.ndarray) -> Any:
+    """A scikit-learn classifier for labels: itself, or one for each label where an example may have several.
+
+    labels: (N,) or (N, C).
+    """
+    return OneVsRestClassifier(classifier) if labels.ndim == 2 else classifier
 
 
 def train_only(model: Any, is_trained: Callable[[str], bool]) -> None:

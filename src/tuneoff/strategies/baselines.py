@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from tuneoff.strategies.base import Adapted, StrategyConfig, train_only
+from tuneoff.strategies.base import Adapted, StrategyConfig, for_labels, train_only
 
 
 class Majority(StrategyConfig):
@@ -18,9 +18,9 @@ class Majority(StrategyConfig):
     name: ClassVar[str] = "majority"
 
 
-def majority(texts: list[str], labels: np.ndarray, config: Majority, class_weight: str | None) -> DummyClassifier:
-    """Remember the class shares, whatever classes weigh. labels: (N,)."""
-    return DummyClassifier(strategy="prior").fit(texts, labels)
+def majority(texts: list[str], labels: np.ndarray, config: Majority, class_weight: str | None) -> Any:
+    """Remember the class shares, whatever classes weigh. labels: (N,) or (N, C)."""
+    return for_labels(DummyClassifier(strategy="prior"), labels).fit(np.zeros((len(texts), 1)), labels)
 
 
 class Tfidf(StrategyConfig):
@@ -35,14 +35,14 @@ class Tfidf(StrategyConfig):
 
 
 def tfidf(texts: list[str], labels: np.ndarray, config: Tfidf, class_weight: str | None) -> Pipeline:
-    """Fit on train. Pairs come as one text, their halves joined. labels: (N,). class_weight: "balanced" or None."""
+    """Fit on train. Pairs come as one text, their halves joined. labels: (N,) or (N, C). class_weight: "balanced"
+    or None."""
     min_count = config.min_count if len(texts) > 1000 else 1  # small data needs every word
     vectors = TfidfVectorizer(
         ngram_range=(1, config.ngrams), min_df=min_count, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]"
     )
-    return make_pipeline(vectors, LogisticRegression(C=config.C, max_iter=1000, class_weight=class_weight)).fit(
-        texts, labels
-    )
+    linear = LogisticRegression(C=config.C, max_iter=1000, class_weight=class_weight)
+    return make_pipeline(vectors, for_labels(linear, labels)).fit(texts, labels)
 
 
 class Untrained(StrategyConfig):
