@@ -197,10 +197,11 @@ class RunSpec(BaseModel):
     @property
     def group(self) -> str:
         """What the runs of all seeds have in common: '<strategy>-<8 hex>'."""
-        features, all_of_it = {"max_length", "precision", "class_weights"}, set(Recipe.model_fields)
+        texts = {"max_length", "long_texts", "overlap", "max_windows"}
+        features, all_of_it = {*texts, "precision", "class_weights"}, set(Recipe.model_fields)
         used = {"text": {"class_weights"}, "features": features, "gradient": all_of_it}[self.kind.kind]
         if self.strategy.name == "untrained":
-            used = {"max_length"}
+            used = texts
         recipe = self.recipe.model_dump(include=used)
         parts = (_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric)
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"

@@ -269,7 +269,7 @@ def prepare(spec: StudySpec) -> Prepared:
     tokens = {}
     for model in spec.model if needs_encoder else ():
         _check_length(model, spec.recipe.max_length)
-        tokens[model] = encode(dataset, load_tokenizer(model), spec.recipe.max_length)
+        tokens[model] = encode(dataset, load_tokenizer(model), spec.recipe.reading)
     return Prepared(dataset, tokens, tuple(_runs(spec, dataset)))
 
 

@@ -51,6 +51,18 @@ def test_smoothing_and_focus_exclude_each_other():
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 2, "vocab_size": 24}
 
 
+@pytest.mark.parametrize(
+    ("strategy", "architecture"),
+    [("full", "bert"), ("lora", "albert"), ("partial", "mpnet"), ("full", "modernbert"), ("adapter", "deberta-v2")],
+)
+def test_checkpointing_changes_memory_and_nothing_else(strategy, architecture):
+    kept, again = (
+        train_on_toy(adapted_model(strategy, architecture), 1e-3, epochs=2, checkpointing=is_on)
+        for is_on in (False, True)
+    )
+    assert [step["loss"] for step in kept.steps] == pytest.approx([step["loss"] for step in again.steps], abs=1e-6)
+
+
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_a_step_in_parts_is_the_same_step(class_weights):
     whole, parts = (

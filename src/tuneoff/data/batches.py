@@ -1,6 +1,6 @@
 """Batches without padding: the tokens of several examples end to end.
 
-# N examples  B examples in a batch  T tokens in a batch, with the few that fill it up
+# N examples  B examples in a batch  W sequences in it  T tokens in it, with the few that fill it up
 """
 
 from collections.abc import Iterator
@@ -10,19 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tuneoff.data.encode import TokenTable
+from tuneoff.data.encode import TokenTable, token_rows
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The tokens of B examples in one row. A few repeated tokens at the end, which nothing reads, may fill it up."""
+    """The tokens of B examples, of one or several sequences each, in one row.
+
+    A few repeated tokens at the end, which nothing reads, may fill it up.
+    """
 
     num_tokens: int  # without those that fill up
     ids: Tensor  # (1, T) int64
     positions: Tensor  # (1, T) int64, from 0 in every example
     segments: Tensor | None  # (1, T) int64: 0 for the first text, 1 for the second; None where the encoder has none
-    lengths: Tensor  # (B,) int64, sums to num_tokens
+    lengths: Tensor  # (W,) int64, sums to num_tokens
     labels: Tensor  # (B,) int64, or (B, C) of 0 and 1
+    windows: Tensor | None = None  # (B,) sequences of each example; None where each has one
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same batch on a device."""
@@ -33,15 +37,8 @@ class PackedBatch:
 
     @property
     def starts(self) -> Tensor:
-        """Where each example's first token stands. (B,) int64."""
+        """Where each sequence's first token stands. (W,) int64."""
         return self.lengths.cumsum(0) - self.lengths
-
-
-def token_rows(offsets: np.ndarray, examples: np.ndarray) -> np.ndarray:
-    """Positions in the flat table of all tokens of the given examples, in order. (T,) int64."""
-    lengths = offsets[examples + 1] - offsets[examples]
-    starts = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(offsets[examples] - starts, lengths)
 
 
 def filled(rows: np.ndarray) -> np.ndarray:
@@ -56,8 +53,9 @@ def filled(rows: np.ndarray) -> np.ndarray:
 
 def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     """The given examples of a table as one packed batch."""
-    lengths = table.lengths[examples]
-    rows = filled(token_rows(table.offsets, examples))
+    sequences, windows = table.sequences(examples)
+    lengths = np.diff(table.offsets)[sequences] if windows is not None else table.lengths[examples]
+    rows = filled(token_rows(table.offsets, sequences))
     starts = np.cumsum(lengths) - lengths
     num_tokens = int(lengths.sum())
     positions = np.zeros(len(rows), np.int64)
@@ -70,6 +68,7 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
         segments=segments,
         lengths=torch.from_numpy(lengths),
         labels=torch.from_numpy(table.labels[examples].astype(np.int64)),
+        windows=None if windows is None else torch.from_numpy(windows),
     )
 
 

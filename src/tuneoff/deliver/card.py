@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tuneoff.data.dataset import Dataset
+from tuneoff.engine.recipe import Recipe
 from tuneoff.formats import Table, markdown, markdown_text, number
 from tuneoff.runs import RunRecord
 
@@ -44,7 +45,7 @@ def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
             f"- Data: {markdown_text(dataset.name)} ({sizes} examples)\n"
             f"- Labels, in the order of their ids: {', '.join(map(markdown_text, dataset.label_names))}\n"
             f"- Parameters: {parameters}\n"
-            f"{_thresholds(record, dataset)}"
+            f"{_reading(record)}{_thresholds(record, dataset)}"
             f"- Load it with: `{loading}`",
             markdown(scores),
             "One run on this data says little of other data and other seeds; the study's report says how sure it is.",
@@ -59,3 +60,10 @@ def _thresholds(record: RunRecord, dataset: Dataset) -> str:
     each = zip(dataset.label_names, record.thresholds, strict=True)
     said = ", ".join(f"{markdown_text(name)} {threshold:.3f}" for name, threshold in each)
     return f"- An example may have several labels, or none. Predicted is what reaches its threshold: {said}\n"
+
+
+def _reading(record: RunRecord) -> str:
+    """What of a text the model was trained to read."""
+    if record.model is None:
+        return ""
+    return f"- It reads {Recipe.model_validate(record.spec['recipe']).reading.spoken()}\n"

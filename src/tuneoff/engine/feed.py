@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tuneoff.cache import build_seconds, cached, fingerprint
-from tuneoff.data.batches import PackedBatch, by_length, filled, pack, token_rows
-from tuneoff.data.encode import TokenTable
+from tuneoff.data.batches import PackedBatch, by_length, filled, pack
+from tuneoff.data.encode import TokenTable, token_rows
 from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
 from tuneoff.engine.precision import computing_in, inference
@@ -30,20 +30,21 @@ class Feed:
     """The examples of one split as a model with frozen first blocks takes them."""
 
     table: TokenTable
-    # (T, H) states before first_block, (N, H) pooled states if no block trains, or None: start from tokens
+    # (T, H) states before first_block, (W, H) pooled states if no block trains, or None: start from tokens
     states: Tensor | None = None
     first_block: int = 0
     is_pooled: bool = False
     seconds: float = 0.0  # what it took to compute the states, whenever that was
 
     def batch(self, examples: np.ndarray, device: torch.device) -> tuple[PackedBatch, Tensor | None]:
-        """Examples as a packed batch, and the states they start from: (1, T, H) or (B, 1, H)."""
+        """Examples as a packed batch, and the states they start from: (1, T, H) or (W, 1, H)."""
         batch = pack(self.table, examples).to(device)
         if self.states is None:
             return batch, None
+        sequences, _ = self.table.sequences(examples)
         if self.is_pooled:
-            return batch, self.states[torch.from_numpy(examples)].to(device)[:, None]
-        rows = torch.from_numpy(filled(token_rows(self.table.offsets, examples)))
+            return batch, self.states[torch.from_numpy(sequences)].to(device)[:, None]
+        rows = torch.from_numpy(filled(token_rows(self.table.offsets, sequences)))
         return batch, self.states[rows].to(device)[None]
 
 
@@ -51,9 +52,18 @@ def logits(model: Any, feed: Feed, examples: np.ndarray) -> tuple[Tensor, Packed
     """The model's answer for some examples of a feed. (B, C), and the batch."""
     batch, states = feed.batch(examples, next(model.parameters()).device)
     if states is None:
-        return forward(model, batch), batch
+        return merged(forward(model, batch), batch), batch
     pooled = states if feed.is_pooled else read_out(model, states, batch, feed.first_block)
-    return classify(model, pooled), batch
+    return merged(classify(model, pooled), batch), batch
+
+
+def merged(answers: Tensor, batch: PackedBatch) -> Tensor:
+    """The mean of what is said of each example's windows. (W, ...) -> (B, ...)."""
+    if batch.windows is None:
+        return answers
+    owner = torch.repeat_interleave(torch.arange(len(batch.windows), device=answers.device), batch.windows)
+    sums = answers.new_zeros(len(batch.windows), *answers.shape[1:]).index_add(0, owner, answers)
+    return sums / batch.windows[:, None]
 
 
 def predict(model: Any, feed: Feed) -> np.ndarray:
@@ -96,19 +106,19 @@ def with_prefix(
 def embeddings(
     model: Any, table: TokenTable, pooling: str, model_fingerprint: str, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
-    """The frozen encoder's vector of each example, (N, H) in fp32, and the seconds it took to make them.
+    """The frozen encoder's vector of each sequence, (W, H) in fp32, and the seconds it took to make them.
 
     dtype: what the encoder computes in. One pass writes every pooling, so that probe and head share it.
     """
 
     def write(into: Path) -> None:
-        size = (len(table), model.config.hidden_size)
+        size = (len(table.offsets) - 1, model.config.hidden_size)
         pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
         with computing_in(dtype, model), inference():
             for examples, batch in _frozen_batches(model, table):
                 states = final_states(model, batch)
                 for name, vectors in pooled.items():
-                    vectors[examples] = pool(model, states, batch, name)[:, 0].cpu().numpy()  # (B, H)
+                    vectors[table.sequences(examples)[0]] = pool(model, states, batch, name)[:, 0].cpu().numpy()
 
     key = fingerprint(model_fingerprint, table.fingerprint, "pooled", str(dtype))
     folder = cached(f"prefix-{key}", write)
@@ -120,7 +130,9 @@ def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.
     with computing_in(dtype, model), inference():
         for examples, batch in _frozen_batches(model, table):
             tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
-            states[token_rows(table.offsets, examples)] = _as_numpy(tokens[: batch.num_tokens].cpu())
+            states[token_rows(table.offsets, table.sequences(examples)[0])] = _as_numpy(
+                tokens[: batch.num_tokens].cpu()
+            )
 
 
 def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray, PackedBatch]]:

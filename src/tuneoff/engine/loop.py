@@ -14,6 +14,7 @@ from torch.optim import AdamW
 from tuneoff.data.batches import training_order
 from tuneoff.dropout import use_cheap_dropout
 from tuneoff.encoder.anatomy import blocks, encoder_of
+from tuneoff.engine.checkpointing import checkpointing
 from tuneoff.engine.feed import Feed, logits
 from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.masters import Masters, Snapshot, mean_of
@@ -62,7 +63,7 @@ def train(
     loss = loss_of(recipe, feed.table.labels, model.config.num_labels)
     weights = example_weights(feed.table.labels, model.config.num_labels)
     torch.manual_seed(seed)  # dropout; data order has a generator of its own
-    with computing_in(dtype, model) as full:
+    with computing_in(dtype, model) as full, checkpointing(model, recipe.checkpointing):
         masters = Masters(model, full, feed.table.ids)
         optimizer = adamw(adapted, masters, learning_rate, recipe.weight_decay)
         for epoch in range(recipe.epochs):

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tuneoff.data.encode import LongTexts, Reading
 from tuneoff.errors import ConfigError
 
 
@@ -18,12 +19,24 @@ class Recipe(BaseModel):
     batch_size: int = Field(16, ge=1, description="examples a step")  # the same source: 16 or 32
     # the same gradient in less memory; 1, because texts of 128 tokens need none of it
     accumulation: int = Field(1, ge=1, description="parts in which a step's examples are computed")
-    max_length: int = Field(128, ge=4, description="tokens of an example, special ones included; longer ones are cut")
+    # what most sentences and tweets need; attention's cost grows with the square of it
+    max_length: int = Field(128, ge=4, description="tokens of a sequence, special ones included")
+    # head: what everybody's truncation does
+    long_texts: LongTexts = Field(
+        "head",
+        description="what of a longer text is read: its head, tail, head_tail, or windows whose logits are averaged",
+    )
+    # a quarter: no sentence is cut in two in every window
+    overlap: float = Field(0.25, ge=0, lt=0.9, description="share of a window that the next one holds too")
+    # a batch has to fit in memory; eight of 128 tokens hold 95 of 100 film reviews
+    max_windows: int = Field(8, ge=1, description="windows of a text; what comes after them is cut")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")  # BERT, RoBERTa
     # linear is BERT's
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="of the rate, after warm-up")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's; not on biases and norms")  # BERT
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")  # BERT
+    # off: it saves memory and costs a third more time (Chen et al., 2016)
+    checkpointing: bool = Field(False, description="compute what is inside blocks again instead of keeping it")
     # the pretrained model's own rates: what its authors fine-tuned with
     dropout: float | None = Field(None, ge=0, lt=1, description="of the encoder and its head, instead of their own")
     # cross-entropy is what published comparisons descend
@@ -49,6 +62,11 @@ class Recipe(BaseModel):
         if self.loss == "focal" and self.label_smoothing:
             raise ConfigError("label_smoothing does not go with loss focal; use one of them")
         return self
+
+    @property
+    def reading(self) -> Reading:
+        """How texts become tokens."""
+        return Reading(self.max_length, self.long_texts, self.overlap, self.max_windows)
 
     @property
     def class_weight(self) -> str | None:

@@ -20,7 +20,7 @@ from tuneoff.decide import best_thresholds, decide
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
 from tuneoff.encoder.packed import final_states, forward, pool
-from tuneoff.engine.feed import Feed, embeddings, predict, with_prefix
+from tuneoff.engine.feed import Feed, embeddings, merged, predict, with_prefix
 from tuneoff.engine.loop import Trained, train
 from tuneoff.engine.precision import inference, resolve
 from tuneoff.errors import DivergedError
@@ -109,7 +109,7 @@ def _fit_features(
     for split, table in tables.items():
         own = torch.float32 if split in judged else dtype
         states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, own)
-        vectors[split] = states.numpy()
+        vectors[split] = _by_example(states.numpy(), table)
         costs["prefix_seconds"] += seconds
         on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
@@ -122,7 +122,7 @@ def _fit_features(
     costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
 
     def answer(text: PackedBatch) -> None:
-        classifier.predict(pool(model, final_states(model, text), text, pooling)[:, 0].cpu().numpy())
+        classifier.predict(merged(pool(model, final_states(model, text), text, pooling)[:, 0], text).cpu().numpy())
 
     size = _num_coefficients(classifier)
     encoder_size = sum(p.numel() for p in model.base_model.parameters())
@@ -187,7 +187,7 @@ def _fit_gradient(
         load_tokenizer(spec.model or "").save_pretrained(folder)
 
     counts = asdict(count_parameters(adapted))
-    answer = _from_text(spec, model, tables, dataset, lambda text: forward(model, text))
+    answer = _from_text(spec, model, tables, dataset, lambda text: merged(forward(model, text), text))
     return Fitted(chances, costs, answer, save, counts, trained)
 
 
@@ -218,9 +218,16 @@ def _from_text(
 def _tables_and_model(spec: RunSpec, dataset: Dataset, splits: Sequence[str]) -> tuple[dict[str, TokenTable], Any]:
     assert spec.model is not None
     tokenizer = load_tokenizer(spec.model)
-    tables = {split: encode_split(dataset.splits[split], tokenizer, spec.recipe.max_length) for split in splits}
+    tables = {split: encode_split(dataset.splits[split], tokenizer, spec.recipe.reading) for split in splits}
     model = load_model(spec.model, dataset.label_names, spec.seed, spec.recipe.dropout, dataset.is_multilabel)
     return tables, model.to(device())
+
+
+def _by_example(vectors: np.ndarray, table: TokenTable) -> np.ndarray:
+    """The mean over each example's windows. (W, H) -> (N, H)."""
+    if table.windows is None:
+        return vectors
+    return np.add.reduceat(vectors, table.windows[:-1]) / table.counts[:, None]
 
 
 def _chances(logits: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -12,6 +12,7 @@ import yaml
 
 from tuneoff.cache import cached
 from tuneoff.comparison.result import Comparison
+from tuneoff.engine.recipe import Recipe
 from tuneoff.formats import Table, legible
 from tuneoff.report.browser import browser
 from tuneoff.report.charts import MOST_LABELS, MOST_STRATEGIES, shown
@@ -59,6 +60,7 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
         data=comparison.data,
         models=", ".join(dict.fromkeys(comparison.study["model"])),
         tables=tables,
+        reading=Recipe.model_validate(comparison.study.get("recipe", {})).reading.spoken(),
         searched=said(comparison),
         one_seed=any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows),
         best_only=_best_only(comparison),
