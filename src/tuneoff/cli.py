@@ -99,6 +99,14 @@ def compare(
     limit: Limit = None,
     drop_unlabelled: DropUnlabelled = False,
     drop_empty: DropEmpty = False,
+    fractions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="learning curve: also train on these shares of train: 0.05,0.2"),
+    ] = None,
+    per_class: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="learning curve: also train on so many examples of each class: 8,64"),
+    ] = None,
     cost: Annotated[str, typer.Option(help=_COST)] = "train_seconds",
     name: Annotated[Optional[str], typer.Option(help="the study's name and folder under results/")] = None,  # noqa: UP045
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
@@ -128,6 +136,8 @@ def compare(
             "seeds": _seeds(seeds),
             "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **_options(recipe)},
             "search": search,
+            "fractions": _parts(fractions or ""),
+            "per_class": _parts(per_class or ""),
             "metric": metric,
             "cost": cost,
             "workers": workers,

@@ -51,6 +51,7 @@ class RunRecord:
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)  # split -> true x predicted
     costs: dict[str, float] = field(default_factory=dict)  # seconds, bytes and rates, each named with its unit
     parameters: dict[str, int] = field(default_factory=dict)  # trainable, added, head, total
+    train_examples: int | None = None
     thresholds: list[float] | None = None  # from which probability on each label is predicted, if there may be several
     best_epoch: int | None = None
     spec: dict[str, Any] = field(default_factory=dict)

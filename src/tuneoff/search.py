@@ -140,6 +140,7 @@ class SearchRecord:
     metric: str  # of validation, by which it chooses
     epochs: int  # of a trial that goes to its end
     space: dict[str, Any]  # option -> choices, or low, high and log
+    part: str | None = None  # of train, on which it was made; None for all
     trials: list[Trial] = field(default_factory=list)
 
     @property

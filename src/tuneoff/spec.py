@@ -17,6 +17,7 @@ from pydantic import (
 
 from tuneoff.cache import fingerprint
 from tuneoff.data.dataset import DataSpec
+from tuneoff.data.splits import Subset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.metrics import BOUNDS, check_metric
@@ -68,7 +69,7 @@ AnyStrategy = Annotated[StrategyConfig, BeforeValidator(parse_strategy), PlainSe
 
 
 def _as_tuple(given: Any) -> Any:
-    return (given,) if isinstance(given, (str, int)) and not isinstance(given, bool) else given
+    return (given,) if isinstance(given, (str, int, float)) and not isinstance(given, bool) else given
 
 
 def _as_seeds(given: Any) -> Any:
@@ -125,6 +126,12 @@ class StudySpec(BaseModel):
     search: Annotated[SearchSpec | None, BeforeValidator(parse_search)] = Field(
         None, description="what is tried on validation before the runs, with the same budget for every strategy"
     )
+    fractions: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="learning curve: also trained on these shares of train, e.g. [0.05, 0.2]"
+    )
+    per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="learning curve: also trained on so many examples of each class, e.g. [8, 64]"
+    )
     # three seeds are the fewest that show a spread
     seeds: Annotated[tuple[int, ...], BeforeValidator(_as_seeds)] = Field((0, 1, 2), min_length=1)
     # accuracy of all labels of an example at once says little where there are many
@@ -149,6 +156,20 @@ class StudySpec(BaseModel):
                 raise ConfigError(f"reported {unknown('strategy', found.strategy, labels)}")
         return self
 
+    @field_validator("fractions")
+    @classmethod
+    def _are_shares(cls, given: tuple[float, ...]) -> tuple[float, ...]:
+        strange = [share for share in given if not 0 < share <= 1]
+        if strange:
+            raise ConfigError(f"fraction {strange[0]:g} of train is not above 0 and at most 1; write 0.05 for 5 %")
+        return given
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """The points of the learning curve below all of train."""
+        shares = [Subset(fraction=share, per_class=None) for share in sorted(set(self.fractions)) if share < 1]
+        return [Subset(fraction=None, per_class=count) for count in sorted(set(self.per_class))] + shares
+
     @model_validator(mode="after")
     def _searches_what_there_is(self) -> "StudySpec":
         if self.search:
@@ -170,6 +191,7 @@ class RunSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     strategy: AnyStrategy
+    subset: Subset | None = None  # of train; None is all of it
     found: dict[str, Any] = {}  # options that a search chose instead of the strategy's own
     model: str | None  # None where the strategy reads texts alone
     model_fingerprint: str | None
@@ -192,7 +214,11 @@ class RunSpec(BaseModel):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.strategy.label} seed {self.seed}"
+        return f"{self.strategy.label}{self._of_train} seed {self.seed}"
+
+    @property
+    def _of_train(self) -> str:
+        return f" on {self.subset.label}" if self.subset else ""
 
     @property
     def group(self) -> str:
@@ -203,7 +229,9 @@ class RunSpec(BaseModel):
         if self.strategy.name == "untrained":
             used = texts
         recipe = self.recipe.model_dump(include=used)
-        parts = (_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric)
+        parts = [_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric]
+        if self.subset:
+            parts.append(self.subset.label)
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
 
     @property
@@ -247,7 +275,7 @@ class SearchJob(BaseModel):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.strategy.label} search"
+        return f"{self.strategy.label}{self.run._of_train} search"
 
     @property
     def space(self) -> Space:

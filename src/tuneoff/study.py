@@ -1,5 +1,6 @@
 """The whole flow: a spec -> its dataset -> the runs that are missing -> records -> a comparison -> a report."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,11 +12,11 @@ import filelock
 
 from tuneoff.cache import prune
 from tuneoff.comparison.assemble import compare as compare_records
-from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.result import NO_LEARNERS, Comparison
 from tuneoff.data.checks import describe
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable, encode
-from tuneoff.data.load import load_dataset, store_dataset
+from tuneoff.data.load import check_subset, load_dataset, num_chosen, store_dataset
 from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.engine.meter import EnergyMeter
@@ -32,6 +33,8 @@ from tuneoff.search import SearchRecord
 from tuneoff.spec import STRATEGIES, Job, RunSpec, SearchJob, StudySpec, read_study, study_from, write_study
 
 RESULTS = Path("results")
+# steps that a run on a part of train makes at least: with three epochs, a few examples would be seen a few times only
+FEW_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,8 @@ def compare(
     cost: str = "train_seconds",
     baselines: bool = True,
     search: Any = 4,
+    fractions: Sequence[float] = (),
+    per_class: Sequence[int] = (),
     name: str | None = None,
     recipe: dict[str, Any] | None = None,
     folder: str | Path | None = None,
@@ -232,6 +237,7 @@ def compare(
 
     strategies: names ("lora"), names with options ("lora:rank=16") or configs (LoRA(rank=16)). cost: what decides among
     strategies that cannot be told apart. baselines: whether majority and tfidf stand beside them.
+    fractions, per_class: parts of train for learning curves.
     search: trials of every strategy before the runs, a time such as "10m" instead, SearchSpec's fields, or None.
     data_options: fields of DataSpec, such as text, label, limits. Running again runs only what is missing.
     """
@@ -244,6 +250,8 @@ def compare(
         "cost": cost,
         "baselines": baselines,
         "search": search,
+        "fractions": tuple(fractions),
+        "per_class": tuple(per_class),
         "recipe": recipe or {},
         "name": name or default_name(str(source)),
     }
@@ -282,23 +290,32 @@ def _check_length(model: str, max_length: int) -> None:
 
 
 def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
-    """The grid, each run once: what reads texts alone runs once for all encoders, what ignores seeds once for all."""
+    """The grid, each run once: what reads texts alone runs once for all encoders, what ignores seeds once for all.
+
+    Subsets of train are drawn anew for each seed, so that there everything depends on it.
+    """
     needed = any(STRATEGIES[strategy.name].kind != "text" for strategy in spec.strategies)
     prints = {model: model_fingerprint(model) for model in spec.model} if needed else {}
+    for part in spec.subsets:
+        check_subset(dataset, part)
+    few = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, FEW_STEPS)})
     runs = {}
-    for strategy in spec.strategies:
+    for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
         row = STRATEGIES[strategy.name]
+        if subset and strategy.name in NO_LEARNERS:
+            continue  # their curve is flat
         for model in spec.model if row.kind != "text" else (None,):
-            for seed in spec.seeds if row.is_seeded else (0,):
+            for seed in spec.seeds if row.is_seeded or subset else (0,):
                 run = RunSpec(
                     strategy=strategy,
                     model=model,
                     model_fingerprint=prints[model] if model else None,
                     data_fingerprint=dataset.fingerprint,
-                    recipe=spec.recipe,
+                    subset=subset,
+                    recipe=few if subset else spec.recipe,
                     metric=metric_for(spec.metric, dataset.is_multilabel),
                     seed=seed,
-                    save_model=spec.save_models,
+                    save_model=spec.save_models and subset is None,
                 )
                 runs[run.run_id] = run
     return list(runs.values())
@@ -325,8 +342,9 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
                 if tables
                 else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
             )
-            known[run.group] = estimate(
-                run, tokens, prepared.dataset.num_examples("train"), prepared.dataset.num_labels
-            )
+            num_train = num_chosen(prepared.dataset, run.subset, run.seed)
+            share = num_train / prepared.dataset.num_examples("train")
+            tokens = {**tokens, "train": int(share * tokens["train"])}
+            known[run.group] = estimate(run, tokens, num_train, prepared.dataset.num_labels)
         found.append(known[run.group].of(job))
     return found

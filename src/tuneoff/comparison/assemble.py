@@ -14,8 +14,9 @@ import pandas as pd
 
 from tuneoff import stats
 from tuneoff.calibration import Calibration, calibrate
+from tuneoff.comparison.curve import Point, advise, gain, is_part, point, size_of
 from tuneoff.comparison.errors import Answers, analyse
-from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, texts_of
+from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, Verdict, row_names, texts_of
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, direction, per_class
 from tuneoff.runs import OK, RunRecord, RunStore, stored_labels
@@ -35,7 +36,8 @@ def compare(
 ) -> Comparison:
     """Compare stored runs; those that failed or diverged are listed apart. examples: the test split, if known."""
     everything = [store.record(run_id) for run_id in run_ids]
-    records = [record for record in everything if record.status == OK]
+    done = [record for record in everything if record.status == OK]
+    records = [record for record in done if not is_part(record)]
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[record.group].append(record)
@@ -50,15 +52,21 @@ def compare(
     answers = {group: answers[group] for group in runs}
     rights = {group: ~found.is_wrong(labels) for group, found in answers.items()}
     luck = stats.usual_luck(list(runs.values()))
+    curve: tuple[Point, ...] = ()
+    advice = ""
     pairs = _pairs(runs, rights, metric, num_examples, luck)
     rows = _rows(groups, runs, pairs, metric, num_examples, luck) if runs else ()
+    verdict = judge(rows, pairs, metric, cost, num_examples) if rows else None
+    parts = [record for record in done if is_part(record)]
+    if parts and verdict:
+        curve, advice = _curve(parts, rows, groups, runs, store, metric, num_examples, len(label_names), verdict)
     return Comparison(
         name=study["name"],
         metric=metric,
         label_names=label_names,
         rows=rows,
         pairs=pairs,
-        verdict=judge(rows, pairs, metric, cost, num_examples) if rows else None,
+        verdict=verdict,
         failures=tuple(record for record in everything if record.status != OK),
         records=tuple(records),
         histories={record.run_id: store.history(record.run_id) for record in records},
@@ -72,9 +80,49 @@ def compare(
         examples=examples,
         data=data,
         study=study,
+        curve=curve,
+        advice=advice,
         searches=tuple(searches),
         folder=str(store.folder.parent),
     )
+
+
+def _curve(
+    parts: list[RunRecord],
+    rows: tuple[Row, ...],
+    groups: Mapping[str, list[RunRecord]],
+    runs: Mapping[str, stats.Runs],
+    store: RunStore,
+    metric: str,
+    num_test: int,
+    num_labels: int,
+    verdict: Verdict,
+) -> tuple[tuple[Point, ...], str]:
+    """The points of the learning curves, and what they advise. groups, runs: on all of train."""
+    points = [point(groups[row.group], row.score, row.interval) for row in rows]
+    largest: dict[tuple[str, str | None], tuple[int, stats.Runs]] = {}
+    luck = stats.usual_luck(list(runs.values()))
+    for _, same_size in itertools.groupby(sorted(parts, key=lambda r: r.train_examples or 0), key=size_of):
+        smaller: dict[str, list[RunRecord]] = defaultdict(list)
+        for record in same_size:
+            smaller[record.group].append(record)
+        labels, answers = _answers(smaller, store, "test", num_labels)
+        found = _runs(smaller, labels, answers, metric)
+        luck_here = stats.usual_luck(list(found.values()))  # with few examples, seeds differ more
+        for group, scored in found.items():
+            members, measured = smaller[group], stats.measure(scored, num_test, luck_here)
+            points.append(point(members, measured.value, stats.interval(measured, BOUNDS[metric])))
+            largest[members[0].label, members[0].model] = (members[0].train_examples or 0, scored)
+    gains = {}
+    for row in rows:
+        before, scored = largest.get((row.label, row.model), (0, runs[row.group]))
+        after = groups[row.group][0].train_examples or 0
+        if 0 < before < after:
+            gains[row.group] = gain(scored, runs[row.group], before, after, num_test, luck)
+    learners = [row for row in rows if row.strategy not in NO_LEARNERS]
+    names = row_names(rows)
+    points.sort(key=lambda found: found.examples)
+    return tuple(points), advise(learners, gains, names, verdict.recommended, metric)
 
 
 def _answers(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from tuneoff import stats
 from tuneoff.calibration import Calibration
+from tuneoff.comparison.curve import Point
 from tuneoff.comparison.errors import Answers, Errors
 from tuneoff.runs import RunRecord
 from tuneoff.search import SearchRecord
@@ -112,6 +113,8 @@ class Comparison:
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
     data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
     study: dict[str, Any]  # the resolved spec
+    curve: tuple[Point, ...] = ()  # what strategies score with less of train, and with all of it
+    advice: str = ""  # whether more labels would help more than another strategy
     searches: tuple[SearchRecord, ...] = ()  # what was tried before the runs
     folder: str = ""
 
@@ -164,6 +167,8 @@ class Comparison:
             "pairs": [asdict(pair) for pair in self.pairs],
             "calibration": {group: _without_bins(found) for group, found in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
+            "curve": [asdict(point) for point in self.curve],
+            "advice": self.advice,
             "searches": [asdict(found) for found in self.searches],
             "data": self.data,
         }

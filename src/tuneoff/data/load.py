@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from tuneoff.cache import cache_folder, cached, fingerprint
 from tuneoff.data import multilabel, sources, splits
 from tuneoff.data.dataset import SPLITS, Dataset, DataSpec, label_counts, labels_of
-from tuneoff.errors import DataError, listed, unknown
+from tuneoff.data.splits import Subset
+from tuneoff.errors import ConfigError, DataError, listed, unknown
 from tuneoff.metrics import as_rows
 
 _TEXTS = ("text", "sentence", "review", "content", "tweet", "comment", "document", "body", "message", "utterance")
@@ -251,7 +252,7 @@ def _carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dic
     for split, share in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
         if split in tables:
             continue
-        labels = _strata(train)
+        labels = strata_of(train)
         total = max(num_classes, round(share * num_all))
         taken, rest = splits.carve(labels, total, np.random.default_rng([spec.split_seed, SPLITS.index(split)]))
         if len(taken) == 0 or len(rest) < num_classes:
@@ -276,7 +277,7 @@ def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dic
             raise DataError(f"limit {limit} for {split} is below the number of classes, {num_classes}")
         if limit < num_all:
             chosen = splits.subset(
-                _strata(tables[split]), limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)])
+                strata_of(tables[split]), limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)])
             )
             limited[split] = tables[split].take(chosen)
             notes.append(f"{split} is a subset: {limit:,} of {num_all:,} examples, classes in proportion")
@@ -290,14 +291,47 @@ def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
         raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
 
 
-def _strata(table: pa.Table) -> np.ndarray:
+def check_subset(dataset: Dataset, chosen: Subset) -> None:
+    """Raise ConfigError for a subset of train that leaves out a class, or that train has not enough examples for."""
+    train = dataset.splits["train"]
+    if chosen.per_class and dataset.is_multilabel:
+        raise ConfigError("per_class does not go with several labels an example; use fractions")
+    labels = labels_of(train)
+    counts = label_counts(labels, dataset.num_labels)
+    least = int(counts.argmin())
+    if chosen.per_class and counts[least] < chosen.per_class:
+        raise ConfigError(
+            f"per_class {chosen.per_class}: train has only {counts[least]} examples of "
+            f"{dataset.label_names[least]!r}; give at most so many"
+        )
+    left = label_counts(labels[chosen.of(strata_of(train), 0)], dataset.num_labels)
+    if (left == 0).any():
+        absent = dataset.label_names[int(np.flatnonzero(left == 0)[0])]
+        raise ConfigError(
+            f"fraction {chosen.fraction:g} of {train.num_rows:,} training examples leaves out class {absent!r}; "
+            "give a larger one"
+        )
+
+
+def chosen_examples(dataset: Dataset, part: Subset | None, seed: int) -> np.ndarray | None:
+    """The training examples that a run with a seed sees; None for all."""
+    return part.of(strata_of(dataset.splits["train"]), seed) if part else None
+
+
+def num_chosen(dataset: Dataset, part: Subset | None, seed: int) -> int:
+    """How many training examples a run with a seed sees."""
+    chosen = chosen_examples(dataset, part, seed)
+    return dataset.num_examples("train") if chosen is None else len(chosen)
+
+
+def strata_of(table: pa.Table) -> np.ndarray:
     """By what splits and subsets are kept in proportion: the label, of several the rarest. (N,)."""
     labels = labels_of(table)
     return multilabel.strata(labels) if labels.ndim == 2 else labels
 
 
 def _num_strata(table: pa.Table) -> int:
-    return len(np.unique(_strata(table)))
+    return len(np.unique(strata_of(table)))
 
 
 def _most(table: pa.Table) -> int:

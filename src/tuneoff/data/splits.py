@@ -1,6 +1,41 @@
 """Carving splits and taking subsets: classes in proportion, the same for the same seed."""
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tuneoff.errors import ConfigError
+
+
+class Subset(BaseModel):
+    """Less than all of train: a share of it, or so many examples of each class. One point of a learning curve."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    fraction: float | None = Field(None, gt=0, lt=1)
+    per_class: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> "Subset":
+        if (self.fraction is None) == (self.per_class is None):
+            raise ConfigError("a subset of train is either a fraction or a number per class")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{100 * self.fraction:g} %" if self.fraction else f"{self.per_class} a class"
+
+    def of(self, strata: np.ndarray, seed: int) -> np.ndarray:
+        """Which examples of train it is, sorted. strata: (N,) class of each.
+
+        The same for every strategy; with one seed, a larger subset holds the smaller ones.
+        """
+        rng = np.random.default_rng([2, seed])
+        if self.fraction:
+            return subset(strata, max(1, round(self.fraction * len(strata))), rng)
+        classes = np.unique(strata)
+        return np.sort(
+            np.concatenate([rng.permutation(np.flatnonzero(strata == c))[: self.per_class] for c in classes])
+        )
 
 
 def apportion(counts: np.ndarray, total: int) -> np.ndarray:

@@ -35,9 +35,24 @@ class Feed:
     first_block: int = 0
     is_pooled: bool = False
     seconds: float = 0.0  # what it took to compute the states, whenever that was
+    chosen: np.ndarray | None = None  # the examples of the table that are given; all if None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example. (N,)."""
+        return self.table.lengths if self.chosen is None else self.table.lengths[self.chosen]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Of each example. (N,) or (N, C)."""
+        return self.table.labels if self.chosen is None else self.table.labels[self.chosen]
 
     def batch(self, examples: np.ndarray, device: torch.device) -> tuple[PackedBatch, Tensor | None]:
         """Examples as a packed batch, and the states they start from: (1, T, H) or (W, 1, H)."""
+        examples = examples if self.chosen is None else self.chosen[examples]
         batch = pack(self.table, examples).to(device)
         if self.states is None:
             return batch, None
@@ -69,9 +84,9 @@ def merged(answers: Tensor, batch: PackedBatch) -> Tensor:
 def predict(model: Any, feed: Feed) -> np.ndarray:
     """Logits of every example of a feed, in order. (N, C) float32."""
     model.eval()
-    answers = np.empty((len(feed.table), model.config.num_labels), np.float32)
+    answers = np.empty((len(feed), model.config.num_labels), np.float32)
     with inference():
-        for examples in by_length(feed.table.lengths, EVALUATION_TOKENS):
+        for examples in by_length(feed.lengths, EVALUATION_TOKENS):
             answers[examples] = logits(model, feed, examples)[0].cpu().numpy()
     return answers
 

@@ -59,9 +59,10 @@ def train(
     """
     model = adapted.model
     use_cheap_dropout(model)
-    num_steps, trained, kept = recipe.num_steps(len(feed.table)), Trained(), _Best(metric, recipe.average)
-    loss = loss_of(recipe, feed.table.labels, model.config.num_labels)
-    weights = example_weights(feed.table.labels, model.config.num_labels)
+    num_steps, trained, kept = recipe.num_steps(len(feed)), Trained(), _Best(metric, recipe.average)
+    passes = recipe.passes(len(feed))
+    loss = loss_of(recipe, feed.labels, model.config.num_labels)
+    weights = example_weights(feed.labels, model.config.num_labels)
     torch.manual_seed(seed)  # dropout; data order has a generator of its own
     with computing_in(dtype, model) as full, checkpointing(model, recipe.checkpointing):
         masters = Masters(model, full, feed.table.ids)
@@ -70,7 +71,10 @@ def train(
             _train_mode(model, adapted.first_trained_block)
             started, losses = time.perf_counter(), []
             drawn = weights if recipe.sampling == "balanced" else None
-            batches = training_order(feed.table.lengths, recipe.batch_size, seed, epoch, drawn)
+            numbers = range(epoch * passes, (epoch + 1) * passes)
+            batches = itertools.chain.from_iterable(
+                training_order(feed.lengths, recipe.batch_size, seed, number, drawn) for number in numbers
+            )
             for examples in itertools.islice(batches, num_steps - len(trained.steps)):
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
@@ -145,7 +149,7 @@ class _Best:
 
 def _backward(model: Any, feed: Feed, examples: np.ndarray, loss: Loss, parts: int) -> tuple[float, int]:
     """The gradient of a batch's mean loss, computed in parts; the loss, and how many tokens it took."""
-    value, num_tokens, weight = 0.0, 0, loss.weight(feed.table.labels[examples])
+    value, num_tokens, weight = 0.0, 0, loss.weight(feed.labels[examples])
     for part in np.array_split(examples, min(parts, len(examples))):
         answers, batch = logits(model, feed, part)
         share = loss.total(answers, batch.labels) / weight

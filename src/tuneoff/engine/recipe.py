@@ -14,8 +14,12 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(3, ge=1, description="passes over train")  # Devlin et al., NAACL 2019, A.3: 2 to 4
+    epochs: int = Field(
+        3, ge=1, description="passes over train, each followed by validation"
+    )  # Devlin et al., NAACL 2019, A.3: 2 to 4
     max_steps: int | None = Field(None, ge=1, description="end after so many steps, whatever the epochs")
+    # 0: what one asks for; small data needs more passes (Mosbach et al., ICLR 2021), and learning curves set it
+    min_steps: int = Field(0, ge=0, description="at least so many: on small data an epoch then is several passes")
     batch_size: int = Field(16, ge=1, description="examples a step")  # the same source: 16 or 32
     # the same gradient in less memory; 1, because texts of 128 tokens need none of it
     accumulation: int = Field(1, ge=1, description="parts in which a step's examples are computed")
@@ -75,5 +79,9 @@ class Recipe(BaseModel):
 
     def num_steps(self, num_examples: int) -> int:
         """Steps of a run on so many training examples."""
-        steps = math.ceil(num_examples / self.batch_size) * self.epochs
+        steps = math.ceil(num_examples / self.batch_size) * self.epochs * self.passes(num_examples)
         return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def passes(self, num_examples: int) -> int:
+        """How often an epoch goes over so many training examples."""
+        return max(1, math.ceil(self.min_steps / (math.ceil(num_examples / self.batch_size) * self.epochs)))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tuneoff import metrics
 from tuneoff.data.batches import PackedBatch, pack
 from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.encode import TokenTable, encode_split
+from tuneoff.data.load import chosen_examples
 from tuneoff.decide import best_thresholds, decide
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
@@ -72,7 +73,8 @@ def fit(
 def _fit_text(spec: RunSpec, dataset: Dataset, judged: Sequence[str], on_progress: Progress, is_over: IsOver) -> Fitted:
     """Fit on the texts themselves."""
     started = time.perf_counter()
-    train_table = dataset.splits["train"]
+    chosen, train_table = chosen_examples(dataset, spec.subset, spec.seed), dataset.splits["train"]
+    train_table = train_table if chosen is None else train_table.take(chosen)
     classifier = spec.kind.apply(
         _joined_texts(train_table), labels_of(train_table), spec.config, spec.recipe.class_weight
     )
@@ -114,8 +116,15 @@ def _fit_features(
         on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
     validation = (vectors["validation"], tables["validation"].labels)
+    chosen = chosen_examples(dataset, spec.subset, spec.seed)
+    learnt = slice(None) if chosen is None else chosen
     classifier = spec.kind.apply(
-        vectors["train"], tables["train"].labels, validation, spec.config, spec.metric, spec.recipe.class_weight
+        vectors["train"][learnt],
+        tables["train"].labels[learnt],
+        validation,
+        spec.config,
+        spec.metric,
+        spec.recipe.class_weight,
     )
     trained = time.perf_counter()
     chances = {split: probabilities(classifier, vectors[split], validation) for split in judged}
@@ -150,6 +159,7 @@ def _fit_gradient(
         # where no block trains, the last predictions are made from these very vectors
         own = torch.float32 if split in judged and first == len(blocks(model)) else dtype
         feeds[split] = with_prefix(model, table, first, spec.model_fingerprint or "", own)
+    feeds["train"] = replace(feeds["train"], chosen=chosen_examples(dataset, spec.subset, spec.seed))
     costs = {
         "encode_seconds": sum(table.seconds for table in tables.values()),
         "prefix_seconds": sum(feed.seconds for feed in feeds.values()),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from tuneoff import metrics
 from tuneoff.data.dataset import labels_of
-from tuneoff.data.load import open_dataset
+from tuneoff.data.load import num_chosen, open_dataset
 from tuneoff.deliver.card import write_card
 from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations
@@ -52,6 +52,7 @@ def run_one(spec: RunSpec, store: RunStore, on_progress: Progress = lambda share
         confusion={split: metrics.confusion(*parts[split], dataset.num_labels).tolist() for split in JUDGED},
         costs=fitted.costs,
         parameters=fitted.parameters,
+        train_examples=num_chosen(dataset, spec.subset, spec.seed),
         thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
     )

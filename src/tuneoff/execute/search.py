@@ -36,6 +36,7 @@ def open_search(folder: Path, job: SearchJob) -> SearchRecord:
         metric=job.run.metric,
         epochs=job.run.recipe.epochs,
         space=space,
+        part=job.run.subset.label if job.run.subset else None,
     )
 
 

@@ -34,7 +34,8 @@ def said(comparison: Comparison) -> str:
 def name(comparison: Comparison, found: SearchRecord) -> str:
     """What the strategy of a search is called in the comparison."""
     rows = [row for row in comparison.rows if (row.label, row.model) == (found.label, found.model)]
-    return comparison.names[rows[0].group] if rows else found.label
+    called = comparison.names[rows[0].group] if rows else found.label
+    return f"{called} on {found.part}" if found.part else called
 
 
 def searches(comparison: Comparison) -> Table:

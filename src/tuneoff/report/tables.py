@@ -7,6 +7,7 @@ from typing import Any
 from tuneoff.comparison.result import Comparison, Row, has_encoders
 from tuneoff.formats import Table, cut, number, seconds, size
 from tuneoff.metrics import spoken
+from tuneoff.report.curves import curves
 from tuneoff.report.searches import searches, trials
 
 _MOST_DOUBTED = 25  # likely label errors that are listed
@@ -21,6 +22,7 @@ def every_table(comparison: Comparison) -> dict[str, Table]:
         "data": data,
         "lengths": lengths,
         "metrics": metrics,
+        "curves": curves,
         "searches": searches,
         "trials": trials,
         "parameters": parameters,

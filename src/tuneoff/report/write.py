@@ -11,6 +11,7 @@ from tuneoff import formats
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import Table
 from tuneoff.report.charts import charts
+from tuneoff.report.curves import curve_charts
 from tuneoff.report.error_charts import error_charts
 from tuneoff.report.page import page
 from tuneoff.report.searches import said, search_charts
@@ -41,7 +42,8 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     tables = every_table(comparison)
     specs = {}
     if comparison.rows:
-        made = {**charts(comparison), **search_charts(comparison), **error_charts(comparison)}
+        made = {**charts(comparison), **curve_charts(comparison), **search_charts(comparison)}
+        made |= error_charts(comparison)
         specs = {name: _without_if(json.loads(chart.to_json(indent=None))) for name, chart in made.items()}
     on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
     html, text = page(comparison, tables, on_page), markdown(comparison, tables, specs)
@@ -114,6 +116,8 @@ def markdown(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping
     parts += part("Data", table("data"), "\n".join(f"- {text(note)}" for note in notes), table("lengths"))
     if comparison.rows:
         parts += part("Every metric", table("metrics"))
+        if comparison.curve:
+            parts += part("Learning curves", text(comparison.advice), figures("learning-curve"), table("curves"))
         found = [figures(*[name for name in specs if name.startswith("search-")]), table("searches")]
         parts += part("Search", text(said(comparison)), *found)
         parts += part("Training", figures("validation", "loss"), table("parameters"))
