@@ -8,9 +8,10 @@ import torch
 
 from tests.strategies.test_contract import adapted_model, toy_table
 from tuneoff.comparison.curve import Gain, advise
+from tuneoff.data.carve import check_subset
 from tuneoff.data.dataset import DataSpec
 from tuneoff.data.encode import TokenTable
-from tuneoff.data.load import check_subset, load_dataset
+from tuneoff.data.load import load_dataset
 from tuneoff.data.splits import Subset
 from tuneoff.engine.feed import Feed, predict
 from tuneoff.engine.loop import train

@@ -44,6 +44,14 @@ LabelColumns = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--label-columns", help="columns of 0 and 1, one a label, instead of a label column; with commas"),
 ]
+Group = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="column of what must stand in one split alone: author, patient, thread"),
+]
+Slices = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="columns by whose values test scores are parted, with commas: source,language"),
+]
 Labels = Annotated[Optional[str], typer.Option(help="label names in the order of their ids: negative,positive")]  # noqa: UP045
 SplitFile = Annotated[Optional[str], typer.Option(help="file of this split, or the source's own name of it")]  # noqa: UP045
 Limit = Annotated[
@@ -93,6 +101,8 @@ def compare(
     label_separator: Separator = None,
     label_columns: LabelColumns = None,
     labels: Labels = None,
+    group: Group = None,
+    slices: Slices = None,
     train: SplitFile = None,
     validation: SplitFile = None,
     test: SplitFile = None,
@@ -124,6 +134,8 @@ def compare(
             label_separator=label_separator,
             label_columns=label_columns,
             labels=labels,
+            group=group,
+            slices=slices,
             splits={"train": train, "validation": validation, "test": test},
             limit=limit,
             drop_unlabelled=drop_unlabelled,
@@ -249,6 +261,8 @@ def inspect(
     label_separator: Separator = None,
     label_columns: LabelColumns = None,
     labels: Labels = None,
+    group: Group = None,
+    slices: Slices = None,
     train: SplitFile = None,
     validation: SplitFile = None,
     test: SplitFile = None,
@@ -274,6 +288,8 @@ def inspect(
         label_separator=label_separator,
         label_columns=label_columns,
         labels=labels,
+        group=group,
+        slices=slices,
         splits={"train": train, "validation": validation, "test": test},
         limit=limit,
         drop_unlabelled=drop_unlabelled,
@@ -465,6 +481,7 @@ def _data(
     limit: str | None,
     labels: str | None,
     label_columns: str | None,
+    slices: str | None,
     **plain: Any,
 ) -> dict[str, Any]:
     """What was said of the data, as DataSpec's fields. plain: those that are as they came."""
@@ -477,6 +494,7 @@ def _data(
         "splits": {split: given for split, given in splits.items() if given},
         "labels": _parts(labels) if labels else None,
         "label_columns": _parts(label_columns or ""),
+        "slices": _parts(slices or ""),
         "limits": _limits(limit),
         **plain,
     }

@@ -69,6 +69,11 @@ def _scores(
     return ALL_SCORES[metric](counts_from(sums))
 
 
+def score_of(metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> float:
+    """A metric on all examples, each once."""
+    return float(_scores(metric, labels, predicted, probabilities, np.ones((1, len(labels)), np.float32))[0])
+
+
 @dataclass(frozen=True)
 class Runs:
     """A metric on test of the runs of one strategy."""

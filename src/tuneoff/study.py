@@ -13,10 +13,11 @@ import filelock
 from tuneoff.cache import prune
 from tuneoff.comparison.assemble import compare as compare_records
 from tuneoff.comparison.result import NO_LEARNERS, Comparison
+from tuneoff.data.carve import check_subset, num_chosen
 from tuneoff.data.checks import describe
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.encode import TokenTable, encode
-from tuneoff.data.load import check_subset, load_dataset, num_chosen, store_dataset
+from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.engine.meter import EnergyMeter

@@ -17,6 +17,7 @@ from tuneoff.calibration import Calibration, calibrate
 from tuneoff.comparison.curve import Point, advise, gain, is_part, point, size_of
 from tuneoff.comparison.errors import Answers, analyse
 from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, Verdict, row_names, texts_of
+from tuneoff.comparison.slices import by_slice
 from tuneoff.comparison.verdict import judge
 from tuneoff.metrics import BOUNDS, direction, per_class
 from tuneoff.runs import OK, RunRecord, RunStore, stored_labels
@@ -77,6 +78,7 @@ def compare(
         answers=answers,
         errors=analyse(labels, answers, _no_learners(groups), texts_of(examples)) if rows else None,
         calibration=_calibration(groups, store, labels, answers),
+        slices=_slices(groups, labels, answers, examples, metric),
         examples=examples,
         data=data,
         study=study,
@@ -123,6 +125,19 @@ def _curve(
     names = row_names(rows)
     points.sort(key=lambda found: found.examples)
     return tuple(points), advise(learners, gains, names, verdict.recommended, metric)
+
+
+def _slices(
+    groups: Mapping[str, list[RunRecord]],
+    labels: np.ndarray,
+    answers: Mapping[str, Answers],
+    examples: pd.DataFrame | None,
+    metric: str,
+) -> pd.DataFrame:
+    if examples is None:
+        return pd.DataFrame()
+    seeds = {group: tuple(record.seed for record in members) for group, members in groups.items()}
+    return by_slice(labels, answers, seeds, examples, metric)
 
 
 def _answers(

@@ -110,6 +110,7 @@ class Comparison:
     answers: dict[str, Answers]  # group -> what its runs say of the test examples
     errors: Errors | None
     calibration: dict[str, Calibration]
+    slices: pd.DataFrame  # scores on parts of test: what by_slice() gives
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
     data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
     study: dict[str, Any]  # the resolved spec
@@ -167,6 +168,7 @@ class Comparison:
             "pairs": [asdict(pair) for pair in self.pairs],
             "calibration": {group: _without_bins(found) for group, found in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
+            "slices": self.slices.to_dict("records"),
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(found) for found in self.searches],

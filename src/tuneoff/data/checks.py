@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.dataset import GROUP, Dataset, label_counts, labels_of
 from tuneoff.data.encode import TokenTable
 from tuneoff.formats import cut
 from tuneoff.metrics import as_rows
@@ -69,11 +69,11 @@ def _edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
 def _first_examples(dataset: Dataset) -> list[dict[str, str]]:
     """A few examples of each label, as they stand in train; long texts cut."""
     train, found = dataset.splits["train"], []
-    labels = as_rows(labels_of(train), dataset.num_labels)
+    labels, texts = as_rows(labels_of(train), dataset.num_labels), ["text", *(["text_pair"] if dataset.is_pair else [])]
     each = max(1, min(3, _MOST_SHOWN // dataset.num_labels))
     for index, name in enumerate(dataset.label_names[:_MOST_SHOWN]):
         rows = train.filter(pa.array(labels[:, index])).slice(0, each)
-        for row in rows.drop_columns("label").to_pylist():
+        for row in rows.select(texts).to_pylist():
             found.append({"label": name, **{column: cut(text, _SHOWN_LENGTH) for column, text in row.items()}})
     return found
 
@@ -94,6 +94,13 @@ def findings(dataset: Dataset) -> list[str]:
             shared = pc.sum(pc.is_in(keys[split], value_set=keys[other])).as_py() or 0
             if shared:
                 found.append(f"{split}: {shared:,} of {len(keys[split]):,} examples also stand in {other}")
+    for split in ("validation", "test"):
+        others = [s for s in ("train", "validation") if s != split and GROUP in dataset.splits[s].column_names]
+        if GROUP in dataset.splits[split].column_names and others:
+            seen = pa.chunked_array([chunk for s in others for chunk in dataset.splits[s][GROUP].chunks])
+            shared = pc.sum(pc.is_in(dataset.splits[split][GROUP], value_set=seen)).as_py() or 0
+            if shared:
+                found.append(f"{split}: {shared:,} examples are of groups that also stand in {' or '.join(others)}")
     counts, in_test = (label_counts(labels_of(dataset.splits[s]), dataset.num_labels) for s in ("train", "test"))
     rare = [dataset.label_names[index] for index in np.flatnonzero(counts < 10)]
     if rare:

@@ -8,6 +8,8 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 SPLITS = ("train", "validation", "test")
+# columns that runs do not see: what must not be split, and by what scores are parted
+GROUP, SLICE = "group", "slice:"
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -38,6 +40,8 @@ class DataSpec(BaseModel):
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of train carved off if there is none")
     test_fraction: float = Field(0.1, gt=0, lt=1, description="the same for a missing test split")
     split_seed: int = Field(0, ge=0, description="which carving and which subset")
+    group: str | None = Field(None, description="column of what stands in one split alone: author, patient, thread")
+    slices: tuple[str, ...] = Field((), description="columns by whose values test scores are parted: source, language")
     limits: dict[SplitName, int] = Field({}, description="at most so many examples of a split, classes in proportion")
     drop_unlabelled: bool = Field(False, description="leave out examples without a label instead of stopping")
     drop_empty: bool = Field(False, description="leave out examples with an empty text instead of stopping")

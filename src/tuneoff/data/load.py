@@ -1,4 +1,4 @@
-"""Raw tables -> a Dataset: columns found, labels checked and numbered, missing splits carved, subsets taken."""
+"""Raw tables -> a Dataset: columns found, labels checked and numbered; splits come from carve.py."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneoff.cache import cache_folder, cached, fingerprint
-from tuneoff.data import multilabel, sources, splits
-from tuneoff.data.dataset import SPLITS, Dataset, DataSpec, label_counts, labels_of
-from tuneoff.data.splits import Subset
-from tuneoff.errors import ConfigError, DataError, listed, unknown
-from tuneoff.metrics import as_rows
+from tuneoff.data import multilabel, sources
+from tuneoff.data.carve import carve, limited
+from tuneoff.data.dataset import GROUP, SLICE, SPLITS, Dataset, DataSpec, label_counts, labels_of
+from tuneoff.errors import DataError, listed, unknown
 
 _TEXTS = ("text", "sentence", "review", "content", "tweet", "comment", "document", "body", "message", "utterance")
 _PAIRS = (
@@ -47,8 +46,9 @@ def load_dataset(spec: DataSpec) -> Dataset:
         tables, names = _numbered(tables, spec.labels, declared)
     _check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
-    tables = _limit(_carve(tables, spec, notes), spec, notes)
-    parts = [fingerprint(split, table) for split, table in tables.items()]
+    tables = limited(carve(tables, spec, notes), spec, notes)
+    # what says who wrote a text, or where, changes no run
+    parts = [fingerprint(split, table.select(_seen(table))) for split, table in tables.items()]
     return Dataset(source.name, tables, names, tuple(notes), fingerprint(*parts, list(names)))
 
 
@@ -56,7 +56,7 @@ def _columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
     """Our column -> the user's."""
     names = table.column_names
     lower = {name.lower(): name for name in reversed(names)}
-    for asked in (spec.text, spec.text_pair, spec.label, *spec.label_columns):
+    for asked in (spec.text, spec.text_pair, spec.label, *spec.label_columns, spec.group, *spec.slices):
         if asked is not None and asked not in names:
             raise DataError(unknown("column", asked, names))
     twice = [name for name in names if names.count(name) > 1]
@@ -108,7 +108,27 @@ def _select(table: pa.Table, columns: dict[str, str], split: str, spec: DataSpec
         elif pa.types.is_nested(column.type) and not multilabel.is_list(column):
             raise DataError(f"label column {theirs!r} holds {column.type}; give a label an example, or lists of labels")
         chosen[ours] = column
+    beside = {SLICE + name: name for name in spec.slices} | ({GROUP: spec.group} if spec.group else {})
+    for ours, theirs in beside.items():
+        if theirs not in table.column_names:
+            if ours == GROUP:
+                continue  # of splits that are given, groups need not be known
+            raise DataError(f"split {split} has no column {theirs!r}; it has {', '.join(table.column_names)}")
+        chosen[ours] = _words_of(table[theirs], theirs)
     return pa.table({**chosen, "row": pa.array(range(1, table.num_rows + 1))})  # for messages: the first row is 1
+
+
+def _words_of(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    if pa.types.is_nested(column.type):
+        raise DataError(f"column {name!r} holds {column.type}; groups and slices are words or numbers")
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return pc.fill_null(column.cast(pa.large_string()), "")
+
+
+def _seen(table: pa.Table) -> list[str]:
+    """The columns that runs see."""
+    return [name for name in table.column_names if name != GROUP and not name.startswith(SLICE)]
 
 
 def _texts(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
@@ -131,7 +151,7 @@ def _complete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> 
             f"split {split} is unlabelled; name another one in its place (data.splits, e.g. {split}: validation)"
         )
     is_empty = np.zeros(table.num_rows, bool)
-    for name in [name for name in table.column_names if name not in ("label", "row")]:
+    for name in [name for name in ("text", "text_pair") if name in table.column_names]:
         stripped = pc.utf8_trim_whitespace(table[name])
         is_empty |= pc.equal(stripped, "").to_numpy()
     for found, is_dropped, what, option in (
@@ -243,101 +263,6 @@ def _check_classes(train: pa.Table, names: tuple[str, ...], column: str) -> None
             f"label column {column!r} has {len(names)} classes in {train.num_rows} examples; is it the label? "
             "Name another with label (--label)"
         )
-
-
-def _carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
-    """Take a missing test split, then a missing validation split, off train."""
-    train = tables["train"]
-    num_all, num_classes = train.num_rows, _num_strata(train)
-    for split, share in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
-        if split in tables:
-            continue
-        labels = strata_of(train)
-        total = max(num_classes, round(share * num_all))
-        taken, rest = splits.carve(labels, total, np.random.default_rng([spec.split_seed, SPLITS.index(split)]))
-        if len(taken) == 0 or len(rest) < num_classes:
-            raise DataError(
-                f"{num_all} examples of {num_classes} classes are too few to carve a {split} split; "
-                f"give one (data.splits), or at least {3 * num_classes} examples"
-            )
-        tables = {**tables, split: train.take(taken)}
-        train = train.take(rest)
-        notes.append(
-            f"{split} was carved from train: {len(taken):,} of {num_all:,} examples, "
-            f"classes in proportion, seed {spec.split_seed}"
-        )
-    return {"train": train, "validation": tables["validation"], "test": tables["test"]}
-
-
-def _limit(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
-    limited = dict(tables)
-    for split, limit in spec.limits.items():
-        num_all, num_classes = tables[split].num_rows, _num_strata(tables["train"])
-        if limit < num_classes:
-            raise DataError(f"limit {limit} for {split} is below the number of classes, {num_classes}")
-        if limit < num_all:
-            chosen = splits.subset(
-                strata_of(tables[split]), limit, np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)])
-            )
-            limited[split] = tables[split].take(chosen)
-            notes.append(f"{split} is a subset: {limit:,} of {num_all:,} examples, classes in proportion")
-    _check_all_classes_left(limited["train"], tables["train"])
-    return limited
-
-
-def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
-    kept, all_of_it = (as_rows(labels_of(table), _most(whole)).any(0) for table in (limited, whole))
-    if (kept < all_of_it).any():
-        raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
-
-
-def check_subset(dataset: Dataset, chosen: Subset) -> None:
-    """Raise ConfigError for a subset of train that leaves out a class, or that train has not enough examples for."""
-    train = dataset.splits["train"]
-    if chosen.per_class and dataset.is_multilabel:
-        raise ConfigError("per_class does not go with several labels an example; use fractions")
-    labels = labels_of(train)
-    counts = label_counts(labels, dataset.num_labels)
-    least = int(counts.argmin())
-    if chosen.per_class and counts[least] < chosen.per_class:
-        raise ConfigError(
-            f"per_class {chosen.per_class}: train has only {counts[least]} examples of "
-            f"{dataset.label_names[least]!r}; give at most so many"
-        )
-    left = label_counts(labels[chosen.of(strata_of(train), 0)], dataset.num_labels)
-    if (left == 0).any():
-        absent = dataset.label_names[int(np.flatnonzero(left == 0)[0])]
-        raise ConfigError(
-            f"fraction {chosen.fraction:g} of {train.num_rows:,} training examples leaves out class {absent!r}; "
-            "give a larger one"
-        )
-
-
-def chosen_examples(dataset: Dataset, part: Subset | None, seed: int) -> np.ndarray | None:
-    """The training examples that a run with a seed sees; None for all."""
-    return part.of(strata_of(dataset.splits["train"]), seed) if part else None
-
-
-def num_chosen(dataset: Dataset, part: Subset | None, seed: int) -> int:
-    """How many training examples a run with a seed sees."""
-    chosen = chosen_examples(dataset, part, seed)
-    return dataset.num_examples("train") if chosen is None else len(chosen)
-
-
-def strata_of(table: pa.Table) -> np.ndarray:
-    """By what splits and subsets are kept in proportion: the label, of several the rarest. (N,)."""
-    labels = labels_of(table)
-    return multilabel.strata(labels) if labels.ndim == 2 else labels
-
-
-def _num_strata(table: pa.Table) -> int:
-    return len(np.unique(strata_of(table)))
-
-
-def _most(table: pa.Table) -> int:
-    """Labels of a split, at most."""
-    labels = labels_of(table)
-    return labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
 
 
 def store_dataset(dataset: Dataset) -> None:

@@ -14,9 +14,9 @@ from sklearn.pipeline import Pipeline
 
 from tuneoff import metrics
 from tuneoff.data.batches import PackedBatch, pack
+from tuneoff.data.carve import chosen_examples
 from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.encode import TokenTable, encode_split
-from tuneoff.data.load import chosen_examples
 from tuneoff.decide import best_thresholds, decide
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
@@ -215,7 +215,9 @@ def _from_text(
     tokenizer, where = load_tokenizer(spec.model or ""), device()
 
     def classify(index: int) -> None:
-        texts = dataset.splits["test"].drop_columns("label")
+        texts = dataset.splits["test"].select(
+            [c for c in ("text", "text_pair") if c in dataset.splits["test"].column_names]
+        )
         # tokenised for the sake of time: the table holds the same tokens
         tokenizer(*texts.slice(index, 1).to_pylist()[0].values(), truncation=True, max_length=spec.recipe.max_length)
         model.eval()

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from tuneoff import metrics
+from tuneoff.data.carve import num_chosen
 from tuneoff.data.dataset import labels_of
-from tuneoff.data.load import num_chosen, open_dataset
+from tuneoff.data.load import open_dataset
 from tuneoff.deliver.card import write_card
 from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations

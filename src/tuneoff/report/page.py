@@ -18,6 +18,7 @@ from tuneoff.report.browser import browser
 from tuneoff.report.charts import MOST_LABELS, MOST_STRATEGIES, shown
 from tuneoff.report.error_charts import LEAST_SURE, MOST_CLASSES
 from tuneoff.report.searches import said
+from tuneoff.report.slices import weakest
 from tuneoff.report.tables import whole_study
 from tuneoff.runs import COSTS
 from tuneoff.strategies import STRATEGIES
@@ -61,6 +62,7 @@ def page(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str
         models=", ".join(dict.fromkeys(comparison.study["model"])),
         tables=tables,
         reading=Recipe.model_validate(comparison.study.get("recipe", {})).reading.spoken(),
+        weakest=weakest(comparison),
         searched=said(comparison),
         one_seed=any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows),
         best_only=_best_only(comparison),

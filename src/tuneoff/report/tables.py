@@ -9,6 +9,7 @@ from tuneoff.formats import Table, cut, number, seconds, size
 from tuneoff.metrics import spoken
 from tuneoff.report.curves import curves
 from tuneoff.report.searches import searches, trials
+from tuneoff.report.slices import slices
 
 _MOST_DOUBTED = 25  # likely label errors that are listed
 _TEXT_LENGTH = 300  # characters of a text in a table
@@ -22,6 +23,7 @@ def every_table(comparison: Comparison) -> dict[str, Table]:
         "data": data,
         "lengths": lengths,
         "metrics": metrics,
+        "slices": slices,
         "curves": curves,
         "searches": searches,
         "trials": trials,

@@ -15,6 +15,7 @@ from tuneoff.report.curves import curve_charts
 from tuneoff.report.error_charts import error_charts
 from tuneoff.report.page import page
 from tuneoff.report.searches import said, search_charts
+from tuneoff.report.slices import slice_charts, weakest
 from tuneoff.report.tables import every_table, whole_study
 
 _INK = "#222222"
@@ -43,7 +44,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     specs = {}
     if comparison.rows:
         made = {**charts(comparison), **curve_charts(comparison), **search_charts(comparison)}
-        made |= error_charts(comparison)
+        made |= error_charts(comparison) | slice_charts(comparison)
         specs = {name: _without_if(json.loads(chart.to_json(indent=None))) for name, chart in made.items()}
     on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
     html, text = page(comparison, tables, on_page), markdown(comparison, tables, specs)
@@ -80,8 +81,8 @@ def _write_tables(tables: Mapping[str, Table], study: str, folder: Path) -> None
 
 
 def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
-    for old in folder.glob("confusion-*.*"):  # perhaps of strategies that are compared no more
-        old.unlink()
+    for old in [path for kind in ("confusion", "slice", "search") for path in folder.glob(f"{kind}-*.*")]:
+        old.unlink()  # perhaps of what is compared no more
     for name, spec in specs.items():
         svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
@@ -123,6 +124,8 @@ def markdown(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping
         parts += part("Training", figures("validation", "loss"), table("parameters"))
         parts += part("Classes", figures("f1"), figures(*[name for name in specs if name.startswith("confusion-")]))
         parts += part("Where they fail", figures("errors-true", "errors-predicted"), figures("errors-length", "words"))
+        sliced = figures(*[name for name in specs if name.startswith("slice-")])
+        parts += part("Slices", text(weakest(comparison)), sliced, table("slices"))
         parts += part("Calibration", figures("reliability"), table("calibration"))
         parts += part("Compute", figures("compute"), table("costs"), f"The whole study: {whole_study(comparison)}")
         parts += part("Reported elsewhere", table("reported"))
