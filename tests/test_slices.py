@@ -79,10 +79,10 @@ def test_a_slice_is_scored_as_if_it_were_all_of_test():
     answers = {"lora-1": Answers(chances.argmax(2), chances)}
     columns = pd.DataFrame({"text": ["x"] * 90, "slice:source": ["web"] * 30 + ["mail"] * 59 + ["odd"]})
     found = by_slice(labels, answers, {"lora-1": (0, 1)}, columns, "accuracy")
-    assert found["value"].tolist() == ["web", "mail"]  # one example has no interval
-    assert found["examples"].tolist() == [30, 59]
+    assert found["value"].tolist() == ["mail", "web"]  # one example has no interval
+    assert found["examples"].tolist() == [59, 30]
     expected = [accuracy_score(labels[:30], chances[s, :30].argmax(1)) for s in range(2)]
-    assert found["score"][0] == pytest.approx(np.mean(expected))
+    assert found["score"][1] == pytest.approx(np.mean(expected))
     assert (found["low"] < found["score"]).all()
     assert (found["score"] < found["high"]).all()
 
@@ -91,7 +91,9 @@ def test_many_numbers_become_ranges_and_many_words_the_common_ones():
     labels, chances = np.zeros(300, int), np.tile([[0.9, 0.1]], (1, 300, 1))
     answers, seeds = {"full-1": Answers(chances.argmax(2), chances)}, {"full-1": (0,)}
     numbers = pd.DataFrame({"slice:age": [str(i) for i in range(300)]})
-    assert by_slice(labels, answers, seeds, numbers, "accuracy")["examples"].tolist() == [75] * 4
+    ranges = by_slice(labels, answers, seeds, numbers, "accuracy")
+    assert ranges["examples"].tolist() == [75] * 4
+    assert ranges["value"].tolist() == ["0 to 74", "75 to 149", "150 to 224", "225 to 299"]
     words = pd.DataFrame({"slice:author": [f"a{i % 25}" for i in range(150)] + ["b"] * 150})
     found = by_slice(labels, answers, seeds, words, "accuracy")
     assert len(found) == 20

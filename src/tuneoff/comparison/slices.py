@@ -30,8 +30,8 @@ def by_slice(
     """
     rows = []
     for name in [str(name) for name in columns if str(name).startswith(SLICE)]:
-        values = _values(columns[name])
-        for value in dict.fromkeys(values):
+        values, parts = _values(columns[name])
+        for value in parts:
             here = np.flatnonzero(values == value)
             if len(here) < _LEAST:
                 continue
@@ -53,13 +53,14 @@ def _runs(
     return stats.Runs(scores, resampled, seeds, STRATEGIES[group.rsplit("-", 1)[0]].is_seeded)
 
 
-def _values(column: pd.Series) -> np.ndarray:
-    """The part that each example belongs to: the column's value, a range of numbers, or "other"."""
+def _values(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """The part that each example belongs to, and the parts in order: values, the commonest first, or ranges."""
     words = column.where(column != "", "none")
-    if words.nunique() <= _MOST:
-        return words.to_numpy()
     numbers = pd.to_numeric(words, errors="coerce")
-    if numbers.notna().all():
-        return pd.qcut(numbers, _PIECES, duplicates="drop", precision=3).astype(str).to_numpy()
-    common = words.value_counts().index[: _MOST - 1]
-    return words.where(words.isin(common), "other").to_numpy()
+    if words.nunique() > _MOST and numbers.notna().all():
+        pieces = numbers.groupby(pd.qcut(numbers, _PIECES, duplicates="drop"), observed=True)
+        named = pieces.transform(lambda part: f"{part.min():g} to {part.max():g}")
+        return named.to_numpy(), [f"{part.min():g} to {part.max():g}" for _, part in pieces]
+    if words.nunique() > _MOST:
+        words = words.where(words.isin(words.value_counts().index[: _MOST - 1]), "other")
+    return words.to_numpy(), list(words.value_counts().index)
