@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch.nn import functional
 
 from tuneoff.data.batches import training_order
 from tuneoff.data.encode import TokenTable
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.encoder.load import empty_model, load_model
+from tuneoff.encoder.packed import reads_first_tokens
 from tuneoff.engine.feed import Feed, logits
+from tuneoff.engine.loss import loss_of
 from tuneoff.engine.precision import computing_in, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
@@ -25,13 +26,17 @@ from tuneoff.strategies import (
     ParameterCounts,
     StrategyConfig,
     count_parameters,
-    operations_per_token,
+    operations_by_block,
 )
 
-# bytes resident in a process with torch and transformers imported, measured: docs/log.md
-_BASE_BYTES = 650 * 2**20
-# what a trial takes of a run where half go on at 1, 2, 4, ... epochs: docs/log.md
-_SHARE_OF_HALVED = 0.6
+# what is resident in a process that computes, in one that reads vectors from the cache, and in one that reads texts;
+# measured, as the seconds that loading and storing take: docs/log.md
+_BASE_BYTES, _CACHED_BYTES, _TEXT_BYTES = 650 * 2**20, 400 * 2**20, 390 * 2**20
+_FIXED_SECONDS, _TEXT_SECONDS = 0.5, 0.1
+_TEXT_OPERATIONS = 5e5  # a token, of TF-IDF with its classifier
+# of the last block, where the head reads first tokens alone: keys and values of all, 2 of its 12 matrices of H x H
+_OF_LAST_BLOCK = 1 / 6
+_LINEAR_OPERATIONS = 9e4  # a number of an embedding and value of C, of a probe's classifier
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Estimate:
     memory_bytes: float
     disk_bytes: float
     frozen_blocks: int = 0  # first blocks whose states it takes from the cache, or computes into it
+    shared_operations: float = 0.0  # of them, if it is the one that computes them
+    shared_bytes: float = 0.0
 
     def to_json(self) -> dict[str, object]:
         """The estimate as plain data."""
@@ -62,14 +69,33 @@ class Estimate:
         """The same for a run of another seed, or for a search of it."""
         if isinstance(job, RunSpec):
             return replace(self, run=job)
-        trials = (job.search.trials or 1) * (_SHARE_OF_HALVED if job.search.halving else 1.0)
-        return replace(self, run=job, operations=self.operations * trials, disk_bytes=0)
+        trials = float(job.search.trials or 1)
+        if job.search.halving and isinstance(job.strategy, GradientConfig):
+            trials = 1 + (trials - 1) * _share_of_halved(job.run.recipe.epochs)
+        own = trials * (self.operations - self.shared_operations)
+        return replace(self, run=job, operations=own + self.shared_operations, disk_bytes=0)
+
+    def from_cache(self) -> "Estimate":
+        """The same where another run has computed the states of frozen blocks."""
+        operations, memory = self.operations - self.shared_operations, self.memory_bytes - self.shared_bytes
+        return replace(self, operations=operations, memory_bytes=memory, shared_operations=0.0, shared_bytes=0.0)
 
     def seconds(self, operations_per_second: float) -> float:
-        """Time at a measured speed, with two seconds for loading and storing; a search by time takes that."""
+        """Time at a measured speed, with loading and storing; a search by time takes that."""
         if isinstance(self.run, SearchJob) and self.run.search.budget:
             return self.run.search.budget
-        return 2 + self.operations / operations_per_second
+        is_text = self.run.model is None
+        return (_TEXT_SECONDS if is_text else _FIXED_SECONDS) + self.operations / operations_per_second
+
+
+def _share_of_halved(epochs: int) -> float:
+    """What a trial takes of a run, on average, where every other one goes on at 1, 2, 4, ... epochs.
+
+    >>> _share_of_halved(2), _share_of_halved(4)
+    (0.75, 0.5)
+    """
+    goes_on = [0.5 ** epoch.bit_length() for epoch in range(epochs)]  # into each epoch, counted from 0
+    return sum(goes_on) / epochs
 
 
 def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> ParameterCounts:
@@ -86,38 +112,69 @@ def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> P
     return ParameterCounts(trainable=size, added=0, head=size, total=encoder_size + size)
 
 
-def estimate(run: RunSpec, tokens: dict[str, int], num_train: int, num_labels: int) -> Estimate:
-    """Operations, memory and disk of a run on so many training examples. tokens: per split, in all."""
+def estimate(
+    run: RunSpec, tokens: dict[str, int], num_train: int, num_labels: int, largest_batch: int | None = None
+) -> Estimate:
+    """Operations, memory and disk of a run on so many training examples.
+
+    tokens: per split, in all. largest_batch: tokens of the largest; as large as can be if not given.
+    """
     judged = tokens["validation"] + tokens["test"]
     if run.model is None:
-        return Estimate(
-            run, None, 1e5 * sum(tokens.values()), _BASE_BYTES + 200 * tokens["train"], 20 * tokens["train"]
-        )
+        is_idle = run.strategy.name == "majority"
+        operations = 0.0 if is_idle else _TEXT_OPERATIONS * sum(tokens.values())
+        disk = 1e4 if is_idle else 100 * tokens["train"]
+        return Estimate(run, None, operations, _TEXT_BYTES + 200 * tokens["train"], disk)
     model = empty_model(run.model, num_labels)
     weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
     encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
     if run.kind.kind == "features":
         counts = parameters_of(run.config, run.model, num_labels)
         once = 2.0 * sum(weights) * sum(tokens.values())
-        return Estimate(run, counts, once, _BASE_BYTES + encoder_bytes, 8 * counts.trainable, len(weights))
+        tried = len(getattr(run.config, "C", (1,))) * (1 if num_labels == 2 else num_labels)
+        linear = _LINEAR_OPERATIONS * num_train * model.config.hidden_size * tried
+        shared = _BASE_BYTES - _CACHED_BYTES
+        memory = _BASE_BYTES + encoder_bytes
+        return Estimate(run, counts, once + linear, memory, 16 * counts.trainable, len(weights), once, shared)
     adapted = run.kind.apply(model, run.config)
     counts, first = count_parameters(adapted), adapted.first_trained_block
-    behind = float(sum(weights[first:]))
+    steps, behind = operations_by_block(adapted), [float(count) for count in weights[first:]]
+    if behind and reads_first_tokens(model):
+        steps[-1], behind[-1] = steps[-1] * _OF_LAST_BLOCK, behind[-1] * _OF_LAST_BLOCK
     epochs = 0.0
     if isinstance(run.config, GradientConfig):
         epochs = run.recipe.num_steps(num_train) / math.ceil(num_train / run.recipe.batch_size)
-    step = operations_per_token(adapted)
+    once = 2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks
     operations = (
-        2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks, once
-        + epochs * (step * tokens["train"] + 2 * behind * tokens["validation"])
+        once
+        + epochs * sum(steps) * tokens["train"]
+        + run.recipe.epochs * 2 * sum(behind) * tokens["validation"] * (epochs > 0)
         + 2 * 2 * sum(weights) * judged * (first < len(weights))  # the last predictions, in fp32: half the speed
     )
-    longest_batch = math.ceil(run.recipe.batch_size / run.recipe.accumulation) * run.recipe.max_length
-    activations = 40 * 4 * model.config.hidden_size * (len(weights) - first) * longest_batch
-    memory = _BASE_BYTES + encoder_bytes + 16 * counts.trainable + activations
+    largest_batch = largest_batch or run.recipe.batch_size * run.recipe.max_length
+    kept = len(weights) - first if not run.recipe.checkpointing else 1
+    activations = 40 * 4 * model.config.hidden_size * kept * largest_batch / run.recipe.accumulation
+    embedding = model.get_input_embeddings().weight  # of its rows, those that train holds have moments
+    rare = embedding.numel() if embedding.requires_grad else 0
+    memory = _BASE_BYTES + encoder_bytes + 16 * (counts.trainable - rare) + 8 * rare + activations
     whole = adapted.saves is None
     disk = (4 * counts.total if whole else 4 * counts.trainable) + 700_000  # the tokenizer
-    return Estimate(run, counts, operations, memory, disk if run.save_model else 0, first)
+    pooled = _BASE_BYTES - _CACHED_BYTES if first == len(weights) else 0
+    return Estimate(run, counts, operations, memory, disk if run.save_model else 0, first, once, pooled)
+
+
+def shared_once(plan: Sequence[Estimate], made: set[tuple[str | None, int]]) -> list[Estimate]:
+    """A plan in its order where states of frozen blocks are computed by the first that needs them.
+
+    made: encoder and number of frozen blocks of what the cache holds; filled with what is added.
+    """
+    found = []
+    for estimated in plan:
+        key = (estimated.run.model, estimated.frozen_blocks)
+        found.append(estimated.from_cache() if key in made else estimated)
+        if estimated.frozen_blocks:
+            made.add(key)
+    return found
 
 
 def good_order(plan: Sequence[Estimate]) -> list[Estimate]:
@@ -140,13 +197,17 @@ def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels
     torch.set_num_threads(1)
     try:
         model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train()
-        per_token = 6.0 * sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
+        sizes = [float(sum(parameter.numel() for parameter in block.parameters())) for block in blocks(model)]
+        if reads_first_tokens(model):
+            sizes[-1] *= _OF_LAST_BLOCK
+        per_token = 6.0 * sum(sizes)
         speeds = []
         with computing_in(resolve(recipe.precision, cpu), model):
+            loss = loss_of(recipe, table.labels, num_labels)
             for examples in itertools.islice(training_order(table.lengths, recipe.batch_size, seed=0, epoch=0), 4):
                 started = time.perf_counter()
                 answers, batch = logits(model, Feed(table), examples)
-                functional.cross_entropy(answers, batch.labels).backward()
+                loss.total(answers, batch.labels).backward()
                 speeds.append(per_token * batch.num_tokens / (time.perf_counter() - started))
         return max(speeds)
     finally:

@@ -13,6 +13,7 @@ import filelock
 from tuneoff.cache import prune
 from tuneoff.comparison.assemble import compare as compare_records
 from tuneoff.comparison.result import NO_LEARNERS, Comparison
+from tuneoff.data.batches import largest_batch
 from tuneoff.data.carve import check_subset, num_chosen
 from tuneoff.data.checks import describe
 from tuneoff.data.dataset import Dataset
@@ -22,7 +23,7 @@ from tuneoff.data.sources import from_memory, keep_in_cache
 from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
 from tuneoff.engine.meter import EnergyMeter
 from tuneoff.errors import ConfigError, StoreError
-from tuneoff.estimate import Estimate, estimate, good_order, measure_speed
+from tuneoff.estimate import Estimate, estimate, good_order, measure_speed, shared_once
 from tuneoff.execute.local import Event, execute, num_workers
 from tuneoff.execute.pool import Pool
 from tuneoff.execute.search import is_spent, open_search
@@ -207,13 +208,21 @@ class Study:
         searches = search_jobs(self.spec, prepared)
         waiting = [job for job in searches if not self._is_searched(job)]
         runs = self._with_found(prepared.runs, searches)
-        missing: list[Job] = [*waiting, *[run for run in runs if not self.store.is_done(run.run_id)]]
+        missing = [run for run in runs if not self.store.is_done(run.run_id)]
         models = list(prepared.tokens)
         speed = 1e11
         if models:
             table = prepared.tokens[models[0]]["train"]
             speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
-        return estimates(prepared, missing), speed
+        made = {
+            (run.model, e.frozen_blocks)
+            for run, e in zip(runs, estimates(prepared, runs), strict=True)
+            if self.store.is_done(run.run_id)
+        }
+        in_order = good_order(estimates(prepared, waiting)) + good_order(estimates(prepared, missing))
+        found = {e.run.run_id: e for e in shared_once(in_order, made)}
+        jobs: list[Job] = [*waiting, *missing]
+        return [found[job.run_id] for job in jobs], speed
 
 
 def compare(
@@ -346,6 +355,7 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
             num_train = num_chosen(prepared.dataset, run.subset, run.seed)
             share = num_train / prepared.dataset.num_examples("train")
             tokens = {**tokens, "train": int(share * tokens["train"])}
-            known[run.group] = estimate(run, tokens, num_train, prepared.dataset.num_labels)
+            largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
+            known[run.group] = estimate(run, tokens, num_train, prepared.dataset.num_labels, largest)
         found.append(known[run.group].of(job))
     return found

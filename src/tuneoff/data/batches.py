@@ -101,3 +101,9 @@ def by_length(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
         size = max(1, max_tokens // max(1, int(lengths[order[start]])))
         yield order[start : start + size]
         start += size
+
+
+def largest_batch(table: TokenTable, batch_size: int) -> int:
+    """Tokens of the largest batch of one epoch, as the first seed draws them."""
+    order = training_order(table.lengths, batch_size, seed=0, epoch=0)
+    return max(int(table.lengths[batch].sum()) for batch in order)

@@ -45,7 +45,7 @@ def read_out(model: Any, states: Tensor, batch: PackedBatch, first: int) -> Tens
     Where the head reads first tokens alone, the last block computes nothing else.
     """
     last = len(blocks(model)) - 1
-    if pools_mean(model.config) or not _has_separate_keys(model):
+    if not reads_first_tokens(model):
         return pool(model, run_blocks(model, states, batch, first, last + 1), batch)
     grids = packing(batch)
     states = run_blocks(model, states, batch, first, last, grids)
@@ -56,6 +56,11 @@ def read_out(model: Any, states: Tensor, batch: PackedBatch, first: int) -> Tens
     firsts = states[:, batch.starts]  # (1, B, H)
     firsts = blocks(model)[last](firsts, None, packing=replace(grids, beside=beside))
     return firsts[0][:, None].float()
+
+
+def reads_first_tokens(model: Any) -> bool:
+    """Whether the last block computes what the head reads, the first token of each sequence, and no more."""
+    return not pools_mean(model.config) and anatomy(model.config).is_packed and _has_separate_keys(model)
 
 
 def _has_separate_keys(model: Any) -> bool:

@@ -8,6 +8,7 @@ from tuneoff.strategies.base import (
     Strategy,
     StrategyConfig,
     count_parameters,
+    operations_by_block,
     operations_per_token,
 )
 from tuneoff.strategies.baselines import Majority, Tfidf, Untrained, majority, tfidf, untrained
@@ -52,5 +53,6 @@ __all__ = [
     "Tfidf",
     "Untrained",
     "count_parameters",
+    "operations_by_block",
     "operations_per_token",
 ]

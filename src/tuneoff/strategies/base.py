@@ -119,10 +119,13 @@ def operations_per_token(adapted: Adapted) -> float:
     weights that train (Kaplan et al., 2020, section 2.1). Attention's own products, a few percent at the lengths of
     sentences, are left out.
     """
-    parts = blocks(adapted.model)[adapted.first_trained_block :]
-    weights = [parameter for block in parts for parameter in block.parameters()]
-    trained = sum(parameter.numel() for parameter in weights if parameter.requires_grad)
-    return 4.0 * sum(parameter.numel() for parameter in weights) + 2.0 * trained
+    return sum(operations_by_block(adapted))
+
+
+def operations_by_block(adapted: Adapted) -> list[float]:
+    """The same for each block that is not frozen with all before it."""
+    parts = [list(block.parameters()) for block in blocks(adapted.model)[adapted.first_trained_block :]]
+    return [sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in parameters) for parameters in parts]
 
 
 def for_labels(classifier: Any, labels: np.ndarray) -> Any:
