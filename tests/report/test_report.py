@@ -121,6 +121,18 @@ def test_what_says_nothing_of_a_text_is_never_the_pick():
     assert judged(alone).text.endswith("Pick majority.")
 
 
+def test_an_untrained_head_that_guesses_wildly_is_not_said_to_be_as_good():
+    rows = (
+        row("full", 0.7, 100, True),
+        row("untrained", 0.3, 0.1, True),
+        row("majority", 0.25, 0.1, False, model=None),
+    )
+    assert "untrained" not in judged(rows).text.split("Pick")[0].split("nearest")[0]
+    assert judged(rows).tied == ("full-1",)
+    without = judged(rows[:2])  # nothing says that anything was learnt
+    assert "untrained says nothing of a text: so far nothing is shown to have been learnt." in without.text
+
+
 def test_a_clear_winner_is_said_to_be_one():
     rows = (row("full", 0.9, 100, True), row("head", 0.7, 5, False))
     text = judged(rows, "macro_f1").text

@@ -10,8 +10,13 @@ from tuneoff.stats import POWER
 
 
 def judge(rows: Sequence[Row], pairs: Sequence[Pair], metric: str, cost: str, num_test: int) -> Verdict:
-    """The rows that cannot be told from the best, and the cheapest of them that learns. rows: best first."""
-    tied = [row for row in rows if row.is_tied]
+    """The rows that cannot be told from the best, and the cheapest of them that learns. rows: best first.
+
+    Where the best is better than the most frequent class, it is better than an untrained head too: that one guesses,
+    each seed otherwise, and few seeds say little of how far.
+    """
+    is_learnt = any(row.strategy == "majority" and not row.is_tied for row in rows)
+    tied = [row for row in rows if row.is_tied and not (is_learnt and row.strategy == "untrained")]
     learners = [row for row in tied if row.strategy not in NO_LEARNERS]
     cheapest = min(learners or tied, key=lambda row: row.costs.get(cost, math.inf))
     return Verdict(
