@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from tests.tiny import CONFIGS, WORDS, random_batch, tiny_model, toy_texts, word_tokenizer
 from tuneoff.data.encode import encode_split
-from tuneoff.encoder.anatomy import blocks, is_head
+from tuneoff.encoder.anatomy import anatomy, blocks, is_head, layers
 from tuneoff.encoder.load import initialise_head
 from tuneoff.encoder.packed import forward
 from tuneoff.engine.feed import Feed, predict, with_prefix
@@ -20,6 +20,7 @@ from tuneoff.errors import ModelError
 from tuneoff.metrics import evaluate
 from tuneoff.spec import parse_strategy
 from tuneoff.strategies import STRATEGIES
+from tuneoff.strategies.adapter import Bottleneck
 from tuneoff.strategies.peft import METHODS
 
 # strategy, the rate at which a tiny random model learns the toy set, the first block that trains (None: does not apply)
@@ -40,6 +41,8 @@ ROWS = [
     ("lora:layers=[1]:dropout=0.1", 3e-2, 1),
     ("adapter:reduction=2", 3e-2, 0),
     ("adapter:reduction=2:placement=houlsby", 3e-2, 0),
+    ("adapter:reduction=2:placement=parallel", 1e-2, 0),
+    ("adapter:layers=[1]:reduction=2:placement=parallel:scale=1", 1e-2, 1),
     *[(f"peft:type={kind}{SMALL.get(kind, '')}", PEFT_RATES.get(kind, 3e-2), 0) for kind in METHODS],
     ("peft:type=dora:layers=[1]", 3e-2, 1),
     ("full", 1e-2, 0),
@@ -120,7 +123,12 @@ def test_same_seed_same_bits(strategy, rate, first):
 @pytest.mark.parametrize("model_type", CONFIGS)
 @pytest.mark.parametrize(
     "strategy",
-    ["lora:targets=query+key+value+output+up+down", "adapter:reduction=2", "adapter:reduction=2:placement=houlsby"],
+    [
+        "lora:targets=query+key+value+output+up+down",
+        "adapter:reduction=2",
+        "adapter:reduction=2:placement=houlsby",
+        "adapter:reduction=2:placement=parallel",
+    ],
 )
 def test_what_is_added_starts_equal_to_the_plain_model(strategy, model_type):
     batch = random_batch([5, 9, 3])
@@ -194,6 +202,25 @@ def test_layer_decay_slows_lower_blocks():
     masters = dict(zip(adapted.model.parameters(), adapted.model.parameters(), strict=True))
     groups = parameter_groups(adapted, masters, 1.0, 0.01)
     assert sorted({group["lr"] for group in groups}) == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_a_parallel_adapter_adds_what_it_makes_of_the_feed_forwards_input(model_type):
+    model = adapted_model("adapter:layers=[0]:reduction=2:placement=parallel:scale=3", model_type).model.eval()
+    parts, layer, batch, seen = anatomy(model.config), layers(model, blocks(model)[0])[0], random_batch([5, 3]), {}
+    bottleneck = next(module for module in layer.modules() if isinstance(module, Bottleneck))
+    entrance, exit_ = (layer.get_submodule(name) for name in (parts.projections["up"][0], parts.feed_forward_output))
+    # the first time: ALBERT passes a layer several times
+    entrance.register_forward_hook(lambda module, given, output: seen.update({"read": given[0], **seen}))
+    exit_.register_forward_hook(lambda module, given, output: seen.update({"gave": output, **seen}))
+    with torch.no_grad():
+        forward(model, batch)
+        plain = seen["gave"]  # an adapter starts at zero
+        seen.clear()
+        torch.nn.init.normal_(bottleneck.adapter_up.weight)
+        forward(model, batch)
+        torch.testing.assert_close(seen["gave"], plain + 3 * bottleneck(seen["read"]))
+        assert not torch.allclose(seen["gave"], plain)
 
 
 def test_adapted_model_can_be_copied():

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from tuneoff.encoder.anatomy import anatomy, blocks, is_head, layers
+from tuneoff.encoder.anatomy import Anatomy, anatomy, blocks, is_head, layers
 from tuneoff.errors import ConfigError
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
@@ -22,13 +22,16 @@ class Adapter(GradientConfig):
 
     pfeiffer: one after each feed-forward, reading the normed sum (Pfeiffer et al., AdapterFusion, EACL 2021).
     houlsby: one after attention and one after each feed-forward (Houlsby et al., ICML 2019).
+    parallel: one beside each feed-forward, reading what that reads (He et al., ICLR 2022).
     """
 
     name: ClassVar[str] = "adapter"
     learning_rate: float = Field(1e-3, gt=0, le=1)  # Houlsby et al. search 3e-5 to 3e-3; docs/log.md
     reduction: int = Field(16, ge=1, description="hidden size / bottleneck size")  # AdapterFusion, appendix
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"  # AdapterFusion
-    placement: Literal["pfeiffer", "houlsby"] = "pfeiffer"
+    placement: Literal["pfeiffer", "houlsby", "parallel"] = "pfeiffer"
+    # He et al., section 4.5: 4 for parallel adapters; the others have none
+    scale: float = Field(4.0, gt=0, description="by which a parallel adapter's correction is multiplied")
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
 
 
@@ -54,7 +57,7 @@ class Bottleneck(nn.Module):
 
 
 def adapter(model: Any, config: Adapter) -> Adapted:
-    """Put a bottleneck into the feed-forward of every chosen block, and for houlsby into its attention."""
+    """Put a bottleneck into or beside the feed-forward of every chosen block, and for houlsby into its attention."""
     hidden = model.config.hidden_size
     if config.reduction > hidden:
         raise ConfigError(f"reduction {config.reduction} is above the hidden size {hidden}; use 1 to {hidden}")
@@ -69,6 +72,9 @@ def adapter(model: Any, config: Adapter) -> Adapted:
     for block in dict.fromkeys(blocks(model)[index] for index in chosen_blocks(model, config.layers)):
         for layer in layers(model, block):
             after_attention, after_feed_forward = parts.adapters
+            if config.placement == "parallel":
+                _beside(layer, parts, add(layer, after_feed_forward), config.scale)
+                continue
             if config.placement == "pfeiffer" and parts.feed_forward_norm:
                 norm = layer.get_submodule(parts.feed_forward_norm)
                 norm.register_forward_hook(_around_norm(add(layer, after_feed_forward)))
@@ -88,6 +94,14 @@ def adapter(model: Any, config: Adapter) -> Adapted:
 def _after(bottleneck: Bottleneck) -> Any:
     """Correct a module's output: h + bottleneck(h)."""
     return lambda module, arguments, output: output + bottleneck(output)
+
+
+def _beside(layer: nn.Module, parts: Anatomy, bottleneck: Bottleneck, scale: float) -> None:
+    """Correct what a feed-forward gives by what it read: f(h) + scale * bottleneck(h)."""
+    entrance, exit_ = layer.get_submodule(parts.projections["up"][0]), layer.get_submodule(parts.feed_forward_output)
+    read: list[Tensor] = []
+    entrance.register_forward_pre_hook(lambda module, arguments: read.append(arguments[0]))
+    exit_.register_forward_hook(lambda module, arguments, output: output + scale * bottleneck(read.pop()))
 
 
 def _around_norm(bottleneck: Bottleneck) -> Any:
@@ -124,6 +138,7 @@ def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> 
             "adapter_residual_before_ln": False,
             "ln_before": False,
             "ln_after": False,
+            **({"is_parallel": True, "scaling": config.scale} if config.placement == "parallel" else {}),
             "leave_out": [index for index in range(len(blocks(model))) if index not in chosen],
         },
         "hidden_size": model.config.hidden_size,
