@@ -36,14 +36,17 @@ def path(encoder, tmp_path_factory):
     ]
     texts = [f"{nasty[i // 3 % 6]} {text}" if i % 3 == 0 else text for i, text in enumerate(texts)]
     names = np.where(labels == 1, SCRIPT, "negative")
-    pd.DataFrame({"text": texts, "label": names}).to_csv(folder / "toy.csv", index=False)
+    source = np.where(np.arange(120) % 4 == 0, SCRIPT, "web")
+    pd.DataFrame({"text": texts, "label": names, "source": source}).to_csv(folder / "toy.csv", index=False)
     given = {
         "name": "toy",
-        "data": {"source": str(folder / "toy.csv"), "validation_fraction": 0.2, "test_fraction": 0.4},
+        "data": {"source": str(folder / "toy.csv"), "validation_fraction": 0.2, "test_fraction": 0.4, "slices": ["source"]},
         "model": encoder,
         "strategies": ["probe", "head:learning_rate=0.05", "full:learning_rate=0.01"],
         "recipe": {"epochs": 2, "batch_size": 4, "max_length": 16, "precision": "fp32"},
         "seeds": 2,
+        "search": {"trials": 3, "spaces": {"head": {"learning_rate": {"low": 0.01, "high": 0.1}}}},
+        "fractions": [0.5],
         "reported": [{"strategy": "full:learning_rate=0.01", "score": 0.9, "source": SCRIPT}],
     }  # fmt: skip
     Study(study_from(given), folder / "results").run()
