@@ -211,6 +211,7 @@ def plan(
     from tuneoff.study import Study
 
     opened = Study.open(study)
+    _quiet()
     with console.status("loading data and timing a few steps"):
         found, speed = opened.plan()
     if not found and not as_json:
@@ -228,10 +229,12 @@ def plan(
     for e in found:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(speed))}", size(e.memory_bytes), size(e.disk_bytes))
-        table.add_row(escape(e.run.strategy.label), str(e.run.seed), trainable, *needs)
+        table.add_row(escape(e.name), "search" if e.is_search else str(e.run.seed), trainable, *needs)
     console.print(table)
     disk = size(sum(e.disk_bytes for e in found))
-    console.print(f"{len(found)} runs, {workers} at once: about {seconds(total)}, {disk} on disk in {opened.folder}")
+    searches = sum(e.is_search for e in found)
+    made = f"{len(found) - searches} runs" + (f" after {searches} searches" if searches else "")
+    console.print(f"{made}, {workers} at once: about {seconds(total)}, {disk} on disk in {opened.folder}")
 
 
 @app.command()

@@ -52,13 +52,23 @@ class Estimate:
     shared_operations: float = 0.0  # of them, if it is the one that computes them
     shared_bytes: float = 0.0
 
+    @property
+    def is_search(self) -> bool:
+        """Whether it is of a search, not of a run."""
+        return isinstance(self.run, SearchJob)
+
+    @property
+    def name(self) -> str:
+        """The strategy, and the part of train that it sees."""
+        return (self.run.run if isinstance(self.run, SearchJob) else self.run).name
+
     def to_json(self) -> dict[str, object]:
         """The estimate as plain data."""
         counts = vars(self.parameters) if self.parameters else None
         needs = {"memory_bytes": self.memory_bytes, "disk_bytes": self.disk_bytes}
         return {
             "run_id": self.run.run_id,
-            "kind": "search" if isinstance(self.run, SearchJob) else "run",
+            "kind": "search" if self.is_search else "run",
             "label": self.run.strategy.label,
             "seed": self.run.seed,
             "parameters": counts,

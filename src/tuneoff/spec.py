@@ -214,11 +214,12 @@ class RunSpec(BaseModel):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.strategy.label}{self._of_train} seed {self.seed}"
+        return f"{self.name} seed {self.seed}"
 
     @property
-    def _of_train(self) -> str:
-        return f" on {self.subset.label}" if self.subset else ""
+    def name(self) -> str:
+        """The strategy, and the part of train that it sees if that is not all."""
+        return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label
 
     @property
     def group(self) -> str:
@@ -275,7 +276,7 @@ class SearchJob(BaseModel):
     @property
     def title(self) -> str:
         """What people call it."""
-        return f"{self.strategy.label}{self.run._of_train} search"
+        return f"{self.run.name} search"
 
     @property
     def space(self) -> Space:
