@@ -14,9 +14,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(
-        3, ge=1, description="passes over train, each followed by validation"
-    )  # Devlin et al., NAACL 2019, A.3: 2 to 4
+    # Devlin et al., NAACL 2019, A.3: 2 to 4
+    epochs: int = Field(3, ge=1, description="passes over train, each followed by validation")
     max_steps: int | None = Field(None, ge=1, description="end after so many steps, whatever the epochs")
     # 0: what one asks for; small data needs more passes (Mosbach et al., ICLR 2021), and learning curves set it
     min_steps: int = Field(0, ge=0, description="at least so many: on small data an epoch then is several passes")
