@@ -1,5 +1,6 @@
 """Learning curves: which examples a part of train is, what training on it is, and what the curve says."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +20,7 @@ from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.metrics import evaluate
 from tuneoff.spec import study_from
-from tuneoff.study import FEW_STEPS, Study
+from tuneoff.study import Study
 
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 10)
 
@@ -100,8 +101,22 @@ def test_a_study_with_a_curve_is_the_study_without_it_and_the_curve(encoder, toy
     assert (curve.folder / "figures" / "learning-curve.svg").is_file()
     parts = [run for run in (curve.folder / "runs").iterdir() if run.name.startswith("head")]
     steps = [len(curve.store.history(run.name).query("kind == 'step'")) for run in parts]
-    assert sorted(steps) == [18, 18, FEW_STEPS, FEW_STEPS, FEW_STEPS, FEW_STEPS]
+    assert sorted(steps) == [18, 18, 20, 20, 20, 20]  # a part trains as long as all of train, in whole passes
     assert not any((run / "model").exists() for run in parts if '"subset": {' in (run / "run.json").read_text())
+
+
+@pytest.mark.slow
+def test_intervals_of_parts_hold_the_luck_of_the_draw(encoder, toy_csv, tmp_path):
+    spec = study_spec(encoder, toy_csv, strategies=["tfidf"], per_class=[3], seeds=4)
+    points = {(p.label, p.size): p for p in Study(spec, tmp_path / "results").run().curve}
+    scores = []
+    for path in (tmp_path / "results" / "runs").glob("tfidf*/run.json"):
+        stored = json.loads(path.read_text())
+        if stored["spec"]["subset"]:
+            scores.append(stored["metrics"]["test"]["accuracy"])
+    low, high = points["tfidf", "3 a class"].interval
+    assert len(scores) == 4
+    assert high - low > 2 * np.std(scores, ddof=1) / 2  # wider than two standard errors over draws
 
 
 def row(group, score):
@@ -135,6 +150,7 @@ def test_the_curve_says_what_would_help_more(text, ends):
         ({"fractions": [0.0]}, "fraction 0 of train is not above 0 and at most 1; write 0.05 for 5 %"),
         ({"fractions": [5]}, "fraction 5 of train is not above 0 and at most 1"),
         ({"fractions": ["few"]}, "fractions.0: .*not 'few'"),
+        ({"fractions": ["5%"]}, "fraction '5%' of train is not a number; write 0.05 for 5 %"),
         ({"per_class": [0]}, "greater than or equal to 1"),
     ],
 )

@@ -59,6 +59,26 @@ def test_lists_parted_words_and_columns_are_the_same_data(tmp_path):
     assert "an example may have several labels, or none: 1.0" in " ".join(lists.notes)
 
 
+def test_lists_of_zeros_and_ones_need_names(tmp_path):
+    frame = several(60)
+    names = tuple(sorted(NAMES))
+    rows = frame.assign(labels=[[int(name in given) for name in names] for given in frame["labels"]])
+    assert load(rows, tmp_path, labels=names).fingerprint == load(frame, tmp_path).fingerprint
+    with pytest.raises(DataError, match="holds lists of 3 times 0 or 1; name the labels in their order with labels"):
+        load(rows, tmp_path)
+
+
+def test_a_split_without_any_label_and_a_missing_one_are_refused(tmp_path):
+    frame = several(60).assign(labels=lambda table: table["labels"].map("|".join))
+    frame.to_csv(tmp_path / "train.csv", index=False)
+    frame.assign(labels="").to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(DataError, match="split test has no label in any row; name another in its place"):
+        load_dataset(DataSpec(source=str(tmp_path), label_separator="|"))
+    (tmp_path / "nulls").mkdir()
+    with pytest.raises(DataError, match="no label in 1 of 60 rows"):
+        load(frame.assign(labels=[None, *frame["labels"][1:]]), tmp_path / "nulls", label_separator="|")
+
+
 def test_carved_splits_and_subsets_keep_every_label(tmp_path):
     dataset = load(several(400), tmp_path, limits={"train": 100})
     shares = {split: labels_of(table).mean(0) for split, table in dataset.splits.items()}
@@ -70,7 +90,7 @@ def test_carved_splits_and_subsets_keep_every_label(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "options", "message"),
     [
-        (pd.DataFrame({"text": ["a b", "c d"] * 10, "labels": [["x"], ["y"]] * 10}), {}, "'labels' holds exactly one label an example; give a column of single labels"),
+        (pd.DataFrame({"text": ["a b", "c d"] * 10, "labels": [["x"], ["y"]] * 10}), {}, "'labels' gives every example exactly one label; give one column of single labels"),
         (pd.DataFrame({"text": ["a b", "c d"] * 10, "x": [0, 1] * 10, "y": [1, 2] * 10}), {"label_columns": ("x", "y")}, "label column 'y' of split train holds 2 in row 2; columns that are labels hold 0 or 1"),
         (pd.DataFrame({"text": ["a b"] * 20, "x": [0, 1] * 10}), {"label_columns": ("x", "z")}, "column 'z' is unknown"),
         (pd.DataFrame({"text": ["a b"] * 20, "x": [0, 1] * 10, "label": [0, 1] * 10}), {"label_columns": ("x",), "label": "label"}, "label_columns does not go with label"),

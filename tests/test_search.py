@@ -1,7 +1,9 @@
 """Equal budgets, what is tried, what is stopped, and that neither an interruption nor the test split changes it."""
 
 import json
+import time
 
+import psutil
 import pytest
 
 from tests.made import made_study
@@ -9,9 +11,10 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.errors import ConfigError
 from tuneoff.execute import search as execution
 from tuneoff.execute.fit import fit
+from tuneoff.execute.pool import Pool
 from tuneoff.execute.search import open_search, search_one
 from tuneoff.report.searches import said
-from tuneoff.search import FAILED, Sampler, SearchSpec, Trial
+from tuneoff.search import CUT, FAILED, Sampler, SearchSpec, Trial
 from tuneoff.spec import SearchJob, parse_strategy, study_from
 from tuneoff.study import Study, prepare, search_jobs
 
@@ -138,6 +141,45 @@ def test_an_interrupted_search_ends_as_if_it_had_not_been(jobs, tmp_path):
     ]
 
 
+def test_a_smaller_budget_uses_no_more_than_it_may(jobs, tmp_path):
+    record = search_one(jobs["lora"], tmp_path)
+    assert len(record.within(SearchSpec(trials=2)).trials) == 2
+    record.trials[1].state = CUT  # by the end of a budget of time
+    assert [t.options for t in record.within(SearchSpec(trials=2)).trials] == [record.trials[i].options for i in (0, 2)]
+    assert len(record.within(SearchSpec(budget=1e-9)).trials) == 1
+
+
+@pytest.mark.slow
+def test_a_search_whose_process_dies_goes_on_with_the_next_trial(encoder, toy_csv, tmp_path):
+    spec = study_spec(encoder, toy_csv, strategies=["lora"], baselines=False, search=3)
+    worker, killed = Pool(), []
+
+    def on_event(event):
+        if event.kind == "started" and not killed:
+            while not (children := psutil.Process(worker._process.pid).children()):
+                time.sleep(0.01)
+            killed.extend(children)
+            for child in children:
+                child.kill()
+
+    (found,) = Study(spec, tmp_path / "results").run(on_event, pool=worker).searches
+    assert killed
+    assert [trial.state == FAILED for trial in found.trials] == [True, False, False]
+
+
+@pytest.mark.slow
+def test_a_strategy_that_asks_for_what_another_finds_stays_another(encoder, toy_csv, tmp_path):
+    strategies = ["head", "head:learning_rate=0.001", "head:learning_rate=0.003"]  # the first two trials of a search
+    spec = study_spec(encoder, toy_csv, strategies=strategies, baselines=False, search=2, seeds=2)
+    study = Study(spec, tmp_path / "results")
+    assert {row.label: len(row.seeds) for row in study.run().rows} == {
+        "head": 2,
+        "head learning_rate=0.003": 2,
+    }
+    listed = json.loads((study.folder / "data.json").read_text())["runs"]
+    assert len(set(listed)) == len(listed)
+
+
 def test_a_trial_that_fails_is_noted_and_the_others_go_on(jobs, monkeypatch, tmp_path):
     def fails_once(run, *others):
         if run.found == {"learning_rate": 5e-4}:
@@ -202,6 +244,10 @@ def test_a_study_without_a_search_says_so(tmp_path):
         ({"trials": 4, "budget": "10m"}, "search needs either trials or a budget"),
         ("often", "search 'often' is neither trials nor a time; write 4, 10m or none"),
         ({"budget": "soon"}, "search.budget: .*not 'soon'"),
+        ("1.2.3s", "search '1.2.3s' is neither trials nor a time"),
+        (2.5, "search 2.5 is neither trials nor a time"),
+        (True, "search True is neither trials nor a time"),
+        ({"budgt": "10m"}, "key of search 'budgt' is unknown; did you mean 'budget'"),
         ({"trials": 4, "spaces": {"lora": {"rank": []}}}, r"search space \[\] holds nothing to try; write values"),
         ({"trials": 4, "spaces": {"lora": {"learning_rate": {"low": 1e-2, "high": 1e-4}}}}, "from low 0.01 to high 0.0001 is empty; swap or widen it"),
         ({"trials": 4, "spaces": {"lora": {"dropout": {"low": 0, "high": 0.3}}}}, "drawn by its logarithm; start above 0"),

@@ -23,6 +23,7 @@ def frame(count=200, groups=40):
             "text": [f"text number {i}" for i in range(count)],
             "label": np.where(np.arange(count) % 4 == 0, "rare", "common"),
             "author": [f"a{i}" for i in rng.integers(groups, size=count)],
+            "half": [f"h{min(i // 100, 1)}" if i < 190 else f"h{i}" for i in range(count)],
             "source": np.where(np.arange(count) % 3 == 0, "web", "mail"),
         }
     )
@@ -46,6 +47,29 @@ def test_no_group_stands_in_two_splits_and_classes_stay_in_proportion(tmp_path):
     assert not any("groups that also stand" in line for line in findings(dataset))
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_rare_class_does_not_make_splits_large(count, tmp_path):
+    data = frame(400, 100)
+    data["label"] = ["odd" if i % (400 // count) == 7 else label for i, label in enumerate(data["label"])]
+    dataset = load(data, tmp_path, group="author")
+    assert 25 <= dataset.num_examples("test") <= 55
+    assert 25 <= dataset.num_examples("validation") <= 55
+    assert len(np.unique(labels_of(dataset.splits["train"]))) == 3
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_an_example_without_a_group_is_one_of_its_own(seed, tmp_path):
+    data = frame(400, 40)
+    data.loc[data.index % 5 < 3, "author"] = None
+    dataset = load(data, tmp_path, group="author", split_seed=seed, test_fraction=0.3)
+    assert 100 <= dataset.num_examples("test") <= 140
+    assert 25 <= dataset.num_examples("validation") <= 55
+
+
+def test_more_than_half_can_be_test(tmp_path):
+    assert 220 <= load(frame(400, 100), tmp_path, group="author", test_fraction=0.6).num_examples("test") <= 260
+
+
 def test_a_group_in_two_given_splits_is_found(tmp_path):
     data = frame()
     data[:100].to_csv(tmp_path / "train.csv", index=False)
@@ -63,7 +87,8 @@ def test_what_runs_do_not_see_changes_no_fingerprint(tmp_path):
     [
         ({"group": "auther"}, "column 'auther' is unknown; did you mean 'author'"),
         ({"slices": ("sorce",)}, "column 'sorce' is unknown; did you mean 'source'"),
-        ({"group": "source"}, "group column 'source' has 2 groups, too few to carve a test split of 10 %; give the split"),
+        ({"group": "source"}, "group column 'source' has 2 groups, too few to carve a test split of 10 %; give the split .--test FILE"),
+        ({"group": "half"}, "group column 'half': groups are so large that test would hold .* where 20 are wanted"),
         ({"group": "label", "test_fraction": 0.5}, "group column 'label': all examples of a class stand in groups that would leave train"),
     ],
 )  # fmt: skip
@@ -97,7 +122,26 @@ def test_many_numbers_become_ranges_and_many_words_the_common_ones():
     words = pd.DataFrame({"slice:author": [f"a{i % 25}" for i in range(150)] + ["b"] * 150})
     found = by_slice(labels, answers, seeds, words, "accuracy")
     assert len(found) == 20
-    assert found.set_index("value")["examples"]["other"] == 42
+    assert found.set_index("value")["examples"]["(7 rarer values)"] == 42
+
+
+@pytest.mark.parametrize("start", [0, 1_700_000_000])
+def test_what_is_missing_and_large_numbers_are_parts_of_their_own(start):
+    labels, chances = np.zeros(200, int), np.tile([[0.9, 0.1]], (1, 200, 1))
+    answers, seeds = {"full-1": Answers(chances.argmax(2), chances)}, {"full-1": (0,)}
+    column = [str(start + i) for i in range(160)] + [""] * 40
+    found = by_slice(labels, answers, seeds, pd.DataFrame({"slice:time": column}), "accuracy")
+    assert found["examples"].tolist() == [40] * 5
+    assert found["value"].nunique() == 5
+    assert found["value"].iloc[-1] == "(missing)"
+
+
+def test_a_value_that_is_called_other_is_itself():
+    labels, chances = np.zeros(130, int), np.tile([[0.9, 0.1]], (1, 130, 1))
+    answers, seeds = {"full-1": Answers(chances.argmax(2), chances)}, {"full-1": (0,)}
+    column = ["other"] * 30 + [f"w{i % 25}" for i in range(100)]
+    found = by_slice(labels, answers, seeds, pd.DataFrame({"slice:word": column}), "accuracy").set_index("value")
+    assert found["examples"]["other"] == 30
 
 
 def test_the_report_shows_slices(tmp_path):

@@ -1,8 +1,9 @@
 """What of each strategy is searched, by what budget, and which values are tried next. Optuna draws and stops trials."""
 
+import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,8 @@ from tuneoff.runs import read_json, write_json
 from tuneoff.strategies import StrategyConfig
 from tuneoff.validated import validated
 
-DONE, STOPPED, FAILED = "done", "stopped", "failed"
+# cut: when a budget of time was over
+DONE, STOPPED, CUT, FAILED = "done", "stopped", "cut", "failed"
 _REACH = 2  # factors from a strategy's own value to either end of its range
 _MODEL_FROM = 3  # trials from which Optuna's model of the score guides; before them stand the first values
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -60,7 +62,7 @@ Space = dict[str, Annotated[Range | tuple[Any, ...], BeforeValidator(_values)]]
 
 
 def _seconds(given: Any) -> Any:
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([smh]?)\s*", given) if isinstance(given, str) else None
+    found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smh]?)\s*", given) if isinstance(given, str) else None
     return float(found[1]) * _UNITS[found[2]] if found else given
 
 
@@ -100,7 +102,11 @@ def parse_search(given: Any) -> Any:
         if not isinstance(_seconds(given), float):
             raise ConfigError(f"search {given!r} is neither trials nor a time; write 4, 10m or none")
         return {"budget": given}
-    return {"trials": given} if isinstance(given, int) and not isinstance(given, bool) else given
+    if isinstance(given, (bool, float)):
+        raise ConfigError(f"search {given!r} is neither trials nor a time; write 4, 10m or none")
+    if isinstance(given, dict) and (strange := [key for key in given if key not in SearchSpec.model_fields]):
+        raise ConfigError(unknown("key of search", str(strange[0]), SearchSpec.model_fields))
+    return {"trials": given} if isinstance(given, int) else given
 
 
 def _start(strategy: StrategyConfig, option: str) -> float:
@@ -148,6 +154,14 @@ class SearchRecord:
         """The trial that validation likes best, the earlier of equals; None if all failed."""
         scored = [trial for trial in self.trials if trial.score is not None]
         return max(scored, key=lambda trial: direction(self.metric) * (trial.score or 0.0), default=None)
+
+    def within(self, search: SearchSpec) -> "SearchRecord":
+        """The trials that a budget allows of those that are stored: an earlier budget may have been larger."""
+        if search.trials is not None:
+            return replace(self, trials=[trial for trial in self.trials if trial.state != CUT][: search.trials])
+        before = itertools.accumulate((trial.seconds for trial in self.trials), initial=0.0)
+        kept = [trial for trial, spent in zip(self.trials, before, strict=False) if spent < (search.budget or 0)]
+        return replace(self, trials=kept)
 
     @classmethod
     def read(cls, path: Path) -> "SearchRecord":
@@ -204,7 +218,7 @@ class Sampler:
         steps = {index + 1: self._sign * score for index, score in enumerate(trial.scores)}
         if trial.score is None:  # diverged, or worse: the worst there is, so that Optuna keeps away
             return self._optuna.trial.create_trial(state=states.PRUNED, **known)
-        if trial.state == STOPPED:
+        if trial.state in (STOPPED, CUT):
             return self._optuna.trial.create_trial(state=states.PRUNED, intermediate_values=steps, **known)
         value = self._sign * trial.score
         return self._optuna.trial.create_trial(value=value, intermediate_values=steps, **known)

@@ -156,6 +156,14 @@ class StudySpec(BaseModel):
                 raise ConfigError(f"reported {unknown('strategy', found.strategy, labels)}")
         return self
 
+    @field_validator("fractions", mode="before")
+    @classmethod
+    def _have_no_percent(cls, given: Any) -> Any:
+        strange = [share for share in given if isinstance(share, str) and share.strip().endswith("%")]
+        if strange:
+            raise ConfigError(f"fraction {strange[0]!r} of train is not a number; write 0.05 for 5 %")
+        return given
+
     @field_validator("fractions")
     @classmethod
     def _are_shares(cls, given: tuple[float, ...]) -> tuple[float, ...]:
@@ -233,6 +241,8 @@ class RunSpec(BaseModel):
         parts = [_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric]
         if self.subset:
             parts.append(self.subset.label)
+        if self.found:  # a strategy that asks for the same options by itself is another one
+            parts.append(_dump_strategy(self.strategy))
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
 
     @property

@@ -149,7 +149,8 @@ class Study:
 
     def _with_found(self, runs: Sequence[RunSpec], searches: Sequence[SearchJob]) -> list[RunSpec]:
         """The runs with what the searches chose for them; where every trial failed, with the strategy's own."""
-        best = {job.run.group: open_search(self.store.searches, job).best for job in searches}
+        found = {job.run.group: open_search(self.store.searches, job).within(job.search) for job in searches}
+        best = {group: record.best for group, record in found.items()}
         chosen = {group: trial.options for group, trial in best.items() if trial}
         return [run.model_copy(update={"found": chosen.get(run.group, {})}) for run in runs]
 
@@ -193,7 +194,8 @@ class Study:
 
     def _searches(self, ids: Sequence[str]) -> list[SearchRecord]:
         paths = [self.store.searches / f"{search_id}.json" for search_id in ids]
-        return [SearchRecord.read(path) for path in paths if path.is_file()]
+        found = [SearchRecord.read(path) for path in paths if path.is_file()]
+        return [record.within(self.spec.search) if self.spec.search else record for record in found]
 
     def report(self, cost: str | None = None) -> Comparison:
         """Write comparison.json and the report from the stored runs."""
@@ -235,8 +237,8 @@ def compare(
     cost: str = "train_seconds",
     baselines: bool = True,
     search: Any = 4,
-    fractions: Sequence[float] = (),
-    per_class: Sequence[int] = (),
+    fractions: float | Sequence[float] = (),
+    per_class: int | Sequence[int] = (),
     name: str | None = None,
     recipe: dict[str, Any] | None = None,
     folder: str | Path | None = None,
@@ -260,8 +262,8 @@ def compare(
         "cost": cost,
         "baselines": baselines,
         "search": search,
-        "fractions": tuple(fractions),
-        "per_class": tuple(per_class),
+        "fractions": fractions,
+        "per_class": per_class,
         "recipe": recipe or {},
         "name": name or default_name(str(source)),
     }
@@ -307,8 +309,10 @@ def _runs(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     needed = any(STRATEGIES[strategy.name].kind != "text" for strategy in spec.strategies)
     prints = {model: model_fingerprint(model) for model in spec.model} if needed else {}
     for part in spec.subsets:
-        check_subset(dataset, part)
-    few = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, FEW_STEPS)})
+        check_subset(dataset, part, spec.seeds)
+    # no more than all of train makes, lest a part train longer
+    least = min(FEW_STEPS, spec.recipe.num_steps(dataset.num_examples("train")))
+    few = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, least)})
     runs = {}
     for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
         row = STRATEGIES[strategy.name]

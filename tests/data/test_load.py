@@ -107,7 +107,7 @@ def test_columns_are_found_by_common_names(names):
         (frame(["a", "b"] * 4), {"labels": ("a", "a")}, "repeat"),
         (frame([0, 1, 0]), {}, "too few to carve"),
         (frame([f"class {i}" for i in range(30)]), {}, "30 classes in 30 examples; is it the label"),
-        (frame([[0], [1]] * 10), {}, "exactly one label an example"),
+        (frame([[0], [1]] * 10), {}, "gives every example exactly one label"),
         (frame([0, 1] * 10), {"limits": {"train": 1}}, "below the number of classes"),
     ],
 )  # fmt: skip

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from tests.strategies.test_contract import adapted_model, toy_model, toy_table, train_on_toy
 from tuneoff.data.batches import training_order
 from tuneoff.encoder.load import load_model
-from tuneoff.engine.feed import Feed, predict
+from tuneoff.engine.checkpointing import checkpointing
+from tuneoff.engine.feed import Feed, logits, predict
 from tuneoff.engine.loop import train
 from tuneoff.engine.loss import Loss, balanced_weights, loss_of
 from tuneoff.engine.recipe import Recipe
@@ -61,6 +62,19 @@ def test_checkpointing_changes_memory_and_nothing_else(strategy, architecture):
         for is_on in (False, True)
     )
     assert [step["loss"] for step in kept.steps] == pytest.approx([step["loss"] for step in again.steps], abs=1e-6)
+
+
+def test_checkpointing_keeps_nothing_of_inside_blocks():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        sizes = []
+        for is_on in (False, True):
+            model = adapted_model("full", num_hidden_layers=4).model.train()
+            kept.clear()
+            with checkpointing(model, is_on):
+                logits(model, Feed(toy_table()), np.arange(32))
+            sizes.append(sum(kept))
+    assert sizes[1] < sizes[0] / 3
 
 
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])

@@ -82,6 +82,7 @@ def compare(
         examples=examples,
         data=data,
         study=study,
+        parts=tuple(parts),
         curve=curve,
         advice=advice,
         searches=tuple(searches),
@@ -109,7 +110,7 @@ def _curve(
         for record in same_size:
             smaller[record.group].append(record)
         labels, answers = _answers(smaller, store, "test", num_labels)
-        found = _runs(smaller, labels, answers, metric)
+        found = _runs(smaller, labels, answers, metric, are_parts=True)
         luck_here = stats.usual_luck(list(found.values()))  # with few examples, seeds differ more
         for group, scored in found.items():
             members, measured = smaller[group], stats.measure(scored, num_test, luck_here)
@@ -176,7 +177,11 @@ def _classes(answers: Answers, labels: np.ndarray, label_names: tuple[str, ...])
 
 
 def _runs(
-    groups: Mapping[str, list[RunRecord]], labels: np.ndarray, answers: Mapping[str, Answers], metric: str
+    groups: Mapping[str, list[RunRecord]],
+    labels: np.ndarray,
+    answers: Mapping[str, Answers],
+    metric: str,
+    are_parts: bool = False,
 ) -> dict[str, stats.Runs]:
     """The metric of every run as it is, and on the same resamples of the examples. By group, best group first."""
     if not groups:
@@ -194,7 +199,7 @@ def _runs(
             np.array([record.metrics["test"][metric] for record in members]),
             part,
             tuple(record.seed for record in members),
-            STRATEGIES[members[0].strategy].is_seeded,
+            are_parts or STRATEGIES[members[0].strategy].is_seeded,  # each seed draws a part of its own
         )
         for (group, members), part in zip(groups.items(), parts, strict=True)
     }

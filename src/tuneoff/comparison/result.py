@@ -114,6 +114,7 @@ class Comparison:
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
     data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
     study: dict[str, Any]  # the resolved spec
+    parts: tuple[RunRecord, ...] = ()  # the successful ones on parts of train
     curve: tuple[Point, ...] = ()  # what strategies score with less of train, and with all of it
     advice: str = ""  # whether more labels would help more than another strategy
     searches: tuple[SearchRecord, ...] = ()  # what was tried before the runs

@@ -30,9 +30,9 @@ def by_slice(
     """
     rows = []
     for name in [str(name) for name in columns if str(name).startswith(SLICE)]:
-        values, parts = _values(columns[name])
-        for value in parts:
-            here = np.flatnonzero(values == value)
+        codes, names = _parts(columns[name])
+        for code, value in enumerate(names):
+            here = np.flatnonzero(codes == code)
             if len(here) < _LEAST:
                 continue
             for group, found in answers.items():
@@ -53,14 +53,22 @@ def _runs(
     return stats.Runs(scores, resampled, seeds, STRATEGIES[group.rsplit("-", 1)[0]].is_seeded)
 
 
-def _values(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """The part that each example belongs to, and the parts in order: values, the commonest first, or ranges."""
-    words = column.where(column != "", "none")
-    numbers = pd.to_numeric(words, errors="coerce")
-    if words.nunique() > _MOST and numbers.notna().all():
-        pieces = numbers.groupby(pd.qcut(numbers, _PIECES, duplicates="drop"), observed=True)
-        named = pieces.transform(lambda part: f"{part.min():g} to {part.max():g}")
-        return named.to_numpy(), [f"{part.min():g} to {part.max():g}" for _, part in pieces]
-    if words.nunique() > _MOST:
-        words = words.where(words.isin(words.value_counts().index[: _MOST - 1]), "other")
-    return words.to_numpy(), list(words.value_counts().index)
+def _parts(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """The number of the part that each example belongs to, and the parts' names: commonest first, or ranges."""
+    is_missing = (column == "").to_numpy()
+    numbers = pd.to_numeric(column[~is_missing], errors="coerce")
+    if column.nunique() > _MOST and numbers.notna().all() and len(numbers):
+        pieces = pd.qcut(numbers, _PIECES, duplicates="drop", labels=False)
+        codes = np.full(len(column), -1)
+        codes[~is_missing] = pieces
+        held = [numbers[pieces == piece] for piece in range(int(pieces.max()) + 1)]
+        names = [f"{part.min():,.10g} to {part.max():,.10g}" for part in held]
+    else:
+        common = list(column[~is_missing].value_counts().index)
+        kept = common[:_MOST] if len(common) <= _MOST else common[: _MOST - 1]
+        places = {word: place for place, word in enumerate(kept)}
+        codes = np.array([places.get(word, len(kept)) for word in column])
+        names = [*kept, f"({len(common) - len(kept)} rarer values)"]
+        codes[is_missing] = -1
+    codes[is_missing] = len(names)
+    return codes, [*names, "(missing)"]

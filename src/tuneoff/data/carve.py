@@ -1,8 +1,10 @@
 """Missing splits taken off train, splits limited, parts of train chosen: all with classes in proportion."""
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from sklearn.model_selection import StratifiedGroupKFold
 
 from tuneoff.data import multilabel, splits
@@ -10,6 +12,9 @@ from tuneoff.data.dataset import GROUP, SPLITS, Dataset, DataSpec, label_counts,
 from tuneoff.data.splits import Subset
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.metrics import as_rows
+
+_FOLDS = 10
+_FARTHEST = 2.0  # times more or less than wanted that a split of whole groups may be
 
 
 def carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
@@ -59,21 +64,37 @@ def limited(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> di
 def _carve_groups(
     train: pa.Table, strata: np.ndarray, share: float, split: str, spec: DataSpec
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whole groups of about a share of the examples, and the rest. strata: (N,). Sorted indices."""
-    groups = pc.dictionary_encode(train[GROUP]).combine_chunks().indices.to_numpy()
-    folds, num_groups = max(2, round(1 / share)), len(np.unique(groups))
-    if num_groups < folds:
+    """Whole groups of about a share of the examples, and the rest. strata: (N,). Sorted indices.
+
+    An example without a group is one of its own.
+    """
+    words = train[GROUP].to_pylist()
+    groups = np.unique([word or f"\0{row}" for row, word in enumerate(words)], return_inverse=True)[1]
+    wanted, num_groups = share * train.num_rows, len(np.unique(groups))
+    if num_groups < 1 / min(share, 1 - share) - 0.5:
         raise DataError(
             f"group column {spec.group!r} has {num_groups} groups, too few to carve a {split} split of "
-            f"{100 * share:.0f} %; give the split (data.splits), or a larger share (data.{split}_fraction)"
+            f"{100 * share:.0f} %; give the split (--{split} FILE)"
         )
-    folds = min(folds, int(np.bincount(strata)[np.unique(strata)].min()))  # each class can be in each fold
-    parts = StratifiedGroupKFold(max(2, folds), shuffle=True, random_state=spec.split_seed)
-    rest, taken = next(parts.split(strata, strata, groups))
-    if len(np.unique(strata[rest])) < len(np.unique(strata)):
+    count = min(num_groups, max(_FOLDS, round(1 / share)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer examples than folds: what is left is checked below
+        parts = StratifiedGroupKFold(count, shuffle=True, random_state=spec.split_seed)
+        folds = [part for _, part in parts.split(strata, strata, groups)]
+    together = max(1, round(share * count))  # neighbours in the circle of folds
+    circle = [np.concatenate([folds[(at + step) % count] for step in range(together)]) for at in range(count)]
+    found = [(np.sort(taken), np.setdiff1d(np.arange(train.num_rows), taken)) for taken in circle]
+    whole = [(taken, rest) for taken, rest in found if len(np.unique(strata[rest])) == len(np.unique(strata))]
+    if not whole:
         raise DataError(
             f"group column {spec.group!r}: all examples of a class stand in groups that would leave train for {split}; "
-            "give the split (data.splits), or another split_seed"
+            f"give the split (--{split} FILE), or another split_seed"
+        )
+    taken, rest = min(whole, key=lambda two: abs(len(two[0]) - wanted))
+    if not wanted / _FARTHEST <= len(taken) <= wanted * _FARTHEST:
+        raise DataError(
+            f"group column {spec.group!r}: groups are so large that {split} would hold {len(taken)} examples of "
+            f"{train.num_rows} where {wanted:.0f} are wanted; give the split (--{split} FILE)"
         )
     return taken, rest
 
@@ -84,7 +105,7 @@ def _check_all_classes_left(limited: pa.Table, whole: pa.Table) -> None:
         raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
 
 
-def check_subset(dataset: Dataset, chosen: Subset) -> None:
+def check_subset(dataset: Dataset, chosen: Subset, seeds: Sequence[int] = (0,)) -> None:
     """Raise ConfigError for a subset of train that leaves out a class, or that train has not enough examples for."""
     train = dataset.splits["train"]
     if chosen.per_class and dataset.is_multilabel:
@@ -97,7 +118,8 @@ def check_subset(dataset: Dataset, chosen: Subset) -> None:
             f"per_class {chosen.per_class}: train has only {counts[least]} examples of "
             f"{dataset.label_names[least]!r}; give at most so many"
         )
-    left = label_counts(labels[chosen.of(strata_of(train), 0)], dataset.num_labels)
+    strata = strata_of(train)
+    left = np.min([label_counts(labels[chosen.of(strata, seed)], dataset.num_labels) for seed in seeds], axis=0)
     if (left == 0).any():
         absent = dataset.label_names[int(np.flatnonzero(left == 0)[0])]
         raise ConfigError(

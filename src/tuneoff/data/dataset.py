@@ -1,16 +1,23 @@
 """What a user may ask of data, and what comes of it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 SPLITS = ("train", "validation", "test")
 # columns that runs do not see: what must not be split, and by what scores are parted
 GROUP, SLICE = "group", "slice:"
 SplitName = Literal["train", "validation", "test"]
+
+
+def _as_tuple(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
 class DataSpec(BaseModel):
@@ -32,7 +39,7 @@ class DataSpec(BaseModel):
     label_separator: str | None = Field(
         None, min_length=1, description="what parts several labels in the label column: news|sport"
     )
-    label_columns: tuple[str, ...] = Field(
+    label_columns: Names = Field(
         (), description="columns of 0 and 1, one a label, instead of a label column: examples with several labels"
     )
     labels: tuple[str, ...] | None = Field(None, description="the label names in the order of their ids")
@@ -41,7 +48,7 @@ class DataSpec(BaseModel):
     test_fraction: float = Field(0.1, gt=0, lt=1, description="the same for a missing test split")
     split_seed: int = Field(0, ge=0, description="which carving and which subset")
     group: str | None = Field(None, description="column of what stands in one split alone: author, patient, thread")
-    slices: tuple[str, ...] = Field((), description="columns by whose values test scores are parted: source, language")
+    slices: Names = Field((), description="columns by whose values test scores are parted: source, language")
     limits: dict[SplitName, int] = Field({}, description="at most so many examples of a split, classes in proportion")
     drop_unlabelled: bool = Field(False, description="leave out examples without a label instead of stopping")
     drop_empty: bool = Field(False, description="leave out examples with an empty text instead of stopping")

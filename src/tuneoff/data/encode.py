@@ -44,7 +44,7 @@ class Reading:
             "head": f"the first {most}",
             "tail": f"the last {most}",
             "head_tail": f"{most}: the first {self.head} and the last {self.max_length - self.head}",
-            "windows": f"{windows}; their logits are averaged",
+            "windows": f"{windows}; the mean of their logits counts, for a probe that of their vectors",
         }[self.long_texts]
 
     @property

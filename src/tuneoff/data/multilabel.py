@@ -1,5 +1,7 @@
 """Several labels an example: from lists, parted words or columns of 0 and 1 to rows of 0 and 1."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,8 +18,7 @@ def is_list(column: pa.ChunkedArray) -> bool:
 
 def parted(column: pa.ChunkedArray, separator: str) -> pa.ChunkedArray:
     """A column of words, news|sport, as lists of words; an empty one is an example without labels."""
-    text = pc.fill_null(column.cast(pa.large_string()), "")
-    return pc.split_pattern(text, separator)
+    return pc.split_pattern(column.cast(pa.large_string()), separator)
 
 
 def from_columns(table: pa.Table, names: tuple[str, ...], split: str) -> pa.ChunkedArray:
@@ -48,19 +49,32 @@ def numbered(
 
     given: the user's names; declared: the source's own, whose integers are ids. Without either, what train holds.
     """
-    words = {split: _words(table["label"], declared if given is None else None) for split, table in tables.items()}
+    rows = {split: table["label"].to_pylist() for split, table in tables.items()}
+    if _are_zeros_and_ones(rows["train"]):
+        names, length = given or declared, len(rows["train"][0])
+        if names is None or len(names) != length:
+            raise DataError(
+                f"label column {column!r} holds lists of {length} times 0 or 1; name the labels in their order with "
+                "labels (--labels), or give lists of names"
+            )
+        rows = {
+            split: [[names[i] for i in np.flatnonzero(row)] for row in of_split] for split, of_split in rows.items()
+        }
+    words = {split: _words(of_split, declared if given is None else None) for split, of_split in rows.items()}
     found = sorted({word for row in words["train"] for word in row}, key=_by_size_or_alphabet)
     names = given or declared or tuple(found)
     ids = {name: index for index, name in enumerate(names)}
     if len(ids) < len(names):
         raise DataError(f"label names repeat: {', '.join(names)}")
-    if all(len(row) == 1 for rows in words.values() for row in rows):
+    if all(len(row) == 1 for of_split in words.values() for row in of_split):
         raise DataError(
-            f"label column {column!r} holds exactly one label an example; give a column of single labels, not of lists"
+            f"label column {column!r} gives every example exactly one label; give one column of single labels instead"
         )
     made = {}
     for split, table in tables.items():
-        rows = np.zeros((table.num_rows, len(names)), np.uint8)
+        if not any(words[split]):
+            raise DataError(f"split {split} has no label in any row; name another in its place (data.splits)")
+        indicators = np.zeros((table.num_rows, len(names)), np.uint8)
         for number, row in enumerate(words[split]):
             strange = [word for word in row if word not in ids]
             if strange:
@@ -69,15 +83,22 @@ def numbered(
                     f"split {split} has label {strange[0]!r} in row {where} (the first row is 1), which is outside the "
                     f"label set; the labels are {listed(names, 12)}"
                 )
-            rows[number, [ids[word] for word in row]] = 1
-        labels = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), len(names))
+            indicators[number, [ids[word] for word in row]] = 1
+        labels = pa.FixedSizeListArray.from_arrays(pa.array(indicators.ravel()), len(names))
         made[split] = table.set_column(table.column_names.index("label"), "label", labels)
     return made, tuple(names)
 
 
-def _words(column: pa.ChunkedArray, declared: tuple[str, ...] | None) -> list[list[str]]:
+def _are_zeros_and_ones(rows: list[list[object]]) -> bool:
+    """Whether lists say of each label whether it is given, instead of naming those that are."""
+    lengths = {len(row) for row in rows}
+    is_number = all(isinstance(value, (bool, int, float)) and value in (0, 1) for row in rows for value in row)
+    return is_number and len(lengths) == 1 and max(lengths) > 1
+
+
+def _words(rows: list[list[Any]], declared: tuple[str, ...] | None) -> list[list[str]]:
     """The labels of each example as words. declared: names of the ids that integers are."""
-    rows = [[label for label in row if label is not None and str(label).strip()] for row in column.to_pylist()]
+    rows = [[label for label in row if label is not None and str(label).strip()] for row in rows]
     if declared and all(isinstance(label, int) and 0 <= label < len(declared) for row in rows for label in row):
         return [[declared[label] for label in row] for row in rows]
     return [[str(label).strip() for label in row] for row in rows]

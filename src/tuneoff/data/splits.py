@@ -27,7 +27,8 @@ class Subset(BaseModel):
     def of(self, strata: np.ndarray, seed: int) -> np.ndarray:
         """Which examples of train it is, sorted. strata: (N,) class of each.
 
-        The same for every strategy; with one seed, a larger subset holds the smaller ones.
+        The same for every strategy; with one seed, a larger subset holds the smaller ones, but for an example or two
+        that rounding shares to classes moves.
         """
         rng = np.random.default_rng([2, seed])
         if self.fraction:

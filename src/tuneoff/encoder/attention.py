@@ -90,6 +90,9 @@ def packed_attention(
     return _Attend.apply(query * scaling, key, value, packing, rate, sliding_window)[None], None
 
 
+_KEPT = 6  # what the forward pass keeps of a grid
+
+
 class _Attend(torch.autograd.Function):
     """softmax(q k') v by grids. query: (T, A, D), or (B, A, D) for first tokens; key, value: (T, A, D)."""
 
@@ -111,7 +114,9 @@ class _Attend(torch.autograd.Function):
             dropped = weights if keep is None else weights * keep
             _by_token(torch.bmm(dropped, v), mixed[here], count)
             kept.append((q, k, v, weights, keep, dropped))
-        ctx.kept, ctx.packing, ctx.num_tokens = kept, packing, len(key)
+        # as torch's own, so that checkpointing can do without them
+        ctx.save_for_backward(*[part for grid in kept for part in grid])
+        ctx.packing, ctx.num_tokens = packing, len(key)
         return mixed if is_first_only else _tokens(mixed, packing, len(query))
 
     @staticmethod
@@ -121,7 +126,9 @@ class _Attend(torch.autograd.Function):
         gradients = gradient if is_first_only else _cells(gradient, packing, is_gradient=True)
         to_query = torch.empty_like(gradients)
         to_key, to_value = (gradients.new_empty((len(packing.sources), *gradients.shape[1:])) for _ in ("key", "value"))
-        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, ctx.kept, strict=True):
+        saved = ctx.saved_tensors
+        kept = [saved[start : start + _KEPT] for start in range(0, len(saved), _KEPT)]
+        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, kept, strict=True):
             here, count = grid.examples if is_first_only else grid.cells, grid.size[0]
             g = _by_head(gradients[here], count)
             _by_token(torch.bmm(dropped.transpose(1, 2), g), to_value[grid.cells], count)

@@ -9,7 +9,7 @@ import psutil
 from tuneoff.errors import StoreError
 from tuneoff.execute.one import failed_record
 from tuneoff.execute.pool import Pool
-from tuneoff.execute.search import open_search, search_path
+from tuneoff.execute.search import is_spent, open_search, search_path
 from tuneoff.machine import cores, device
 from tuneoff.runs import RunRecord, RunStore
 from tuneoff.search import FAILED, SearchRecord, Trial
@@ -60,6 +60,11 @@ def execute(
         del running[run.run_id]
         on_event(Event("done", run, share=1.0, record=_record(run, store, code)))
 
+    def again(job: Job) -> None:
+        """A search whose trial took its process along goes on with the next one."""
+        if isinstance(job, SearchJob) and not is_spent(job.search, open_search(store.searches, job).trials):
+            waiting.insert(0, job)
+
     while waiting or running:
         while pool.is_ready and waiting and len(running) < workers:
             run = waiting.pop(0)
@@ -76,6 +81,7 @@ def execute(
                 raise StoreError(f"the worker process ended with code {message['code']}: {pool.complaint()}")
             for run in list(running.values()):
                 finish(run, message["code"])
+                again(run)
             pool.is_ready = False
             if waiting:
                 pool.start()
@@ -87,6 +93,7 @@ def execute(
                 finish(run)
             else:
                 finish(run, message["code"])
+                again(run)
 
 
 def _record(run: Job, store: RunStore, code: int) -> RunRecord | SearchRecord:

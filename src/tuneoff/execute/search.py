@@ -10,7 +10,7 @@ from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.load import open_dataset
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.fit import fit
-from tuneoff.search import DONE, FAILED, STOPPED, Range, Sampler, SearchRecord, SearchSpec, Trial
+from tuneoff.search import CUT, DONE, FAILED, STOPPED, Range, Sampler, SearchRecord, SearchSpec, Trial
 from tuneoff.spec import RunSpec, SearchJob
 
 _MOST_TRIALS = 100  # within a budget of time: what is tried in a moment need not be tried for ten minutes
@@ -43,7 +43,7 @@ def open_search(folder: Path, job: SearchJob) -> SearchRecord:
 def is_spent(search: SearchSpec, trials: Sequence[Trial]) -> bool:
     """Whether a strategy has had its budget."""
     if search.trials is not None:
-        return len(trials) >= search.trials
+        return sum(trial.state != CUT for trial in trials) >= search.trials
     return sum(trial.seconds for trial in trials) >= (search.budget or 0) or len(trials) >= _MOST_TRIALS
 
 
@@ -62,14 +62,16 @@ def _try(
 ) -> Trial:
     trial, started = sampler.ask(), time.perf_counter()
     spent = sum(earlier.seconds for earlier in record.trials)
-    is_out = False
+    state = DONE
 
     def is_over(score: float) -> bool:
-        nonlocal is_out
+        nonlocal state
         trial.scores.append(score)
         is_late = job.search.budget is not None and spent + time.perf_counter() - started >= job.search.budget
-        is_out = (sampler.is_weak(trial.scores) or is_late) and len(trial.scores) < job.run.recipe.epochs
-        return is_out
+        is_weak = sampler.is_weak(trial.scores)
+        if len(trial.scores) < job.run.recipe.epochs:
+            state = STOPPED if is_weak else CUT if is_late else DONE
+        return state != DONE
 
     def progress(share: float) -> None:
         if job.search.trials is not None:
@@ -80,7 +82,7 @@ def _try(
     run = job.run.model_copy(update={"found": trial.options, "save_model": False})
     try:
         trial.score = _validated(run, dataset, progress, is_over)
-        trial.state = STOPPED if is_out else DONE
+        trial.state = state
     except Exception as error:  # whatever a trial does, the others go on
         trial.state = FAILED
         trial.error = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()

@@ -10,10 +10,10 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.formats import Table, number, seconds
 from tuneoff.metrics import spoken
 from tuneoff.report.charts import HEIGHT, INK, WIDTH, by_strategy, shown
-from tuneoff.search import DONE, SearchRecord
+from tuneoff.search import CUT, DONE, FAILED, SearchRecord
 from tuneoff.strategies.base import short
 
-_STATES = {"done": "to the end", "stopped": "stopped early", "failed": "failed"}
+_STATES = {"done": "to the end", "stopped": "stopped early", "cut": "cut at the end of the time", "failed": "failed"}
 
 
 def said(comparison: Comparison) -> str:
@@ -23,10 +23,12 @@ def said(comparison: Comparison) -> str:
         return "Nothing was searched: every strategy ran with the options that the study gives it, or its defaults."
     each = f"{asked['trials']} trials" if asked["trials"] else f"{seconds(asked['budget'])} of trials"
     text = f"Before the runs every strategy had {each} of its own, judged on validation alone, "
-    text += f"with seed {comparison.study['seeds'][0]}; the first trial is the strategy as it is. "
-    text += "The best one's options made the runs."
+    text += f"with seed {comparison.study['seeds'][0]}; the first trial is the strategy as it is, where the space "
+    text += "holds that (a probe: the middle of its C). The best one's options made the runs."
     if asked["halving"]:
         text += " A trial was stopped when, after 1, 2, 4, ... epochs, it was not in the better half of those so far."
+    if any(trial.state in (CUT, FAILED) for found in comparison.searches for trial in found.trials):
+        text += " Trials that failed, or that the end of the time cut short, count too."
     names = set(comparison.names.values()) - {name(comparison, found) for found in comparison.searches}
     return text + (f" Nothing was searched of {', '.join(sorted(names))}." if names else "")
 
@@ -111,7 +113,7 @@ def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Any:
     shapes = alt.Shape(
         "went:N",
         title=None,
-        scale=alt.Scale(domain=list(_STATES.values())[:2], range=["circle", "cross"]),
+        scale=alt.Scale(domain=list(_STATES.values())[:3], range=["circle", "cross", "square"]),
         legend=alt.Legend(orient="top", symbolFillColor=INK, symbolStrokeColor=INK),
     )
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes)

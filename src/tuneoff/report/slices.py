@@ -31,6 +31,8 @@ def weakest(comparison: Comparison) -> str:
     own = comparison.slices[comparison.slices["group"] == group]
     row = own.iloc[int((sign * own["score"]).to_numpy().argmin())]
     whole = next(row.score for row in comparison.rows if row.group == group)
+    if sign * (whole - row["score"]) <= 0:
+        return f"{comparison.names[group]} does nowhere worse than on all of test."
     return (
         f"{comparison.names[group]} does worst where {row['slice']} is {row['value']}: {spoken(comparison.metric)} "
         f"{row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f}) on {row['examples']:,} examples, "

@@ -228,9 +228,12 @@ def _share_of_peak(found: dict[str, float], train_seconds: float) -> str:
 def whole_study(comparison: Comparison) -> str:
     """What making all of the runs took, in a sentence or two."""
     sessions = comparison.data.get("sessions") or []
-    of_runs = sum(record.costs.get("run_seconds", 0.0) for record in comparison.records)
-    said = f"{len(comparison.records)} runs of {seconds(of_runs)} in all"
-    if sum(session["runs"] for session in sessions) < len(comparison.records):
+    made = (*comparison.records, *comparison.parts)
+    said = f"{len(made)} runs of {seconds(sum(record.costs.get('run_seconds', 0.0) for record in made))} in all"
+    trials = [trial.seconds for found in comparison.searches for trial in found.trials]
+    if trials:
+        said += f" and {len(trials)} trials of {seconds(sum(trials))}"
+    if sum(session["runs"] for session in sessions) < len(made):
         return f"{said}."  # some were made in sessions that are not known
     said += f", made in {seconds(sum(session['seconds'] for session in sessions))}"
     said += f", {max(session['workers'] for session in sessions)} at once."
