@@ -20,7 +20,7 @@ from tuneoff.errors import ConfigError, StoreError
 from tuneoff.estimate import good_order
 from tuneoff.runs import OK
 from tuneoff.spec import study_from
-from tuneoff.study import Study, default_name
+from tuneoff.study import Study, default_name, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -339,6 +339,17 @@ def test_a_killed_study_takes_its_runs_along(encoder, toy, tmp_path):
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
     assert not list((tmp_path / "results" / "long" / "runs").glob("full*"))
+
+
+def test_a_run_that_nobody_listens_to_ends_at_once(encoder, toy_csv, tmp_path):
+    (run, *_) = prepare(spec(encoder, toy_csv, strategies=["full"], recipe={"epochs": 50, "max_length": 16})).runs
+    job = {"run_id": run.run_id, "kind": "run", "run": run.model_dump(mode="json"), "threads": 1}
+    job |= {"store": str(tmp_path / "runs"), "log": str(tmp_path / "log")}
+    command = [sys.executable, "-m", "tuneoff.execute.worker", "--one", json.dumps(job)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        worker.stdout.close()
+        assert worker.wait(timeout=60) == 1
+    assert not list((tmp_path / "runs").glob("full*"))
 
 
 def test_python_compares_a_dataframe(toy, encoder, tmp_path):

@@ -143,8 +143,11 @@ def _make(job: dict[str, Any], channel: Any) -> None:
 
 def _say(channel: Any, **message: Any) -> None:
     # a line at once, and short: lines of several runs do not mix
-    channel.write(json.dumps(message) + "\n")
-    channel.flush()
+    try:
+        channel.write(json.dumps(message) + "\n")
+        channel.flush()
+    except BrokenPipeError:
+        os._exit(1)  # the study is gone: a run that went on would be stored as failed
 
 
 if __name__ == "__main__":
