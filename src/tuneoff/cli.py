@@ -17,6 +17,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tuneoff.cli_options import (
+    COST,
+    Data,
+    DropEmpty,
+    DropUnlabelled,
+    Group,
+    Json,
+    Label,
+    LabelColumns,
+    Labels,
+    Limit,
+    Pair,
+    Separator,
+    Slices,
+    SplitFile,
+    Text,
+    Word,
+    data_of,
+    limits_of,
+    options_of,
+    parts_of,
+    seeds_of,
+)
 from tuneoff.errors import TuneoffError
 
 app = typer.Typer(
@@ -28,40 +51,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 console = Console(highlight=False)
-
-Data = Annotated[
-    Optional[str],  # noqa: UP045  typer reads Optional
-    typer.Argument(help="a file (csv, tsv, jsonl, parquet), a folder with one file a split, packaged:NAME or hf:NAME"),
-]
-Text = Annotated[Optional[str], typer.Option(help="column of the text")]  # noqa: UP045
-Pair = Annotated[Optional[str], typer.Option("--text-pair", help="column of the second text")]  # noqa: UP045
-Label = Annotated[Optional[str], typer.Option(help="column of the label")]  # noqa: UP045
-Separator = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--label-separator", help="what parts several labels of an example: | for news|sport"),
-]
-LabelColumns = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--label-columns", help="columns of 0 and 1, one a label, instead of a label column; with commas"),
-]
-Group = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="column of what must stand in one split alone: author, patient, thread"),
-]
-Slices = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="columns by whose values test scores are parted, with commas: source,language"),
-]
-Labels = Annotated[Optional[str], typer.Option(help="label names in the order of their ids: negative,positive")]  # noqa: UP045
-SplitFile = Annotated[Optional[str], typer.Option(help="file of this split, or the source's own name of it")]  # noqa: UP045
-Limit = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="at most so many examples: 2000 for train, or train=2000,validation=500,test=500"),
-]
-DropUnlabelled = Annotated[bool, typer.Option("--drop-unlabelled", help="leave out examples without a label")]
-DropEmpty = Annotated[bool, typer.Option("--drop-empty", help="leave out examples with an empty text")]
-_COST = "what the verdict chooses by among what is tied: training time, parameters, size, memory or latency"
-Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 
 
 def main() -> None:
@@ -85,14 +74,14 @@ def compare(
     batch_size: Annotated[int, typer.Option(help="examples a step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of an example")] = 128,
     recipe: Annotated[
-        Optional[str],  # noqa: UP045
+        Word,
         typer.Option(help="more of the recipe: class_weights=balanced,schedule=cosine (tuneoff strategies lists all)"),
     ] = None,
     search: Annotated[
         str, typer.Option(help="trials of every strategy on validation before the runs, a time such as 10m, or none")
     ] = "4",
     metric: Annotated[
-        Optional[str],  # noqa: UP045
+        Word,
         typer.Option(help="what ranks strategies and chooses epochs; by default accuracy, of several labels micro_f1"),
     ] = None,
     text: Text = None,
@@ -110,15 +99,15 @@ def compare(
     drop_unlabelled: DropUnlabelled = False,
     drop_empty: DropEmpty = False,
     fractions: Annotated[
-        Optional[str],  # noqa: UP045
+        Word,
         typer.Option(help="learning curve: also train on these shares of train: 0.05,0.2"),
     ] = None,
     per_class: Annotated[
-        Optional[str],  # noqa: UP045
+        Word,
         typer.Option(help="learning curve: also train on so many examples of each class: 8,64"),
     ] = None,
-    cost: Annotated[str, typer.Option(help=_COST)] = "train_seconds",
-    name: Annotated[Optional[str], typer.Option(help="the study's name and folder under results/")] = None,  # noqa: UP045
+    cost: Annotated[str, typer.Option(help=COST)] = "train_seconds",
+    name: Annotated[Word, typer.Option(help="the study's name and folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Compare strategies on your data, and say what to pick."""
@@ -126,7 +115,7 @@ def compare(
         from tuneoff.spec import study_from
         from tuneoff.study import RESULTS, Study, default_name
 
-        where = _data(
+        where = data_of(
             source=data,
             text=text,
             text_pair=text_pair,
@@ -144,18 +133,18 @@ def compare(
         given: dict[str, Any] = {
             "name": name or default_name(data or train or "study"),
             "data": where,
-            "model": _parts(model),
-            "seeds": _seeds(seeds),
-            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **_options(recipe)},
+            "model": parts_of(model),
+            "seeds": seeds_of(seeds),
+            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **options_of(recipe)},
             "search": search,
-            "fractions": _parts(fractions or ""),
-            "per_class": _parts(per_class or ""),
+            "fractions": parts_of(fractions or ""),
+            "per_class": parts_of(per_class or ""),
             "metric": metric,
             "cost": cost,
             "workers": workers,
         }
         if strategies:
-            given["strategies"] = _parts(strategies)
+            given["strategies"] = parts_of(strategies)
         spec = study_from(given, "compare")
         _run(Study(spec, RESULTS / spec.name), pool)
 
@@ -164,16 +153,16 @@ def compare(
 def run(
     study: Annotated[str, typer.Argument(help="a YAML file, a study's folder, or studies:NAME")],
     data: Annotated[
-        Optional[str],  # noqa: UP045
+        Word,
         typer.Option(help="data in place of the study's: a file, a folder, packaged:NAME or hf:NAME"),
     ] = None,
-    model: Annotated[Optional[str], typer.Option(help="encoder in place of the study's; several with commas")] = None,  # noqa: UP045
+    model: Annotated[Word, typer.Option(help="encoder in place of the study's; several with commas")] = None,
     limit: Limit = None,
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
-    seeds: Annotated[Optional[str], typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,  # noqa: UP045
-    search: Annotated[Optional[str], typer.Option(help="instead of the study's: 4, 10m or none")] = None,  # noqa: UP045
-    name: Annotated[Optional[str], typer.Option(help="instead of the study's, and its folder's")] = None,  # noqa: UP045
+    seeds: Annotated[Word, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
+    search: Annotated[Word, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    name: Annotated[Word, typer.Option(help="instead of the study's, and its folder's")] = None,
     workers: Annotated[Optional[int], typer.Option(help="runs at once")] = None,  # noqa: UP045
 ) -> None:
     """Run a study; what is stored already is not run again."""
@@ -186,11 +175,11 @@ def run(
         if data:  # columns are found again: local copies name them their own way
             given["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
         if limit:
-            given["data"]["limits"] = _limits(limit)
+            given["data"]["limits"] = limits_of(limit)
         given["recipe"] |= {k: v for k, v in {"epochs": epochs, "max_length": max_length}.items() if v is not None}
         changes = {
-            "model": _parts(model or ""),
-            "seeds": _seeds(seeds) if seeds else None,
+            "model": parts_of(model or ""),
+            "seeds": seeds_of(seeds) if seeds else None,
             "workers": workers,
             "name": name,
         }
@@ -240,7 +229,7 @@ def plan(
 @app.command()
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
-    cost: Annotated[Optional[str], typer.Option(help=f"{_COST}; the study's own if not given")] = None,  # noqa: UP045
+    cost: Annotated[Word, typer.Option(help=f"{COST}; the study's own if not given")] = None,
 ) -> None:
     """Rebuild comparison.json, the page, tables and figures from the stored runs."""
     from tuneoff.errors import StoreError
@@ -283,7 +272,7 @@ def inspect(
     from tuneoff.encoder.load import load_tokenizer
     from tuneoff.validated import validated
 
-    where = _data(
+    where = data_of(
         source=data,
         text=text,
         text_pair=text_pair,
@@ -322,7 +311,7 @@ def params(
     model: Annotated[
         str, typer.Argument(help="encoder: a folder, packaged:NAME or a hub name; only its config is read")
     ],
-    strategies: Annotated[Optional[str], typer.Option(help="with commas; options with colons: lora:rank=16")] = None,  # noqa: UP045
+    strategies: Annotated[Word, typer.Option(help="with commas; options with colons: lora:rank=16")] = None,
     num_labels: Annotated[int, typer.Option("--labels", min=2, help="number of classes")] = 2,
     as_json: Json = False,
 ) -> None:
@@ -332,7 +321,7 @@ def params(
     from tuneoff.strategies import STRATEGIES
 
     names = (
-        _parts(strategies)
+        parts_of(strategies)
         if strategies
         else [name for name, row in STRATEGIES.items() if row.kind != "text" and name != "peft"]
     )
@@ -476,72 +465,6 @@ def _table(*columns: str) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     return table
-
-
-def _data(
-    source: str | None,
-    splits: dict[str, str | None],
-    limit: str | None,
-    labels: str | None,
-    label_columns: str | None,
-    slices: str | None,
-    **plain: Any,
-) -> dict[str, Any]:
-    """What was said of the data, as DataSpec's fields. plain: those that are as they came."""
-    from tuneoff.errors import ConfigError
-
-    if source is None and splits["train"] is None:
-        raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
-    return {
-        "source": source,
-        "splits": {split: given for split, given in splits.items() if given},
-        "labels": _parts(labels) if labels else None,
-        "label_columns": _parts(label_columns or ""),
-        "slices": _parts(slices or ""),
-        "limits": _limits(limit),
-        **plain,
-    }
-
-
-def _parts(given: str) -> list[str]:
-    """What stands between commas."""
-    return [part.strip() for part in given.split(",") if part.strip()]
-
-
-def _options(given: str | None) -> dict[str, Any]:
-    """key=value,key=value as a dictionary; values as YAML reads them."""
-    import yaml
-
-    from tuneoff.errors import ConfigError
-
-    options = {}
-    for part in _parts(given or ""):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise ConfigError(f"--recipe {given!r}: {part!r} is not key=value; write e.g. class_weights=balanced")
-        options[key.strip()] = yaml.safe_load(value)
-    return options
-
-
-def _limits(given: str | None) -> dict[str, Any]:
-    from tuneoff.errors import ConfigError
-
-    limits = {}
-    for part in given.split(",") if given else ():
-        split, equals, count = part.rpartition("=")
-        if not count.isdigit():
-            raise ConfigError(f"--limit {given!r} is not a number or split=number; write e.g. train=2000,test=500")
-        limits[split if equals else "train"] = int(count)
-    return limits
-
-
-def _seeds(given: str) -> int | list[int]:
-    from tuneoff.errors import ConfigError
-
-    parts = given.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise ConfigError(f"--seeds {given!r} is not a number or numbers with commas; write 3 or 1,2,42")
-    return int(given) if len(parts) == 1 else [int(part) for part in parts]
 
 
 def _samples(dataset: Any, label: int, count: int) -> list[str]:
