@@ -1,13 +1,15 @@
 """Learning curves: which examples a part of train is, what training on it is, and what the curve says."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from tests.strategies.test_contract import adapted_model, toy_table
+from tests.tiny import toy_texts
+from tuneoff import stats
 from tuneoff.comparison.curve import Gain, advise
 from tuneoff.data.carve import check_subset
 from tuneoff.data.dataset import DataSpec
@@ -106,17 +108,26 @@ def test_a_study_with_a_curve_is_the_study_without_it_and_the_curve(encoder, toy
 
 
 @pytest.mark.slow
-def test_intervals_of_parts_hold_the_luck_of_the_draw(encoder, toy_csv, tmp_path):
-    spec = study_spec(encoder, toy_csv, strategies=["tfidf"], per_class=[3], seeds=4)
-    points = {(p.label, p.size): p for p in Study(spec, tmp_path / "results").run().curve}
-    scores = []
-    for path in (tmp_path / "results" / "runs").glob("tfidf*/run.json"):
-        stored = json.loads(path.read_text())
-        if stored["spec"]["subset"]:
-            scores.append(stored["metrics"]["test"]["accuracy"])
-    low, high = points["tfidf", "3 a class"].interval
-    assert len(scores) == 4
-    assert high - low > 2 * np.std(scores, ddof=1) / 2  # wider than two standard errors over draws
+def test_intervals_of_parts_hold_the_luck_of_the_draw(encoder, tmp_path):
+    texts, labels = toy_texts(1500, np.random.default_rng(0))
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(tmp_path / "large.csv", index=False)
+    data = {"source": str(tmp_path / "large.csv"), "test_fraction": 0.8, "validation_fraction": 0.1}
+    spec = study_spec(encoder, tmp_path, data=data, strategies=["tfidf"], per_class=[1], fractions=[0.02], seeds=4)
+    study = Study(spec, tmp_path / "results")
+    comparison = study.run()
+    parts = [record for record in comparison.parts if record.spec["subset"]["per_class"] == 1]
+    tables = [study.store.predictions(record.run_id, "test") for record in parts]
+    scores = np.array([record.metrics["test"]["accuracy"] for record in parts])
+    answers = [
+        [table["predicted"].to_numpy() for table in tables],
+        [table[["p0", "p1"]].to_numpy() for table in tables],
+    ]
+    resampled = stats.resampled_scores("accuracy", tables[0]["label"].to_numpy(), *answers, seed=0)
+    # as if the draw changed nothing, as it is with all of train
+    low, high = stats.interval(stats.measure(stats.Runs(scores, resampled, (0, 1, 2, 3), False), 1200), (0.0, 1.0))
+    found = next(point.interval for point in comparison.curve if (point.label, point.size) == ("tfidf", "1 a class"))
+    assert len(parts) == 4
+    assert found[1] - found[0] > 1.2 * (high - low)
 
 
 def row(group, score):

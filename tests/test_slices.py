@@ -70,6 +70,11 @@ def test_more_than_half_can_be_test(tmp_path):
     assert 220 <= load(frame(400, 100), tmp_path, group="author", test_fraction=0.6).num_examples("test") <= 260
 
 
+def test_splits_that_would_take_all_of_train_are_refused(tmp_path):
+    with pytest.raises(DataError, match="test and validation together would take all of train; lower test_fraction"):
+        load(frame(), tmp_path, group="author", test_fraction=0.5, validation_fraction=0.5)
+
+
 def test_a_group_in_two_given_splits_is_found(tmp_path):
     data = frame()
     data[:100].to_csv(tmp_path / "train.csv", index=False)

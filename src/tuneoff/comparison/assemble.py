@@ -105,7 +105,9 @@ def _curve(
     points = [point(groups[row.group], row.score, row.interval) for row in rows]
     largest: dict[tuple[str, str | None], tuple[int, stats.Runs]] = {}
     luck = stats.usual_luck(list(runs.values()))
-    for _, same_size in itertools.groupby(sorted(parts, key=lambda r: r.train_examples or 0), key=size_of):
+    # by size alone, parts of equal size but another kind would mix
+    parts = sorted(parts, key=lambda record: (record.train_examples or 0, size_of(record), record.seed))
+    for _, same_size in itertools.groupby(parts, key=size_of):
         smaller: dict[str, list[RunRecord]] = defaultdict(list)
         for record in same_size:
             smaller[record.group].append(record)

@@ -46,6 +46,7 @@ def carve(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict
 
 
 def limited(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
+    """At most as many examples of each split as a spec allows, classes in proportion."""
     kept = dict(tables)
     for split, limit in spec.limits.items():
         num_all, num_classes = tables[split].num_rows, num_strata(tables["train"])
@@ -68,6 +69,8 @@ def _carve_groups(
 
     An example without a group is one of its own.
     """
+    if share >= 1:
+        raise DataError(f"test and {split} together would take all of train; lower test_fraction or {split}_fraction")
     words = train[GROUP].to_pylist()
     groups = np.unique([word or f"\0{row}" for row, word in enumerate(words)], return_inverse=True)[1]
     wanted, num_groups = share * train.num_rows, len(np.unique(groups))
