@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test check format bench clean
 
-demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and a report to open
+demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
 
 test: $(READY)        ## the whole test suite
@@ -22,10 +22,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY)       ## speed beside HF Trainer and peft
+bench: $(READY)       ## speed compared with HF Trainer and peft
 	$(BIN)/python benchmarks/speed.py
 
-# torch first and pinned: a looser one brings gigabytes of CUDA packages
+# torch first, with a pinned version: a looser requirement would install gigabytes of CUDA packages
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0

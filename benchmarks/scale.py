@@ -1,7 +1,7 @@
-"""Encoding texts beside `datasets.map` with the same fast tokenizer, at 10,000, 100,000 and 1,000,000 rows.
+"""Tokenization speed and memory against `datasets.map` with the same fast tokenizer, for up to a million texts.
 
-Rows are made by repeating the training split of Rotten Tomatoes. Each measurement has a process of its own, both on
-all cores; seconds are those of encoding alone, memory is the most that was resident beyond what it was before.
+The texts repeat the training split of Rotten Tomatoes. Each measurement has its own process, with all cores. Seconds
+cover tokenization only; memory is the growth of the peak resident size during it.
 """
 
 import argparse
@@ -20,76 +20,77 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-LENGTH = 128
+MAX_LENGTH = 128
+LIBRARIES = ("tuneoff", "datasets")
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default="10000,100000,1000000")
+    parser.add_argument("--rows", default="10000,100000,1000000", help="numbers of texts")
     parser.add_argument("--repeats", type=int, default=3, help="the fastest counts; the largest size runs once")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.one:
-        print(json.dumps(encode(*given.one)))
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # library and file of a single measurement
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one)))
         return
-    folder, found = Path(tempfile.mkdtemp()), []
-    sizes = [int(size) for size in given.rows.split(",")]
+    path, figures = Path(tempfile.mkdtemp()) / "texts.parquet", []
+    sizes = [int(size) for size in options.rows.split(",")]
     print(f"{'rows':>10}{'Tuneoff':>12}{'rows/s':>10}{'memory':>10}{'datasets.map':>16}{'rows/s':>10}{'ratio':>8}")
     for size in sizes:
-        write_rows(size, folder / "rows.parquet")
-        repeats = given.repeats if size < max(sizes) or len(sizes) == 1 else 1
-        best = {}
-        for who in ("tuneoff", "datasets"):
-            command = [sys.executable, __file__, "--one", who, str(folder / "rows.parquet")]
+        write_texts(size, path)
+        repeats = options.repeats if size < max(sizes) or len(sizes) == 1 else 1
+        fastest = {}
+        for library in LIBRARIES:
+            command = [sys.executable, __file__, "--one", library, str(path)]
             runs = [json.loads(subprocess.check_output(command).splitlines()[-1]) for _ in range(repeats)]
-            best[who] = min(runs, key=lambda run: run["seconds"])
-        found.append({"rows": size, **best})
-        ours, theirs = best["tuneoff"], best["datasets"]
+            fastest[library] = min(runs, key=lambda run: run["seconds"])
+        figures.append({"rows": size, **fastest})
+        ours, theirs = (fastest[library] for library in LIBRARIES)
         line = f"{size:>10,}{ours['seconds']:>10.2f} s{size / ours['seconds']:>10,.0f}{ours['bytes'] / 2**20:>6.0f} MiB"
         line += f"{theirs['seconds']:>14.2f} s{size / theirs['seconds']:>10,.0f}"
         print(f"{line}{theirs['seconds'] / ours['seconds']:>8.1f}", flush=True)
-    if given.out:
-        given.out.write_text(json.dumps(found, indent=1))
+    if options.out:
+        options.out.write_text(json.dumps(figures, indent=1))
 
 
-def write_rows(count: int, path: Path) -> None:
-    """So many real texts with labels."""
-    from tuneoff.data.dataset import DataSpec
+def write_texts(count: int, path: Path) -> None:
+    """Write a number of texts with labels to a Parquet file."""
     from tuneoff.data.load import load_dataset
+    from tuneoff.data.spec import DataSpec
 
     table = load_dataset(DataSpec(source="packaged:rotten-tomatoes")).splits["train"].select(["text", "label"])
-    rows = pa.array(np.arange(count) % len(table))
+    indices = pa.array(np.arange(count) % len(table))
     with pyarrow.parquet.ParquetWriter(path, table.schema) as writer:
         for start in range(0, count, 50_000):
-            writer.write_table(table.take(rows[start : start + 50_000]))
+            writer.write_table(table.take(indices[start : start + 50_000]))
 
 
-def encode(who: str, path: str) -> dict[str, float]:
-    """Encode every row of a file; seconds, and bytes resident at most beyond those before."""
+def measure(library: str, path: str) -> dict[str, float]:
+    """Tokenize every text of a file with one of LIBRARIES. Returns seconds, and bytes of memory that it added."""
     os.environ["TUNEOFF_CACHE"] = tempfile.mkdtemp()
     from tuneoff.encoder.load import load_tokenizer
 
     tokenizer = load_tokenizer("packaged:minilm")
-    if who == "tuneoff":
-        from tuneoff.data.encode import encode_split
+    if library == "tuneoff":
+        from tuneoff.data.tokens import tokenize_split
 
         table = pyarrow.parquet.read_table(path, memory_map=True)
-        before, started = resident(), time.perf_counter()
-        assert len(encode_split(table, tokenizer, LENGTH)) == len(table)
+        bytes_before, started = peak_bytes(), time.perf_counter()
+        assert len(tokenize_split(table, tokenizer, MAX_LENGTH)) == len(table)
     else:
         import datasets
 
         datasets.disable_progress_bars()
-        rows = datasets.load_dataset("parquet", data_files=path, cache_dir=tempfile.mkdtemp())["train"]
-        before, started = resident(), time.perf_counter()
-        rows.map(lambda part: tokenizer(part["text"], truncation=True, max_length=LENGTH), batched=True)
-    return {"seconds": time.perf_counter() - started, "bytes": resident() - before}
+        dataset = datasets.load_dataset("parquet", data_files=path, cache_dir=tempfile.mkdtemp())["train"]
+        bytes_before, started = peak_bytes(), time.perf_counter()
+        dataset.map(lambda batch: tokenizer(batch["text"], truncation=True, max_length=MAX_LENGTH), batched=True)
+    return {"seconds": time.perf_counter() - started, "bytes": peak_bytes() - bytes_before}
 
 
-def resident() -> int:
-    """The most bytes that this process ever had in memory."""
+def peak_bytes() -> int:
+    """Peak resident size of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

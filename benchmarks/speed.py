@@ -1,9 +1,9 @@
-"""Tuneoff beside HF Trainer and peft on the same work in one run: from raw text to test predictions.
+"""Speed of Tuneoff compared with HF Trainer and peft: seconds from raw text to test predictions.
 
-Every contestant starts in a process of its own, with nothing cached and imports counted; one takes turns with the
-next, strategy by strategy. A study by the usual way is one script that imports once. Prints seconds, ratios with the
-targets beside them, and how near the machine's limits training comes. `--examples N --epochs E` sets the size; the
-default is a short form. With `--out`, what is measured already is not measured again.
+Each measurement runs in a new process with an empty cache, imports included; the libraries alternate, strategy by
+strategy. A study with Trainer is one script that imports once. Prints seconds, speed-ups with their targets, and the
+share of the machine's peak speed that training reaches. `--examples N --epochs E` sets the size; the default is a
+short form. With `--out`, stored measurements are not repeated.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,18 @@ import vl_convert
 import yaml
 
 from tuneoff import formats
-from tuneoff import machine as here
-from tuneoff.data.batches import pack, training_order
-from tuneoff.data.dataset import DataSpec
-from tuneoff.data.encode import encode
+from tuneoff.data.batches import pack, training_batches
 from tuneoff.data.load import load_dataset
+from tuneoff.data.spec import DataSpec
+from tuneoff.data.tokens import tokenize
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.load import load_model, load_tokenizer
+from tuneoff.machine import cores, machine, versions
+from tuneoff.runs import OK
 from tuneoff.study import Study
 
 STUDY = ["probe", "head", "partial", "lora", "lora:rank=16", "adapter", "full"]
-# what the project set out to reach: over the published recipe, over the tuned recipe
+# speed-ups over the published and over the tuned recipe that the project aims at
 TARGETS = {"study": (20, 3), "full": (10, 2), "lora": (14, 1.8), "head": (40, 6), "partial": (15, 3)}
 SPLITS = ("train", "validation", "test")
 Figures = dict[str, Any]
@@ -47,102 +49,101 @@ Figures = dict[str, Any]
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=320, help="training examples; others a quarter each; 0: all")
+    parser.add_argument(
+        "--examples", type=int, default=320, help="training examples; validation and test a quarter each; 0: all"
+    )
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--strategies", default=",".join(STUDY))
     parser.add_argument("--out", type=Path, help="figures as JSON, continued if the file exists")
     parser.add_argument("--chart", type=Path, help="draw the study's bars into this PNG")
-    given = parser.parse_args()
-    quarter = max(20, given.examples // 4)
-    limits = {"train": given.examples, "validation": quarter, "test": quarter} if given.examples else {}
-    work = Path(tempfile.mkdtemp())
+    args = parser.parse_args()
+    quarter = max(20, args.examples // 4)
+    limits = {"train": args.examples, "validation": quarter, "test": quarter} if args.examples else {}
+    folder = Path(tempfile.mkdtemp())
     for split, table in load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits=limits)).splits.items():
-        pyarrow.parquet.write_table(table, work / f"{split}.parquet")
-    found: Figures = json.loads(given.out.read_text()) if given.out and given.out.exists() else {}
+        pyarrow.parquet.write_table(table, folder / f"{split}.parquet")
+    figures: Figures = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
 
     def once(key: str, measure: Callable[[], Any]) -> Any:
-        if key not in found:
-            found[key] = measure()
-            print(f"{key}: {found[key]}", flush=True)
-            if given.out:
-                given.out.write_text(json.dumps(found, indent=1))
-        return found[key]
+        if key not in figures:
+            figures[key] = measure()
+            print(f"{key}: {figures[key]}", flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(figures, indent=1))
+        return figures[key]
 
-    for key, here_and_now in (("machine", machine()), ("size", {**limits, "epochs": given.epochs})):
-        if once(key, lambda value=here_and_now: value) != here_and_now:
-            sys.exit(f"{given.out} holds figures of another {key}: {found[key]}; choose another --out")
-    trials = {bf16: once(f"trial bf16={bf16}", lambda bf16=bf16: trial(work, bf16)) for bf16 in (True, False)}
+    for key, current in (("machine", {**machine(), **versions()}), ("size", {**limits, "epochs": args.epochs})):
+        if once(key, partial(dict, current)) != current:
+            sys.exit(f"{args.out} holds figures of another {key}: {figures[key]}; choose another --out")
+    trials = {bf16: once(f"trial bf16={bf16}", partial(try_precision, folder, bf16)) for bf16 in (True, False)}
     training = {bf16: trial["seconds"] - trial["import_seconds"] for bf16, trial in trials.items()}
     tuned = ["--tuned", "--bf16"] if training[True] < training[False] else ["--tuned"]
-    strategies = given.strategies.split(",")
+    strategies = args.strategies.split(",")
     for name in strategies:
-        once(f"tuneoff {name}", lambda name=name: with_tuneoff(work, [name], given.epochs))
-        once(f"tuned {name}", lambda name=name: with_trainer(work, name, given.epochs, tuned))
-        once(f"published {name}", lambda name=name: with_trainer(work, name, given.epochs, []))
-    once("tuneoff study", lambda: with_tuneoff(work, strategies, given.epochs))
-    once("peak", peak)
-    once("two at once", lambda: two_at_once(work, given.epochs))
-    once("pipeline", lambda: pipeline(work))
-    show(found, strategies, "bf16" if "--bf16" in tuned else "fp32")
-    if given.chart:
-        draw(found, strategies, given.chart)
-    shutil.rmtree(work, ignore_errors=True)
+        once(f"tuneoff {name}", partial(run_tuneoff, folder, [name], args.epochs))
+        once(f"tuned {name}", partial(run_trainer, folder, name, args.epochs, tuned))
+        once(f"published {name}", partial(run_trainer, folder, name, args.epochs, []))
+    once("tuneoff study", partial(run_tuneoff, folder, strategies, args.epochs))
+    once("peak", peak_speed)
+    once("two at once", partial(total_tokens_per_second, folder, args.epochs))
+    once("pipeline", partial(batch_costs, folder))
+    show(figures, strategies, "bf16" if "--bf16" in tuned else "fp32")
+    if args.chart:
+        draw(figures, strategies, args.chart)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def with_trainer(work: Path, strategy: str, epochs: int, options: list[str]) -> Figures:
-    """One run of benchmarks/trainer.py."""
+def run_trainer(folder: Path, strategy: str, epochs: int, options: list[str]) -> Figures:
+    """Measure one run of benchmarks/trainer.py."""
     script = str(Path(__file__).parent / "trainer.py")
-    command = [sys.executable, script, strategy, str(work), "--epochs", str(epochs), *options]
+    command = [sys.executable, script, strategy, str(folder), "--epochs", str(epochs), *options]
     return json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL).splitlines()[-1])
 
 
-def trial(work: Path, bf16: bool) -> Figures:
-    """A small full fine-tuning by the tuned recipe, to see whether bf16 is its best setting."""
-    small = work / "small"
+def try_precision(folder: Path, bf16: bool) -> Figures:
+    """Measure a small full fine-tuning with the tuned recipe; the faster precision becomes the recipe's."""
+    small = folder / "small"
     small.mkdir(exist_ok=True)
     for split in SPLITS:
-        pyarrow.parquet.write_table(
-            pyarrow.parquet.read_table(work / f"{split}.parquet").slice(0, 480), small / f"{split}.parquet"
-        )
-    return with_trainer(small, "full", 1, ["--tuned", *(["--bf16"] if bf16 else [])])
+        table = pyarrow.parquet.read_table(folder / f"{split}.parquet").slice(0, 480)
+        pyarrow.parquet.write_table(table, small / f"{split}.parquet")
+    return run_trainer(small, "full", 1, ["--tuned", *(["--bf16"] if bf16 else [])])
 
 
-def with_tuneoff(work: Path, strategies: list[str], epochs: int, seeds: int = 1) -> Figures:
-    """`tuneoff run` with an empty cache: seconds in all, and of each run its speed and memory."""
-    folder = Path(tempfile.mkdtemp(dir=work))
+def run_tuneoff(folder: Path, strategies: list[str], epochs: int, seeds: int = 1) -> Figures:
+    """Measure `tuneoff run` with an empty cache: total seconds, the speed of each run, and the highest peak memory."""
+    study = Path(tempfile.mkdtemp(dir=folder))
     spec = {
         "name": "speed",
-        "data": {"source": str(work / "train.parquet"), "splits": {s: str(work / f"{s}.parquet") for s in SPLITS}},
+        "data": {"splits": {split: str(folder / f"{split}.parquet") for split in SPLITS}},
         "baselines": False,
         "strategies": strategies,
         "recipe": {"epochs": epochs, "batch_size": 16, "max_length": 128},
         "seeds": seeds,
         "save_models": False,
     }
-    del spec["data"]["source"]
-    (folder / "speed.yaml").write_text(yaml.safe_dump(spec))
-    environment = {**os.environ, "TUNEOFF_CACHE": str(folder / "cache")}
+    (study / "speed.yaml").write_text(yaml.safe_dump(spec))
+    environment = {**os.environ, "TUNEOFF_CACHE": str(study / "cache")}
     started = time.perf_counter()
     command = [sys.executable, "-m", "tuneoff", "run", "speed.yaml"]
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=study, env=environment, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - started
-    store = Study.open(folder / "results" / "speed").store
-    records = [store.record(path.name) for path in sorted(store.folder.iterdir())]
-    assert all(record.status == "ok" for record in records), records
+    runs = Study.open(study / "results" / "speed").store.runs
+    records = [runs.record(path.name) for path in sorted(runs.folder.iterdir())]
+    assert all(record.status == OK for record in records), records
     speeds = [record.costs.get("tokens_per_second") for record in records]
     return {"seconds": seconds, "tokens_per_second": speeds, "peak_bytes": max(r.costs["peak_bytes"] for r in records)}
 
 
-def two_at_once(work: Path, epochs: int) -> Figures:
-    """Training speed where every core has a run of its own: tokens a second of all runs together."""
-    cores = here.cores()
+def total_tokens_per_second(folder: Path, epochs: int) -> Figures:
+    """Measure the training speed with one run per core: tokens per second of all runs together."""
     return {
-        name: sum(with_tuneoff(work, [name], epochs, seeds=cores)["tokens_per_second"]) for name in ("full", "lora")
+        name: sum(run_tuneoff(folder, [name], epochs, seeds=cores())["tokens_per_second"]) for name in ("full", "lora")
     }
 
 
-def peak() -> float:
-    """The machine's bf16 matrix peak on all cores, in operations a second: the best of several large products."""
+def peak_speed() -> float:
+    """Measure the machine's bf16 matrix peak on all cores, in operations per second: the fastest large product."""
     best = 0.0
     for size in (1024, 2048):
         left, right = (torch.randn(size, size, dtype=torch.bfloat16) for _ in range(2))
@@ -154,74 +155,69 @@ def peak() -> float:
 
 
 def operations_per_token() -> int:
-    """6 x the parameters outside embeddings (Kaplan et al., 2020, section 2.1)."""
+    """Return 6 x the parameters outside embeddings (Kaplan et al., 2020, section 2.1)."""
     model = load_model("packaged:minilm", ("0", "1"), seed=0)
     return 6 * sum(parameter.numel() for block in blocks(model) for parameter in block.parameters())
 
 
-def pipeline(work: Path) -> Figures:
-    """What making batches takes: milliseconds a step, and a step's tokens."""
-    dataset = load_dataset(DataSpec(splits={split: str(work / f"{split}.parquet") for split in SPLITS}))
-    table = encode(dataset, load_tokenizer("packaged:minilm"), 128)["train"]
-    batches = list(training_order(table.lengths, 16, seed=0, epoch=0))
+def batch_costs(folder: Path) -> Figures:
+    """Measure the time to make a batch, in milliseconds per step, and count the tokens per step."""
+    dataset = load_dataset(DataSpec(splits={split: str(folder / f"{split}.parquet") for split in SPLITS}))
+    table = tokenize(dataset, load_tokenizer("packaged:minilm"), 128)["train"]
+    batches = list(training_batches(table.lengths, 16, seed=0, epoch=0))
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()
-        for examples in training_order(table.lengths, 16, seed=0, epoch=0):
+        for examples in training_batches(table.lengths, 16, seed=0, epoch=0):
             pack(table, examples)
         best = min(best, time.perf_counter() - started)
     return {"milliseconds": 1e3 * best / len(batches), "tokens": int(table.offsets[-1]) / len(batches)}
 
 
-def machine() -> Figures:
-    """What was measured on."""
-    return {**here.machine(), **here.versions()}
-
-
-def show(found: Figures, strategies: list[str], precision: str) -> None:
-    """The tables, with the targets beside the figures."""
-    print(f"\n{found['size']}; the tuned recipe is fastest in {precision}")
+def show(figures: Figures, strategies: list[str], precision: str) -> None:
+    """Print the table of seconds, and the shares of the machine's limits, with their targets."""
+    print(f"\n{figures['size']}; the tuned recipe is fastest in {precision}")
     print(f"{'':14}{'published':>12}{'tuned':>10}{'Tuneoff':>10}{'x published (target)':>24}{'x tuned (target)':>20}")
     for name in [*strategies, "study"]:
-        ours = found[f"tuneoff {name}"]["seconds"]
-        published, tuned = (seconds_of(found, who, name, strategies) for who in ("published", "tuned"))
+        ours = figures[f"tuneoff {name}"]["seconds"]
+        published, tuned = (trainer_seconds(figures, recipe, name, strategies) for recipe in ("published", "tuned"))
         first, second = TARGETS.get(name, ("-", "-"))
         line = f"{name:14}{published:>10.1f} s{tuned:>8.1f} s{ours:>8.1f} s{published / ours:>15.1f} ({first:>4})  "
         print(f"{line}{tuned / ours:>13.1f} ({second:>4})")
-    together, ours, tuned = found["two at once"], found["tuneoff full"], found["tuned full"]
-    operations = operations_per_token() * together["full"]
-    share, ratio = operations / found["peak"], together["full"] / together["lora"]
-    making, step = found["pipeline"], 1e3 * found["pipeline"]["tokens"] * (here.cores()) / together["full"]
-    print(f"\nfull fine-tuning, a run a core: {together['full']:,.0f} tokens/s, {operations / 1e9:.0f} GFLOP/s of")
-    print(f"  {found['peak'] / 1e9:.0f} at the bf16 matrix peak: {100 * share:.0f} % (target 65 %)")
-    print(f"LoRA's step takes {ratio:.2f} of full fine-tuning's (target at most 0.75)")
-    print(
-        f"most memory of full: {ours['peak_bytes'] / 2**20:.0f} MiB, tuned {tuned['peak_bytes'] / 2**20:.0f} (no more)"
-    )
-    made = making["milliseconds"]
-    print(f"making a batch: {made:.2f} ms, {100 * made / step:.1f} % of a step of {step:.0f} ms (target 2 %)")
+    speeds = figures["two at once"]
+    operations = operations_per_token() * speeds["full"]
+    share = operations / figures["peak"]
+    print(f"\nfull fine-tuning, one run per core: {speeds['full']:,.0f} tokens/s, {operations / 1e9:.0f} GFLOP/s of")
+    print(f"  {figures['peak'] / 1e9:.0f} at the bf16 matrix peak: {100 * share:.0f} % (target 65 %)")
+    print(f"LoRA's step takes {speeds['full'] / speeds['lora']:.2f} of full fine-tuning's (target at most 0.75)")
+    ours, tuned = (figures[f"{recipe} full"]["peak_bytes"] / 2**20 for recipe in ("tuneoff", "tuned"))
+    print(f"peak memory of full: {ours:.0f} MiB, tuned {tuned:.0f} MiB (target: at most the tuned recipe's)")
+    batch_milliseconds = figures["pipeline"]["milliseconds"]
+    step_milliseconds = 1e3 * figures["pipeline"]["tokens"] * cores() / speeds["full"]
+    batch_share = f"{100 * batch_milliseconds / step_milliseconds:.1f} % of a step of {step_milliseconds:.0f} ms"
+    print(f"making a batch: {batch_milliseconds:.2f} ms, {batch_share} (target 2 %)")
 
 
-def seconds_of(found: Figures, who: str, name: str, strategies: list[str]) -> float:
-    """Seconds of a run in a process of its own; of a study, one import and all runs after each other."""
+def trainer_seconds(figures: Figures, recipe: str, name: str, strategies: list[str]) -> float:
+    """Return the seconds of a run of Trainer in a new process; of a study, one import and all runs in sequence."""
     if name != "study":
-        return found[f"{who} {name}"]["seconds"]
-    runs = [found[f"{who} {strategy}"] for strategy in strategies]
+        return figures[f"{recipe} {name}"]["seconds"]
+    runs = [figures[f"{recipe} {strategy}"] for strategy in strategies]
     return runs[0]["import_seconds"] + sum(run["seconds"] - run["import_seconds"] for run in runs)
 
 
-def draw(found: Figures, strategies: list[str], path: Path) -> None:
-    """The seconds of a study by each contestant, as bars."""
+def draw(figures: Figures, strategies: list[str], path: Path) -> None:
+    """Draw the seconds of a study as bars: both recipes of Trainer, and Tuneoff."""
     names = {"published": "HF Trainer + peft, as published", "tuned": "HF Trainer + peft, tuned", "tuneoff": "Tuneoff"}
-    taken = {who: seconds_of(found, who, "study", strategies) for who in ("published", "tuned")}
-    taken["tuneoff"] = found["tuneoff study"]["seconds"]
+    seconds = {recipe: trainer_seconds(figures, recipe, "study", strategies) for recipe in ("published", "tuned")}
+    seconds["tuneoff"] = figures["tuneoff study"]["seconds"]
     rows = pd.DataFrame(
-        {"who": names[who], "minutes": value / 60, "label": formats.seconds(value), "is_ours": who == "tuneoff"}
-        for who, value in taken.items()
+        {"library": names[key], "minutes": value / 60, "label": formats.seconds(value), "is_ours": key == "tuneoff"}
+        for key, value in seconds.items()
     )
     bars = alt.Chart(rows).encode(
         x=alt.X("minutes:Q", title=f"minutes for a study of {len(strategies)} strategies", axis=alt.Axis(grid=False)),
-        y=alt.Y("who:N", title=None, sort=list(names.values()), axis=alt.Axis(labelLimit=300)),
+        y=alt.Y("library:N", title=None, sort=list(names.values()), axis=alt.Axis(labelLimit=300)),
     )
     blue, grey = "#0072b2", "#b0b0b0"  # the report's own
     colour = alt.condition("datum.is_ours", alt.value(blue), alt.value(grey))

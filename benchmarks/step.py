@@ -1,4 +1,4 @@
-"""Where a training step's time goes: kinds of operations on one thread, and the time between operations."""
+"""Profile of a training step: milliseconds by kind of operation, on one thread."""
 
 import argparse
 import os
@@ -10,11 +10,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from torch.profiler import profile
 
-from tuneoff.data.dataset import DataSpec
-from tuneoff.data.encode import encode
 from tuneoff.data.load import load_dataset
+from tuneoff.data.spec import DataSpec
+from tuneoff.data.tokens import tokenize
 from tuneoff.encoder.load import load_model, load_tokenizer, model_fingerprint
-from tuneoff.engine.feed import with_prefix
+from tuneoff.engine.inputs import cached_prefix_inputs
 from tuneoff.engine.loop import train
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
@@ -23,54 +23,55 @@ from tuneoff.strategies import STRATEGIES
 
 MODEL = "packaged:minilm"
 KINDS = {
-    "products of layers": ("mm", "addmm", "addmm_"),
-    "products of attention": ("bmm",),
+    "matrix products of layers": ("mm", "addmm", "addmm_"),
+    "matrix products of attention": ("bmm",),
     "softmax": ("_softmax", "_softmax_backward_data"),
     "gelu": ("gelu", "gelu_backward"),
     "layer norm": ("native_layer_norm", "native_layer_norm_backward"),
     "random bits and masks": ("random_", "bitwise_and_", "neg_", "bitwise_right_shift_", "bitwise_right_shift"),
-    "AdamW and the gradient's norm": ("_fused_adamw_", "linalg_vector_norm"),
+    "AdamW and gradient norm": ("_fused_adamw_", "linalg_vector_norm"),
     "copies": ("copy_", "index_select", "index_copy_", "index", "fill_", "zero_"),
-    "sums and products of elements": ("add", "add_", "mul", "mul_", "sum", "index_add_"),
+    "element-wise sums and products": ("add", "add_", "mul", "mul_", "sum", "index_add_"),
 }
 
 
 def main() -> None:
-    """Train an epoch to warm up, another one under the profiler, and print."""
+    """Train three epochs, to warm up, to measure the time, and under the profiler; print the profile."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("strategies", nargs="*", default=["full", "lora"])
     parser.add_argument("--examples", type=int, default=1600)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    dataset = load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits={"train": given.examples}))
-    table = encode(dataset, load_tokenizer(MODEL), 128)["train"]
-    for name in given.strategies:
+    dataset = load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits={"train": args.examples}))
+    table = tokenize(dataset, load_tokenizer(MODEL), 128)["train"]
+    for name in args.strategies:
         model, config = load_model(MODEL, ("0", "1"), seed=0), parse_strategy(name)
         adapted, dtype = STRATEGIES[config.name].apply(model, config), resolve("auto", torch.device("cpu"))
-        feed = with_prefix(model, table, adapted.first_trained_block, model_fingerprint(MODEL), dtype)
+        inputs = cached_prefix_inputs(model, table, adapted.first_trained_block, model_fingerprint(MODEL), dtype)
+        recipe = Recipe.model_validate({"epochs": 1})
 
-        def epoch(adapted=adapted, feed=feed, config=config, dtype=dtype) -> float:
-            recipe, rate = Recipe.model_validate({"epochs": 1}), config.learning_rate
+        def train_epoch(adapted=adapted, inputs=inputs, config=config, dtype=dtype, recipe=recipe) -> float:
             started = time.perf_counter()
-            train(adapted, feed, recipe, rate, 0, dtype, lambda: {"accuracy": 0.0}, "accuracy")
+            train(adapted, inputs, recipe, config.learning_rate, 0, dtype, lambda: {"accuracy": 0.0}, "accuracy")
             return time.perf_counter() - started
 
-        epoch()
-        plain = epoch()
+        train_epoch()
+        seconds = train_epoch()
         with profile() as profiled:
-            epoch()
-        show(name, profiled, plain, steps=-(-len(table) // 16))
+            train_epoch()
+        print_profile(name, profiled, seconds, recipe.num_steps(len(table)))
 
 
-def show(name: str, profiled: profile, seconds: float, steps: int) -> None:
-    """Milliseconds a step of each kind."""
+def print_profile(name: str, profiled: profile, seconds: float, steps: int) -> None:
+    """Print the milliseconds per step of each kind of operation. seconds: of the epoch without the profiler."""
     kind_of = {f"aten::{operation}": kind for kind, operations in KINDS.items() for operation in operations}
-    spent: Counter[str] = Counter()
+    milliseconds: Counter[str] = Counter()
     for event in profiled.key_averages():
-        spent[kind_of.get(event.key, "everything else")] += event.self_cpu_time_total / 1e3 / steps
-    print(f"\n{name}: {1e3 * seconds / steps:.1f} ms a step without the profiler")
-    for kind in [*KINDS, "everything else"]:
-        print(f"{kind:32}{spent[kind]:8.1f} ms{100 * spent[kind] / sum(spent.values()):6.1f} %")
+        milliseconds[kind_of.get(event.key, "other operations")] += event.self_cpu_time_total / 1e3 / steps
+    print(f"\n{name}: {1e3 * seconds / steps:.1f} ms per step without the profiler")
+    total = sum(milliseconds.values())
+    for kind in [*KINDS, "other operations"]:
+        print(f"{kind:32}{milliseconds[kind]:8.1f} ms{100 * milliseconds[kind] / total:6.1f} %")
 
 
 if __name__ == "__main__":

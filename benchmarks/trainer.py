@@ -1,8 +1,8 @@
-"""The usual way: HF Trainer, with peft for LoRA. The yardsticks of speed.py and parity.py.
+"""Fine-tuning with HF Trainer, and peft for LoRA: the reference of speed.py and parity.py.
 
-Two recipes: *published* (padded to 128, fp32: what student studies did) and *tuned* (dynamic padding, batches of
-like length, larger batches in evaluation, bf16 where that is faster). As a script it makes one run in a process of
-its own and prints what it cost as JSON.
+Two recipes: *published* (padded to 128 tokens, fp32, as in student projects) and *tuned* (dynamic padding, batches
+grouped by length, larger batches in evaluation, bf16 if it is faster). As a script it makes one run in its own process
+and prints the costs as JSON.
 """
 
 import time
@@ -41,28 +41,28 @@ BATCH, LENGTH = 16, 128
 
 
 def main() -> None:
-    """One run: seconds in all, seconds of imports among them, and the most memory that the process had."""
+    """Make one run and print its seconds, with those of imports among them, and its peak memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("strategy")
-    parser.add_argument("data", help="a folder of train, validation and test.parquet")
+    parser.add_argument("data", help="folder with train.parquet, validation.parquet and test.parquet")
     parser.add_argument("--tuned", action="store_true")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--epochs", type=int, default=1)
-    given = parser.parse_args()
+    args = parser.parse_args()
     imported = time.perf_counter()
-    finetune(given.strategy, given.data, given.epochs, given.tuned, given.bf16)
-    found = {
+    finetune(args.strategy, args.data, args.epochs, args.tuned, args.bf16)
+    costs = {
         "seconds": time.perf_counter() - STARTED,
         "import_seconds": imported - STARTED,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
-    print(json.dumps(found))
+    print(json.dumps(costs))
 
 
 def finetune(
     strategy: str, folder: str, epochs: int, tuned: bool, bf16: bool, seed: int = 0, keep_best: bool = False
 ) -> np.ndarray:
-    """From raw text to the predicted classes of the test split, on all cores. -> (N,)."""
+    """Fine-tune on raw texts and predict the classes of the test split, on all cores. -> (N,)."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -107,22 +107,22 @@ def finetune(
         DataCollatorWithPadding(tokenizer) if tuned else None,
         encoded["train"],
         encoded["validation"],
-        compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(1) == found.label_ids).mean())},
+        compute_metrics=lambda result: {"accuracy": float((result.predictions.argmax(1) == result.label_ids).mean())},
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train()
-    # predicted by length too, but sorted by us: Trainer's groups give predictions in an order that nobody knows
+    # sorted by length here, because with group_by_length Trainer returns predictions in an unknown order (docs/log.md)
     trainer.args.train_sampling_strategy = "random"
     order = np.argsort([len(ids) for ids in encoded["test"]["input_ids"]])
-    found = trainer.predict(encoded["test"].select(order))
-    assert found.label_ids.tolist() == np.array(encoded["test"]["label"])[order].tolist()
+    result = trainer.predict(encoded["test"].select(order))
+    assert result.label_ids.tolist() == np.array(encoded["test"]["label"])[order].tolist()
     predicted = np.empty(len(order), np.int64)
-    predicted[order] = found.predictions.argmax(1)
+    predicted[order] = result.predictions.argmax(1)
     return predicted
 
 
 def adapted(model, config):
-    """The model as anybody would set it up: peft for LoRA, our modules for adapters, freezing for the rest."""
+    """Adapt a model: by peft for LoRA, by our own strategies (modules and frozen parameters) for all others."""
     if config.name == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -137,15 +137,15 @@ def adapted(model, config):
 
 @torch.no_grad()
 def probe(model, encoded, tokenizer) -> np.ndarray:
-    """Mean-pooled embeddings by padded batches, then logistic regression."""
+    """Logistic regression on mean-pooled embeddings, computed in padded batches. -> (N,) of the test split."""
     collate, vectors = DataCollatorWithPadding(tokenizer), {}
     for split, part in encoded.items():
-        found = []
+        pooled = []
         for start in range(0, len(part), 64):
             batch = collate(part.remove_columns("label")[start : start + 64])
             states, mask = model.bert(**batch).last_hidden_state, batch["attention_mask"][..., None]
-            found.append(((states * mask).sum(1) / mask.sum(1)).numpy())
-        vectors[split] = np.concatenate(found)
+            pooled.append(((states * mask).sum(1) / mask.sum(1)).numpy())
+        vectors[split] = np.concatenate(pooled)
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     return classifier.fit(vectors["train"], encoded["train"]["label"]).predict(vectors["test"])
 

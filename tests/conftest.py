@@ -1,4 +1,4 @@
-"""Every test runs offline, with a cache of its own and, where it asks for one, a tiny encoder saved as anybody's."""
+"""Shared fixtures: a cache for the session, a tiny encoder, toy data, and small studies. Every test runs offline."""
 
 import os
 
@@ -11,7 +11,9 @@ import pytest
 import torch
 import transformers
 
+from tests.studies import toy_spec
 from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
+from tuneoff.study import Study
 
 # workers that tests start as processes: importing them, as the search for doctests does, would run them
 collect_ignore_glob = ["execute/*_worker.py"]
@@ -58,3 +60,25 @@ def toy_csv(toy, tmp_path):
     path = tmp_path / "toy.csv"
     toy.to_csv(path, index=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(encoder, tmp_path_factory):
+    """A finished study, its comparison and its events; tests read it and do not change it."""
+    folder = tmp_path_factory.mktemp("study")
+    texts, labels = toy_texts(100, np.random.default_rng(0))
+    pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")}).to_csv(
+        folder / "toy.csv", index=False
+    )
+    study = Study(toy_spec(encoder, folder / "toy.csv"), folder / "results")
+    events = []
+    return study, study.run(events.append), events
+
+
+@pytest.fixture
+def small(encoder, toy_csv, tmp_path):
+    """A quick study of two strategies, for tests that change it."""
+    return Study(
+        toy_spec(encoder, toy_csv, strategies=["tfidf", "head"], seeds=[0], recipe={"epochs": 1, "max_length": 16}),
+        tmp_path / "small",
+    )

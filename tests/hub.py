@@ -1,6 +1,6 @@
-"""A stand-in for the hub on loopback: serves folders of files as the hub's client asks for them.
+"""Local HTTP server with the part of the Hugging Face hub's API that downloads use.
 
-The files of a dataset lie in ROOT/datasets/OWNER/NAME, those of a model in ROOT/models/OWNER/NAME.
+It serves datasets from ROOT/datasets/OWNER/NAME and models from ROOT/models/OWNER/NAME.
 """
 
 import hashlib
@@ -18,52 +18,54 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @contextmanager
 def hub(root: Path) -> Iterator[str]:
-    """Serve until the block ends. Gives the address for HF_ENDPOINT."""
+    """Serve the folder `root` until the block ends. Yields the address for HF_ENDPOINT."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._answer(with_body=True)
+            self._respond(with_body=True)
 
         def do_HEAD(self) -> None:
-            self._answer(with_body=False)
+            self._respond(with_body=False)
 
         def do_POST(self) -> None:
-            asked = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            self._answer(with_body=True, asked=asked)
+            request_body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            self._respond(with_body=True, request_body=request_body)
 
-        def _answer(self, with_body: bool, asked: str = "") -> None:
+        def _respond(self, with_body: bool, request_body: str = "") -> None:
             path = unquote(urlparse(self.path).path)
-            if found := re.fullmatch(
+            if match := re.fullmatch(
                 r"/api/(datasets|models)/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/[^/]+(/.*)?)?", path
             ):
-                self._api(root / found[1] / found[2], found[2], found[3] or "revision", asked)
-            elif found := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
-                self._file(root / ("datasets" if found[1] else "models") / found[2] / found[3], with_body)
+                self._send_listing(root / match[1] / match[2], match[2], match[3] or "revision", request_body)
+            elif match := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+                self._send_file(root / ("datasets" if match[1] else "models") / match[2] / match[3], with_body)
             else:
-                self._missing("EntryNotFound")
+                self._send_not_found("EntryNotFound")
 
-        def _api(self, folder: Path, name: str, what: str, asked: str) -> None:
+        def _send_listing(self, folder: Path, name: str, endpoint: str, request_body: str) -> None:
             if not folder.is_dir():
-                return self._missing("RepoNotFound")
+                return self._send_not_found("RepoNotFound")
             files = sorted(file for file in folder.rglob("*") if file.is_file())
             entries = [
                 {"type": "file", "path": str(f.relative_to(folder)), "size": f.stat().st_size, "oid": _etag(f)}
                 for f in files
             ]
-            if what == "paths-info":
-                entries = [entry for entry in entries if str(entry["path"]) in unquote(asked)]
+            if endpoint == "paths-info":
+                entries = [entry for entry in entries if str(entry["path"]) in unquote(request_body)]
             info = {"id": name, "sha": COMMIT, "private": False, "gated": False, "disabled": False, "tags": [], "downloads": 0,
                     "likes": 0, "siblings": [{"rfilename": entry["path"]} for entry in entries]}  # fmt: skip
             return self._send(
-                json.dumps(info if what == "revision" else entries).encode(), {"Content-Type": "application/json"}, True
+                json.dumps(info if endpoint == "revision" else entries).encode(),
+                {"Content-Type": "application/json"},
+                True,
             )
 
-        def _file(self, file: Path, with_body: bool) -> None:
+        def _send_file(self, file: Path, with_body: bool) -> None:
             if not file.is_file():
-                return self._missing("EntryNotFound")
+                return self._send_not_found("EntryNotFound")
             return self._send(file.read_bytes(), {"ETag": f'"{_etag(file)}"', "X-Repo-Commit": COMMIT}, with_body)
 
-        def _missing(self, code: str) -> None:
+        def _send_not_found(self, code: str) -> None:
             self.send_response(404)
             self.send_header("X-Error-Code", code)
             self.send_header("Content-Length", "0")
@@ -71,8 +73,8 @@ def hub(root: Path) -> Iterator[str]:
 
         def _send(self, body: bytes, headers: dict[str, str], with_body: bool) -> None:
             start = 0
-            if found := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
-                start, end = int(found[1]), int(found[2] or len(body) - 1)
+            if match := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
+                start, end = int(match[1]), int(match[2] or len(body) - 1)
                 headers = {**headers, "Content-Range": f"bytes {start}-{end}/{len(body)}"}
                 body = body[start : end + 1]
             self.send_response(206 if "Content-Range" in headers else 200)

@@ -1,4 +1,4 @@
-"""Data and encoders by hub name, from a stand-in on loopback, through the real clients."""
+"""Data and encoders by hub name, from a local server, through the real clients."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from tests.hub import hub
 from tests.tiny import toy_texts
@@ -17,26 +18,21 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def tuneoff(tmp_path, encoder):
-    """Run a command in an empty folder while a hub has someone/reviews (two configs) and someone/tiny."""
+    """Run a command in an empty folder while the hub has someone/reviews (two configs) and someone/tiny."""
+    reviews = tmp_path / "hub" / "datasets" / "someone" / "reviews"
+    features, data_files = [], []
     for config, count in (("plain", 60), ("small", 30)):
-        folder = tmp_path / "hub" / "datasets" / "someone" / "reviews" / config
-        folder.mkdir(parents=True)
+        (reviews / config).mkdir(parents=True)
         for split in ("train", "test"):
             texts, labels = toy_texts(count, np.random.default_rng(len(split)))
-            pd.DataFrame({"sentence": texts, "label": labels}).to_parquet(folder / f"{split}.parquet")
-    listed = "".join(
-        f"- config_name: {config}\n  data_files:\n  - split: train\n    path: {config}/train.parquet\n  - split: test\n    path: {config}/test.parquet\n"
-        for config in ("plain", "small")
-    )
-    (folder.parent / "README.md").write_text(
-        "---\ndataset_info:\n"
-        + "".join(
-            f"- config_name: {config}\n  features:\n  - name: sentence\n    dtype: string\n  - name: label\n    dtype:\n"
-            "      class_label:\n        names:\n          '0': worse\n          '1': better\n"
-            for config in ("plain", "small")
-        )
-        + f"configs:\n{listed}---\n"
-    )
+            pd.DataFrame({"sentence": texts, "label": labels}).to_parquet(reviews / config / f"{split}.parquet")
+        label = {"name": "label", "dtype": {"class_label": {"names": {"0": "worse", "1": "better"}}}}
+        columns = [{"name": "sentence", "dtype": "string"}, label]
+        files = [{"split": split, "path": f"{config}/{split}.parquet"} for split in ("train", "test")]
+        features.append({"config_name": config, "features": columns})
+        data_files.append({"config_name": config, "data_files": files})
+    card = yaml.safe_dump({"dataset_info": features, "configs": data_files})
+    (reviews / "README.md").write_text(f"---\n{card}---\n")
     shutil.copytree(encoder, tmp_path / "hub" / "models" / "someone" / "tiny")
 
     with hub(tmp_path / "hub") as address:
@@ -61,10 +57,12 @@ def tuneoff(tmp_path, encoder):
         yield run
 
 
-def test_a_hub_dataset_and_encoder_work_and_then_need_no_network(tuneoff):
-    command = [
-        "compare",
-        "hf:someone/reviews/small",
+def test_a_hub_dataset_and_encoder_need_no_network_after_the_first_study(tuneoff, tmp_path):
+    def stored_runs():
+        folder = tmp_path / "results" / "someone-reviews-small" / "runs"
+        return {file: file.stat().st_mtime_ns for file in folder.glob("*/run.json")}
+
+    options = [
         "--model",
         "someone/tiny",
         "--strategies",
@@ -76,18 +74,23 @@ def test_a_hub_dataset_and_encoder_work_and_then_need_no_network(tuneoff):
         "--epochs",
         "1",
     ]
-    done = tuneoff(*command)
-    assert done.returncode == 0, done.stderr
-    assert "results/someone-reviews-small/report/index.html" in done.stdout
-    again = tuneoff(*command, HF_HUB_OFFLINE="1")
-    assert again.returncode == 0, again.stderr
-    assert "runs to make" not in again.stdout  # everything was stored, and nothing counts as new
+    online = tuneoff("compare", "hf:someone/reviews/small", *options)
+    assert online.returncode == 0, online.stderr
+    assert "results/someone-reviews-small/report/index.html" in online.stdout
+    runs = stored_runs()
+    assert {file.parent.name.split("-")[0] for file in runs} == {"majority", "tfidf", "head"}
+    offline = tuneoff("compare", "hf:someone/reviews/small", *options, HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert stored_runs() == runs  # the same fingerprints of data and encoder: no run is new
 
 
 def test_label_names_and_configs_come_from_the_hub(tuneoff):
-    shown = tuneoff("inspect", "hf:someone/reviews/plain", "--model", "someone/tiny")
-    assert shown.returncode == 0, shown.stderr
-    assert "better" in shown.stdout
+    inspected = tuneoff("inspect", "hf:someone/reviews/plain", "--model", "someone/tiny")
+    assert inspected.returncode == 0, inspected.stderr
+    assert "better" in inspected.stdout
+
+
+def test_hub_datasets_that_cannot_be_loaded_are_one_line(tuneoff):
     for name, message in (("hf:someone/reviews", "Config name is missing"), ("hf:someone/reviewz", "cannot be loaded")):
         failed = tuneoff("inspect", name)
         assert failed.returncode == 2

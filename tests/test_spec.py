@@ -1,14 +1,18 @@
-"""What a user may write, and the one line for what they may not."""
+"""Parsing of studies, strategies and runs, and their error messages of one line."""
+
+import re
 
 import pytest
 
 from tuneoff.errors import ConfigError
-from tuneoff.spec import RunSpec, StudySpec, packaged_studies, parse_strategy, read_study, study_from, write_study
+from tuneoff.search.space import SearchSpec
+from tuneoff.spec import Job, RunSpec, StudySpec, parse_strategy, read_study, study_from, write_study
 from tuneoff.strategies import Full, LoRA
+from tuneoff.studies import packaged_studies
 
 
 def run_spec(**changes):
-    given = {
+    fields = {
         "strategy": "lora",
         "model": "m",
         "model_fingerprint": "f",
@@ -17,24 +21,24 @@ def run_spec(**changes):
         "metric": "accuracy",
         "seed": 0,
     }
-    return RunSpec.model_validate({**given, **changes})
+    return RunSpec.model_validate({**fields, **changes})
 
 
 @pytest.mark.parametrize(
-    "given",
+    "notation",
     [
         "lora:rank=16:targets=query+key",
         {"lora": {"rank": 16, "targets": ["query", "key"]}},
         LoRA(rank=16, targets=("query", "key")),
     ],
 )
-def test_a_strategy_can_be_written_three_ways(given):
-    assert parse_strategy(given) == LoRA(rank=16, targets=("query", "key"))
-    assert parse_strategy(given).label == "lora rank=16 targets=query+key"
+def test_a_strategy_can_be_written_three_ways(notation):
+    assert parse_strategy(notation) == LoRA(rank=16, targets=("query", "key"))
+    assert parse_strategy(notation).label == "lora rank=16 targets=query+key"
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("fields", "message"),
     [
         ({"data": {"source": "x"}, "strategies": ["lroa"]}, r"strategy 'lroa' is unknown; did you mean 'lora'\?"),
         ({"data": {"source": "x"}, "strategies": ["lora:rnk=4"]}, r"key 'rnk' is unknown; did you mean 'rank'\?"),
@@ -57,13 +61,13 @@ def test_a_strategy_can_be_written_three_ways(given):
         ({}, "data: Field required"),
     ],
 )
-def test_mistakes_are_one_line_with_the_nearest_name(given, message):
+def test_invalid_keys_and_values_raise_one_line_that_names_the_nearest_valid_one(fields, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        study_from(given)
+        study_from(fields)
     assert "\n" not in str(caught.value)
 
 
-def test_one_value_stands_for_a_list_of_one():
+def test_a_single_value_is_parsed_as_a_list_of_one():
     assert parse_strategy("lora:targets=query:layers=1") == LoRA(targets=("query",), layers=(1,))
     assert parse_strategy({"probe": {"C": 0.1}}).C == (0.1,)
 
@@ -73,12 +77,11 @@ def test_a_written_study_reads_back_the_same(tmp_path):
         {"data": {"source": "x.csv"}, "strategies": ["lora:rank=4", "full", "probe"], "seeds": [1, 42], "name": "mine"}
     )
     write_study(spec, tmp_path / "study.yaml")
-    text = (tmp_path / "study.yaml").read_text()
-    assert "weight_decay: 0.01" in text  # defaults are written out
+    assert "weight_decay: 0.01" in (tmp_path / "study.yaml").read_text()  # defaults are written too
     assert read_study(str(tmp_path / "study.yaml")) == spec
 
 
-def test_seeds_may_be_a_count():
+def test_a_number_of_seeds_is_parsed_as_the_first_seeds():
     assert study_from({"data": {"source": "x"}, "seeds": 2}).seeds == (0, 1)
 
 
@@ -86,13 +89,13 @@ def test_seeds_may_be_a_count():
     ("content", "message"),
     [("a: [", "is not YAML"), ("- a\n- b", "holds list, not keys"), ("", "holds NoneType")],
 )
-def test_files_that_are_no_study_say_so(content, message, tmp_path):
+def test_a_file_that_holds_no_study_raises(content, message, tmp_path):
     (tmp_path / "bad.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_study(str(tmp_path / "bad.yaml"))
 
 
-def test_a_study_that_does_not_exist_says_so():
+def test_a_missing_study_raises_with_the_nearest_name():
     with pytest.raises(ConfigError, match=r"does not exist; did you mean studies:quickstart\?"):
         read_study("quickstart")
     with pytest.raises(ConfigError, match=r"study 'quikstart' is unknown; did you mean 'quickstart'"):
@@ -100,45 +103,117 @@ def test_a_study_that_does_not_exist_says_so():
     assert isinstance(read_study("studies:quickstart"), StudySpec)
 
 
-def test_the_fingerprint_follows_what_matters_alone():
-    base = run_spec()
-    assert base.run_id.startswith("lora-")
-    assert base.run_id.endswith("-s0")
-    assert run_spec(seed=1).group == base.group
-    assert run_spec(save_model=False).run_id == base.run_id
-    assert run_spec(recipe={"epochs": 5}).group != base.group
-    assert run_spec(strategy="lora:rank=4").group != base.group
-    assert run_spec(data_fingerprint="e").group != base.group
-    # what reads texts alone depends on no recipe
-    assert run_spec(strategy="tfidf", recipe={"epochs": 5}).group == run_spec(strategy="tfidf").group
-    assert run_spec(strategy="probe", recipe={"epochs": 5}).group == run_spec(strategy="probe").group
-    assert run_spec(strategy="probe", recipe={"max_length": 5}).group != run_spec(strategy="probe").group
+@pytest.mark.parametrize(
+    ("changes", "has_same_group"),
+    [
+        ({"seed": 1}, True),
+        ({"save_model": False}, True),
+        ({"recipe": {"epochs": 5}}, False),
+        ({"strategy": "lora:rank=4"}, False),
+        ({"data_fingerprint": "e"}, False),
+        ({"model_fingerprint": "g"}, False),
+        ({"metric": "macro_f1"}, False),
+        ({"subset": {"fraction": 0.5, "per_class": None}}, False),
+        ({"searched_options": {"learning_rate": 1e-3}}, False),
+    ],
+)
+def test_runs_that_differ_only_in_seed_or_storage_share_a_group(changes, has_same_group):
+    assert (run_spec(**changes).group == run_spec().group) == has_same_group
 
 
-def test_configs_are_python_too():
-    given = {"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),)}
-    assert study_from({**given, "baselines": False}).strategies == (Full(layer_decay=0.9),)
+@pytest.mark.parametrize(
+    ("strategy", "recipe", "has_same_group"),
+    [
+        ("tfidf", {"epochs": 5}, True),  # it reads texts only
+        ("probe", {"epochs": 5}, True),
+        ("probe", {"max_length": 5}, False),
+    ],
+)
+def test_the_recipe_counts_for_a_strategy_only_where_it_is_used(strategy, recipe, has_same_group):
+    assert (run_spec(strategy=strategy, recipe=recipe).group == run_spec(strategy=strategy).group) == has_same_group
 
 
-def test_baselines_stand_beside_whatever_is_compared():
-    def names(*strategies):
-        return [s.name for s in study_from({"data": {"source": "x"}, "strategies": strategies}).strategies]
+# ids in stored studies (commit 7cb8e77); another id would make every stored run train again
+@pytest.mark.parametrize(
+    ("changes", "run_id"),
+    [
+        ({}, "lora-5f9f7055-s0"),
+        ({"strategy": "lora:rank=16:targets=query+key"}, "lora-82d1d13b-s0"),
+        ({"strategy": "tfidf", "model": None, "model_fingerprint": None}, "tfidf-9eb3438e-s0"),
+        ({"strategy": "probe"}, "probe-428be3c5-s0"),
+        ({"strategy": {"peft": {"type": "dora"}}}, "peft-d8632004-s0"),
+        ({"recipe": {"epochs": 5, "class_weights": "balanced"}}, "lora-37c5679b-s0"),
+        ({"subset": {"fraction": None, "per_class": 8}}, "lora-8b0201e6-s0"),
+        ({"searched_options": {"learning_rate": 1e-3}}, "lora-61eb2307-s0"),
+    ],
+)
+def test_run_ids_of_stored_runs_stay_valid(changes, run_id):
+    assert run_spec(**changes).run_id == run_id
 
-    assert names("full") == ["majority", "tfidf", "full"]
-    assert names("full", "tfidf:C=2.0") == ["majority", "full", "tfidf"]
+
+def test_ids_of_stored_searches_stay_valid():
+    search = SearchSpec(trials=3, spaces={"lora": {"rank": [4, 8]}})
+    assert Job(run=run_spec(), search=search).job_id == "search-lora-6d08d530"
 
 
-def test_published_numbers_are_shares():
-    reported = {"strategy": "full", "score": 86.1, "source": "somebody"}
+def test_searched_options_give_another_group_than_the_same_options_set_by_the_user():
+    searched = run_spec(searched_options={"learning_rate": 1e-3})
+    by_user = run_spec(strategy="lora:learning_rate=0.001")
+    assert searched.config == by_user.config
+    assert searched.group != by_user.group
+
+
+def test_a_job_of_a_run_has_the_id_and_the_title_of_the_run():
+    job = Job(run=run_spec(seed=3))
+    assert job.job_id == job.run.run_id
+    assert re.fullmatch("lora-[0-9a-f]{8}-s3", job.job_id)
+    assert job.title == "lora seed 3"
+    assert job.space == {}
+
+
+def test_the_id_of_a_search_depends_on_its_space_and_not_on_its_budget():
+    def search_id(**search):
+        return Job(run=run_spec(), search=SearchSpec(**search)).job_id
+
+    assert re.fullmatch("search-lora-[0-9a-f]{8}", search_id(trials=2))
+    assert search_id(trials=2) == search_id(trials=8) == search_id(budget=60)
+    assert search_id(trials=2) != search_id(trials=2, halving=False)
+    assert search_id(trials=2) != search_id(trials=2, spaces={"lora": {"rank": [4, 8]}})
+    assert Job(run=run_spec(), search=SearchSpec(trials=2)).title == "lora search"
+
+
+def test_a_strategy_may_be_a_config_object():
+    fields = {"data": {"source": "x"}, "strategies": (Full(layer_decay=0.9),), "baselines": False}
+    assert study_from(fields).strategies == (Full(layer_decay=0.9),)
+
+
+@pytest.mark.parametrize(
+    ("strategies", "names"),
+    [(["full"], ["majority", "tfidf", "full"]), (["full", "tfidf:C=2.0"], ["majority", "full", "tfidf"])],
+)
+def test_missing_baselines_are_added(strategies, names):
+    assert [s.name for s in study_from({"data": {"source": "x"}, "strategies": strategies}).strategies] == names
+
+
+def test_the_cost_of_an_earlier_version_is_read_under_its_new_name(tmp_path):
+    # train_seconds was training and the frozen blocks' one pass, which is fit_seconds now
+    (tmp_path / "study.yaml").write_text("data: {source: x.csv}\ncost: train_seconds\n")
+    assert read_study(str(tmp_path / "study.yaml")).cost == "fit_seconds"
+    with pytest.raises(ConfigError, match=r"cost 'tokenize_seconds' is unknown; .*fit_seconds"):
+        study_from({"data": {"source": "x"}, "cost": "tokenize_seconds"})
+
+
+def test_a_published_score_in_percent_raises():
+    reported = {"strategy": "full", "score": 86.1, "source": "a paper"}
     with pytest.raises(ConfigError, match=r"reported accuracy 86.1 is not from 0 to 1; write 0.93 for 93 %"):
         study_from({"data": {"source": "x"}, "reported": [reported]})
 
 
-def test_a_published_number_is_of_a_strategy_of_the_study():
-    given = {"data": {"source": "x"}, "strategies": ["full", "lora:rank=16"]}
+def test_a_published_score_names_a_strategy_of_the_study():
+    fields = {"data": {"source": "x"}, "strategies": ["full", "lora:rank=16"]}
 
     def reported(strategy):
-        return study_from({**given, "reported": [{"strategy": strategy, "score": 0.8, "source": "s"}]}).reported[0]
+        return study_from({**fields, "reported": [{"strategy": strategy, "score": 0.8, "source": "s"}]}).reported[0]
 
     assert [reported(name).strategy for name in ("full", "lora", "lora rank=16")] == ["full", "lora", "lora rank=16"]
     with pytest.raises(ConfigError, match="reported strategy 'lora rank=8' is unknown; did you mean 'lora rank=16'"):

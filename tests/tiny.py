@@ -1,12 +1,13 @@
-"""Tiny real models of every architecture, random batches, and a small separable dataset."""
+"""Tiny real models of every architecture, random batches, and texts of two separable classes."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from tuneoff.data.batches import PackedBatch, filled
+from tuneoff.data.batches import PackedBatch, pad_to_bucket
 from tuneoff.encoder.packed import use_packed_attention
 
 _COMMON: dict[str, Any] = {
@@ -53,23 +54,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def tiny_model(model_type: str, num_labels: int = 3, seed: int = 0, **changes: Any) -> Any:
-    """A random model of a type, in evaluation mode, attending as packed where it can."""
+    """A random model in evaluation mode, with packed attention if its architecture supports it. changes: of the config."""
     torch.manual_seed(seed)
     config = AutoConfig.for_model(model_type, **{**_COMMON, **CONFIGS[model_type], "num_labels": num_labels, **changes})
     model = AutoModelForSequenceClassification.from_config(config)
-    for parameter in model.parameters():  # zeros and ones would hide mistakes
+    for parameter in model.parameters():  # biases of 0 and norms of 1 would hide mistakes
         parameter.data += 0.05 * torch.randn_like(parameter)
     use_packed_attention(model)
     return model.eval()
 
 
 def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3, seed: int = 0) -> PackedBatch:
-    """Random tokens of the given lengths; the second half of each example is its second text in a pair."""
+    """A batch of random tokens. lengths: of each example. In a pair, the second half of an example is the second text."""
     rng = np.random.default_rng(seed)
     positions = np.concatenate([np.arange(n) for n in lengths])
     segments = np.concatenate([np.arange(n) >= n // 2 for n in lengths]).astype(np.int64)
     ids = rng.integers(5, 120, sum(lengths))
-    rows = filled(np.arange(sum(lengths)))
+    rows = pad_to_bucket(np.arange(sum(lengths)))
     return PackedBatch(
         num_tokens=sum(lengths),
         ids=torch.from_numpy(ids[rows])[None],
@@ -81,17 +82,17 @@ def random_batch(lengths: list[int], is_pair: bool = False, num_labels: int = 3,
 
 
 def padded(batch: PackedBatch, pad_token_id: int) -> dict[str, torch.Tensor]:
-    """The same batch as anybody would give it to a Hugging Face model."""
+    """The arguments with which a plain Hugging Face model computes the same batch, padded."""
     lengths = batch.lengths.tolist()
     pieces = batch.ids[0, : batch.num_tokens].split(lengths)
     pad = torch.nn.utils.rnn.pad_sequence
-    given = {
+    arguments = {
         "input_ids": pad(pieces, batch_first=True, padding_value=pad_token_id),
         "attention_mask": pad([torch.ones_like(piece) for piece in pieces], batch_first=True),
     }
     if batch.segments is not None:
-        given["token_type_ids"] = pad(batch.segments[0, : batch.num_tokens].split(lengths), batch_first=True)
-    return given
+        arguments["token_type_ids"] = pad(batch.segments[0, : batch.num_tokens].split(lengths), batch_first=True)
+    return arguments
 
 
 GOOD, BAD = ["good", "great", "fine", "lovely"], ["bad", "awful", "poor", "dull"]
@@ -100,7 +101,7 @@ WORDS = [*GOOD, *BAD, *FILLER]
 
 
 def toy_texts(count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
-    """Texts of filler with four words that give the label away, both classes equally often."""
+    """Texts of filler words with four words that tell the label; both classes are equally frequent."""
     labels = np.arange(count) % 2
     texts = []
     for label in labels:
@@ -110,9 +111,7 @@ def toy_texts(count: int, rng: np.random.Generator) -> tuple[list[str], np.ndarr
 
 
 def word_tokenizer() -> Any:
-    """A fast tokenizer with a token a word, as BERT's: [CLS] words [SEP]."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
+    """A fast tokenizer with one token per word and BERT's special tokens: [CLS] words [SEP]."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -129,8 +128,6 @@ def word_tokenizer() -> Any:
         "sep_token": "[SEP]",
         "mask_token": "[MASK]",
     }
-    from transformers import PreTrainedTokenizerFast
-
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_input_names=["input_ids", "token_type_ids", "attention_mask"], **names
     )

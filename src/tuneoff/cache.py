@@ -1,4 +1,4 @@
-"""What is computed once and used by many runs: folders named by a fingerprint of all that made them."""
+"""Cache of results that many runs share: folders named by a fingerprint of everything that determines them."""
 
 import contextlib
 import hashlib
@@ -17,17 +17,25 @@ import platformdirs
 import pyarrow as pa
 from pydantic import BaseModel
 
-CACHE_BYTES = 20 * 2**30  # beyond this the folders unused for longest go
+CACHE_BYTES = 20 * 2**30  # above this size, the least recently used folders are removed
 _IN_USE_SECONDS = 24 * 3600  # a folder used more recently may belong to a study that is running
 
 
 def cache_folder() -> Path:
-    """Where the cache is: $TUNEOFF_CACHE, or the user's cache folder."""
+    """Return the root of the cache: $TUNEOFF_CACHE, or the user's cache folder."""
     return Path(os.environ.get("TUNEOFF_CACHE") or platformdirs.user_cache_dir("tuneoff"))
 
 
-def cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The cache's folder `name`; `build` fills it if it is missing. Safe among processes: one builds, others wait."""
+def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
+    """Return the folder `name` of the cache; `build` writes its files if the folder does not exist.
+
+    Safe across processes. `build` gets a temporary folder, which is renamed when it is complete, so that a folder
+    with its final name is never half-written, even after a crash. The temporary folder is in the cache itself,
+    because a rename is atomic only within one file system. A lock per name lets one process build while the others
+    wait: computing the same result in each of them would take as long and use the cores of other runs. The folder
+    may appear while a process waits for the lock, hence the second check. Its modification time is the time of its
+    last use, which `prune` reads.
+    """
     target = cache_folder() / name
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -46,28 +54,31 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
 
 
 def build_seconds(folder: Path) -> float:
-    """How long it took to build a cached folder, whenever that was: what its first user paid, and every user saves."""
+    """Return the seconds that it took to build a cached folder, in this study or an earlier one."""
     return float((folder / "seconds").read_text())
 
 
 def prune(limit: int = CACHE_BYTES) -> None:
-    """Remove the folders that were unused for longest until the cache is within its limit."""
+    """Remove the least recently used folders until the cache has at most `limit` bytes."""
     root = cache_folder()
     if not root.exists():
         return
-    with contextlib.suppress(FileNotFoundError):  # another process is at work in the cache
+    with contextlib.suppress(FileNotFoundError):  # another process may remove or rename folders at the same time
         folders = [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
         folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
-        total = 0
+        total_bytes = 0
         for folder in folders:
-            total += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            total_bytes += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             is_in_use = time.time() - folder.stat().st_mtime < _IN_USE_SECONDS
-            if total > limit and not is_in_use:
+            if total_bytes > limit and not is_in_use:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:
-    """16 hex digits of a sha256 over strings, numbers, JSON data, pydantic models, Arrow tables and files (Path)."""
+    """Return 16 hex digits of the SHA-256 of some parts, each followed by a zero byte.
+
+    parts: strings, numbers, JSON data, pydantic models, Arrow tables, or files (Path, hashed by content).
+    """
     digest = hashlib.sha256()
     for part in parts:
         _update(digest, part)
@@ -91,7 +102,7 @@ def _update(digest: Any, part: Any) -> None:
 
 
 def _update_array(digest: Any, array: pa.Array) -> None:
-    """Content alone, however the array was sliced: lengths and bytes of strings, values of numbers."""
+    """Hash only the content, independent of slicing: lengths and bytes of strings, values of numbers."""
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = array.cast(pa.large_string())
         offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]

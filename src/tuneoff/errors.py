@@ -1,11 +1,11 @@
-"""What can go wrong through no fault of ours: one clear line each, exit code 2 at the command line."""
+"""Errors that a user can cause and fix. Each is one clear line; the command line exits with code 2."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class TuneoffError(Exception):
-    """Base of every error that a user can cause and mend."""
+    """Base class of every error that a user can cause and fix."""
 
 
 class ConfigError(TuneoffError, ValueError):
@@ -13,7 +13,7 @@ class ConfigError(TuneoffError, ValueError):
 
 
 class DataError(TuneoffError, ValueError):
-    """A dataset that cannot be used as it stands."""
+    """A dataset that cannot be used as it is."""
 
 
 class ModelError(TuneoffError, ValueError):
@@ -25,23 +25,27 @@ class StoreError(TuneoffError, OSError):
 
 
 class DivergedError(TuneoffError, ArithmeticError):
-    """Training left the finite numbers."""
+    """Training that diverged: a loss, gradient or probability is not finite."""
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for a name that is not among the allowed ones, with the nearest right one.
+    """Write the error message for a name that is not allowed, with the most similar allowed name.
 
     >>> unknown("strategy", "lroa", ["lora", "full"])
     "strategy 'lroa' is unknown; did you mean 'lora'? Choose from lora, full"
     """
     allowed = list(allowed)
-    near = get_close_matches(str(name).lower(), [str(a) for a in allowed], n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]!r}? Choose from" if near else "choose from"
+    similar = get_close_matches(str(name).lower(), [str(a) for a in allowed], n=1, cutoff=0.6)
+    hint = f"did you mean {similar[0]!r}? Choose from" if similar else "choose from"
     return f"{kind} {name!r} is unknown; {hint} {', '.join(allowed)}"
 
 
-def listed(items: Iterable[object], most: int = 5) -> str:
-    """The first few items in words: '3, 8, 9 and 41 more'."""
-    words = [str(item) for item in items]
-    rest = len(words) - most
-    return ", ".join(words) if rest <= 0 else f"{', '.join(words[:most])} and {rest} more"
+def join_limited(items: Iterable[object], limit: int = 5) -> str:
+    """Join the first items with commas and count the rest.
+
+    >>> join_limited([3, 8, 9, 12], limit=3)
+    '3, 8, 9 and 1 more'
+    """
+    texts = [str(item) for item in items]
+    rest = len(texts) - limit
+    return ", ".join(texts) if rest <= 0 else f"{', '.join(texts[:limit])} and {rest} more"

@@ -1,53 +1,56 @@
-"""How numbers and tables are written: Markdown, CSV and LaTeX. What stands in a cell is data and never markup."""
+"""Values as text for readers: counts, times, sizes, names. Data in Markdown and LaTeX is escaped, never markup."""
 
-import csv
 import re
 from collections.abc import Sequence
-from pathlib import Path
-
-Table = tuple[list[str], list[list[str]]]  # column names, rows of cells
 
 
-def legible(text: str) -> str:
-    """Text with characters that do not show, or that turn the order of letters around, made visible.
+def show_control_characters(text: str) -> str:
+    """Replace control characters, and those that reverse the direction of text, by visible ones.
 
-    >>> legible("a\\x00b\\u202ec")
+    >>> show_control_characters("a\\x00b\\u202ec")
     'a␀b⟨U+202E⟩c'
     """
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufeff]", _visible, text)
 
 
-def _visible(found: re.Match[str]) -> str:
-    code = ord(found.group())
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match.group())
     return chr(0x2400 + code) if code < 0x20 else f"⟨U+{code:04X}⟩"
 
 
-def cut(text: str, length: int) -> str:
-    """At most so many characters, with a sign where some are left out."""
+def shorten(text: str, length: int) -> str:
+    """Shorten text to a number of characters, the last one an ellipsis."""
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def short_names(names: Sequence[str], length: int = 32) -> list[str]:
-    """Names short enough for a chart, still different from each other.
+    """Shorten names for a chart and keep them distinct.
 
     >>> short_names(["a long name", "a long nose", "short"], 8)
     ['a lon… 1', 'a lon… 2', 'short']
     """
-    short = [cut(legible(name), length) for name in names]
+    short = [shorten(show_control_characters(name), length) for name in names]
     if len(set(short)) == len(short):
         return short
-    twice = {name for name in short if short.count(name) > 1}
-    numbered = enumerate(zip(names, short, strict=True), start=1)
-    return [f"{cut(legible(n), length - 1 - len(str(i)))} {i}" if s in twice else s for i, (n, s) in numbered]
+    repeated = {name for name in short if short.count(name) > 1}
+    distinct = []
+    for number, (name, cut) in enumerate(zip(names, short, strict=True), start=1):
+        stem = shorten(show_control_characters(name), length - 1 - len(str(number)))
+        distinct.append(f"{stem} {number}" if cut in repeated else cut)
+    return distinct
 
 
 def number(value: float | None) -> str:
-    """A count with thousands separated."""
+    """Format a count with thousands separators."""
     return "–" if value is None else f"{value:,.0f}"
 
 
 def seconds(value: float | None) -> str:
-    """A duration in the unit that suits it."""
+    """Format a duration in the unit that suits it.
+
+    >>> seconds(0.0123), seconds(75.0), seconds(150.0), seconds(9000.0)
+    ('12.3 ms', '75.0 s', '2.5 min', '2.5 h')
+    """
     if value is None:
         return "–"
     if 0 < value < 0.05:
@@ -58,40 +61,46 @@ def seconds(value: float | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """Bytes in the unit that suits them (1 MB is 10^6 bytes)."""
+    """Format bytes in the unit that suits them (1 MB is 10^6 bytes)."""
     if value is None:
         return "–"
-    for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= bytes_:
-            return f"{value / bytes_:.1f} {unit}"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f} {unit}"
     return f"{value:.0f} B"
 
 
-def markdown(table: Table) -> str:
-    """A table for a code host."""
-    head, body = table
-    sides = ["---:" if _alignment(cells) == "r" else "---" for cells in _columns(table)]
-    rows = [head, sides, *body]
-    return "\n".join("| " + " | ".join(map(markdown_text, row)) + " |" for row in rows)
+def operations(value: float | None) -> str:
+    """Format a number of floating point operations.
+
+    >>> operations(3.489e12), operations(None)
+    ('3.49 T', '–')
+    """
+    if not value:
+        return "–"
+    unit, factor = next((u, f) for u, f in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("", 1.0)) if value >= f or f == 1)
+    return f"{value / factor:.3g} {unit}".strip()
+
+
+def p_value(p: float) -> str:
+    """Format a p value.
+
+    >>> p_value(0.0004), p_value(0.03)
+    ('< 0.001', '0.030')
+    """
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Join names in a sentence: 'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def markdown_text(text: str) -> str:
-    """Text that Markdown and HTML leave as it is."""
+    """Escape text for Markdown and HTML."""
     flat = " ".join(text.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat) if not re.fullmatch(r"-+:?", flat) else flat
-
-
-def write_csv(table: Table, path: Path) -> None:
-    """Write CSV in which a cell that a spreadsheet would take for a formula starts with an apostrophe."""
-    head, body = table
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([[_no_formula(cell) for cell in row] for row in [head, *body]])
-
-
-def _no_formula(cell: str) -> str:
-    is_number = re.fullmatch(r"[-+]?[0-9.,%() to+-]*(tied)?", cell)
-    return f"'{cell}" if cell[:1] in "=+-@\t\r" and not is_number else cell
 
 
 _LATEX = {
@@ -102,7 +111,7 @@ _LATEX = {
     "¶": r"\P{}",
     "✓": "yes",
     "|": r"\textbar{}",
-    "[": "{[}",  # after the end of a line these would be its arguments
+    "[": "{[}",  # after the end of a row, LaTeX would read these as its arguments
     "*": "{*}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -110,50 +119,8 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
 }
-_LAST_LATIN = "\u024f"  # what pdfLaTeX sets without further packages
-_LONG = 40  # characters of a cell that is set as a paragraph
-_WIDE = 8  # columns from which a table is scaled to the line
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX leaves as it is; what is neither letter nor mark is dropped."""
+    """Escape text for LaTeX; characters that cannot be printed are dropped."""
     return "".join(_LATEX.get(c, c) for c in text if c.isprintable())
-
-
-def latex(table: Table, caption: str) -> str:
-    """A booktabs table: numbers to the right, words to the left, long texts as paragraphs."""
-    head, body = table
-    rows = [" & ".join(map(latex_text, row)) + r" \\" for row in body]
-    cells = "".join(map(latex_text, [caption, *head])) + "".join(rows)
-    is_wide = len(head) >= _WIDE
-    needs = "graphicx and booktabs" if is_wide else "booktabs"
-    is_foreign = any(c > _LAST_LATIN for c in cells)
-    return "\n".join(
-        [
-            f"% needs {needs}" + ("; LuaLaTeX or XeLaTeX, with a font that has its letters" if is_foreign else ""),
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(caption)}}}",
-            *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
-            rf"\begin{{tabular}}{{{''.join(map(_alignment, _columns(table)))}}}",
-            r"\toprule",
-            " & ".join(map(latex_text, head)) + r" \\",
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}" + ("}" if is_wide else ""),
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _columns(table: Table) -> list[tuple[str, ...]]:
-    head, body = table
-    return list(zip(*body, strict=True)) or [()] * len(head)
-
-
-def _alignment(cells: Sequence[str]) -> str:
-    if any(len(cell) > _LONG for cell in cells):
-        return r"p{0.4\linewidth}"
-    return "r" if all(re.match(r"[-+<]?\s?[0-9]|–|best|$", cell) for cell in cells) else "l"

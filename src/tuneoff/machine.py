@@ -1,38 +1,66 @@
-"""What a run runs on, and what it used of it."""
+"""The machine: cores, memory, GPU, versions. torch is imported only where a function needs it."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+_NVIDIA = Path("/proc/driver/nvidia/gpus")  # one folder per GPU, where NVIDIA's driver is loaded
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
+def has_gpu() -> bool:
+    """Return True if torch can use a CUDA GPU. Without a driver, torch is not imported to find out."""
+    if sys.platform == "linux" and not _NVIDIA.is_dir() and not Path("/dev/dxg").exists():  # the second: WSL
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def gpu_name() -> str | None:
+    """Return the name of the first NVIDIA GPU, from its driver; None without one."""
+    try:
+        first = min(_NVIDIA.iterdir())
+        lines = (first / "information").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("Model"))
+    except (OSError, ValueError, StopIteration):
+        return None
+
+
+def device() -> "torch.device":
+    """Return the GPU if there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Return the versions of the packages that a result depends on."""
     names = ("tuneoff", "torch", "transformers", "peft", "tokenizers", "scikit-learn", "numpy")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on; no name that identifies the machine."""
+    """Return what a run's times depend on; nothing that identifies the machine."""
+    import torch
+
     return {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -40,16 +68,32 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+@functools.cache
+def processor() -> str:
+    """Return the processor's model name."""
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_flags() -> frozenset[str]:
+    """Return the instruction set extensions that Linux reports, such as avx512_bf16; empty on other systems."""
+    return frozenset((_cpuinfo().get("flags") or _cpuinfo().get("Features") or "").split())
+
+
+@functools.cache
+def _cpuinfo() -> dict[str, str]:
+    """Return the fields of /proc/cpuinfo for the first core."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":")[::2] for line in first.splitlines())
+    return {key.strip(): value.strip() for key, value in pairs}
 
 
 def peak_bytes() -> int:
-    """Most memory this process had: on the GPU where there is one, else resident. A run has a process of its own."""
+    """Return this process' peak memory: allocated on the GPU if there is one, else resident (a run has its process)."""
+    import torch
+
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,134 +1,99 @@
-"""The run store: what a run leaves, written whole or not at all."""
+"""The store of a study: its runs and searches. A run is stored whole or not at all."""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.costs import current_keys
+from tuneoff.data.describe import DataDescription
+from tuneoff.errors import StoreError
+from tuneoff.files import read_json, read_table, write_json, write_table
+from tuneoff.search.record import SearchRecord, Trial
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import: the command line reads no table
 
 OK, FAILED, DIVERGED = "ok", "failed", "diverged"
-
-# the costs by which the verdict may choose, and what each is called
-COSTS = {
-    "train_seconds": "training time",
-    "trainable_parameters": "trainable parameters",
-    "model_bytes": "size on disk",
-    "peak_bytes": "memory",
-    "latency_seconds": "inference latency",
-}
-
-
-def check_cost(name: str) -> str:
-    """The name itself, or a ConfigError that lists the right ones."""
-    if name not in COSTS:
-        raise ConfigError(unknown("cost", name, COSTS))
-    return name
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What one run was, scored and cost. Everything here is JSON."""
+    """Specification, scores and costs of one run. Everything here is JSON."""
 
     run_id: str
-    group: str  # what the runs of all seeds share
+    group: str  # shared by the runs of all seeds
     strategy: str
-    label: str  # the strategy with its options, for people
+    label: str  # the strategy with its options
     model: str | None
     seed: int
     status: str  # ok | failed | diverged
     error: str | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # split -> metric -> score
-    per_class: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> one row a class
+    per_class: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> one row per class
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)  # split -> true x predicted
-    costs: dict[str, float] = field(default_factory=dict)  # seconds, bytes and rates, each named with its unit
+    costs: dict[str, float] = field(default_factory=dict)  # keys of costs.py, and peak_operations_per_second
     parameters: dict[str, int] = field(default_factory=dict)  # trainable, added, head, total
     train_examples: int | None = None
-    thresholds: list[float] | None = None  # from which probability on each label is predicted, if there may be several
+    thresholds: list[float] | None = None  # of each label, for multi-label data
     best_epoch: int | None = None
-    spec: dict[str, Any] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     finished_at: str = ""  # UTC, ISO 8601
 
     @property
     def reason(self) -> str:
-        """Why it did not succeed: the last line of its error."""
+        """Return the last line of the error."""
         return ((self.error or "").strip().splitlines() or ["no reason was stored"])[-1]
+
+    @property
+    def is_subset(self) -> bool:
+        """True if the run trained on a subset of train, for a learning curve."""
+        return bool(self.spec.get("subset"))
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a run said of every example of the validation and test splits."""
+class RunPredictions:
+    """Predictions of one run for every example of the validation and test splits."""
 
     labels: dict[str, np.ndarray]  # split -> (N,) ids, or (N, C) of 0 and 1
     predicted: dict[str, np.ndarray]  # the same
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
 
     def table(self) -> pa.Table:
-        """Columns split, example, label, predicted, and p0, p1, ... one a class."""
+        """Return columns split, example, label, predicted, and p0, p1, ... one per class."""
         parts = []
         for split, labels in self.labels.items():
-            chances = self.probabilities[split]
+            probabilities = self.probabilities[split].astype(np.float32)
             columns = {
                 "split": pa.array([split] * len(labels)),
                 "example": np.arange(len(labels)),
-                "label": _column(labels),
-                "predicted": _column(self.predicted[split]),
-                **{f"p{index}": chances[:, index].astype(np.float32) for index in range(chances.shape[1])},
+                "label": _label_column(labels),
+                "predicted": _label_column(self.predicted[split]),
+                **{f"p{index}": probabilities[:, index] for index in range(probabilities.shape[1])},
             }
             parts.append(pa.table(columns))
         return pa.concat_tables(parts)
 
 
-def _column(labels: np.ndarray) -> Any:
-    """Labels as a column: numbers, or lists of 0 and 1."""
+def _label_column(labels: np.ndarray) -> Any:
+    """Return labels as an Arrow column: numbers, or lists of 0 and 1."""
     if labels.ndim == 1:
         return labels
     return pa.FixedSizeListArray.from_arrays(pa.array(labels.ravel().astype(np.uint8)), labels.shape[1])
 
 
-def stored_labels(column: pd.Series) -> np.ndarray:
-    """A column of stored labels as it was before. (N,) or (N, C)."""
+def stored_labels(column: "pd.Series") -> np.ndarray:
+    """Return a stored label column as an array, (N,) ids or (N, C) of 0 and 1."""
     return np.stack(list(column)).astype(np.int64) if column.dtype == object else column.to_numpy()
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    unfinished.write_text(json.dumps(data, indent=1, ensure_ascii=False), encoding="utf-8")
-    unfinished.rename(path)
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises StoreError, in one line."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
-
-
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write Parquet whole or not at all."""
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-    pyarrow.parquet.write_table(table, unfinished, compression="zstd")
-    unfinished.rename(path)
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Read Parquet. Raises StoreError, in one line."""
-    try:
-        return pyarrow.parquet.read_table(path).to_pandas()
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
 
 
 class RunStore:
@@ -137,50 +102,48 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    @property
-    def searches(self) -> Path:
-        """The folder of the searches, beside that of the runs."""
-        return self.folder.parent / "searches"
-
     def path(self, run_id: str) -> Path:
-        """Where a run is or will be."""
+        """Return the folder of a run, which need not exist yet."""
         return self.folder / run_id
 
     def is_done(self, run_id: str) -> bool:
-        """Whether a run need not run again. A failed one is tried again; a diverged one would diverge again."""
+        """Return True unless the run is missing or failed. A diverged run is done: it would diverge again."""
         return self.path(run_id).is_dir() and self.record(run_id).status != FAILED
 
     def record(self, run_id: str) -> RunRecord:
-        """One stored record."""
+        """Read a record. Raises StoreError, in one line."""
         path = self.path(run_id) / "run.json"
         try:
-            return RunRecord(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return RunRecord(**{**stored, "costs": current_keys(stored.get("costs", {}))})
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"run {run_id} cannot be read ({error}); remove {path.parent} to run it again") from error
 
     def remove_unfinished(self) -> None:
-        """Clear what an interrupted study left half-written."""
+        """Remove the temporary folders of an interrupted study."""
         for folder in self.folder.glob(".unfinished-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
-    def predictions(self, run_id: str, split: str) -> pd.DataFrame:
-        """What a stored run said of one split."""
+    def predictions(self, run_id: str, split: str) -> "pd.DataFrame":
+        """Read a run's predictions for one split."""
         table = pyarrow.parquet.read_table(self.path(run_id) / "predictions.parquet", filters=[("split", "=", split)])
         return table.to_pandas()
 
-    def history(self, run_id: str) -> pd.DataFrame:
-        """Rows per step (kind "step") and per epoch (kind "epoch"); empty where nothing trained."""
+    def history(self, run_id: str) -> "pd.DataFrame":
+        """Read a run's history: rows of kind "step" and of kind "epoch"; empty for a run without training steps."""
         path = self.path(run_id) / "history.parquet"
+        import pandas as pd
+
         return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
 
     def write(
         self,
         record: RunRecord,
-        predictions: Predictions | None = None,
-        history: pd.DataFrame | None = None,
+        predictions: RunPredictions | None = None,
+        history: "pd.DataFrame | None" = None,
         save_model: Callable[[Path], None] | None = None,
     ) -> RunRecord:
-        """Store a run: into a temporary folder, then renamed. Replaces a failed earlier try, and nothing else."""
+        """Store a run and return the stored record. Replaces a failed run, and no other."""
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".unfinished-{record.run_id}-{os.getpid()}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -207,3 +170,90 @@ class RunStore:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return record
+
+
+class SearchStore:
+    """The folder of a study's hyperparameter searches, one JSON file each, rewritten after every trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, search_id: str) -> Path:
+        """Return the file of a search, which need not exist yet."""
+        return self.folder / f"{search_id}.json"
+
+    def open(self, new: SearchRecord) -> SearchRecord:
+        """Return the stored search with the id of `new`, or `new` itself if there is none."""
+        return self.read(new.search_id) if self.path(new.search_id).is_file() else new
+
+    def read(self, search_id: str) -> SearchRecord:
+        """Read a stored search. Raises StoreError, in one line."""
+        stored = read_json(self.path(search_id))
+        return SearchRecord(**{**stored, "trials": [Trial(**trial) for trial in stored["trials"]]})
+
+    def write(self, record: SearchRecord) -> None:
+        """Store a search."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.path(record.search_id), asdict(record))
+
+
+@dataclass(frozen=True)
+class Session:
+    """One call that ran jobs of a study, whether it was interrupted or not."""
+
+    runs: int  # finished ones
+    workers: int
+    threads: int
+    joules: float | None  # of the machine's processors, other work included; None where they cannot be read
+    seconds: float
+
+
+@dataclass(frozen=True)
+class StudyStore:
+    """The folder of a study: its runs, its searches, the test split, and what describes them."""
+
+    folder: Path
+
+    @property
+    def runs(self) -> RunStore:
+        """The runs."""
+        return RunStore(self.folder / "runs")
+
+    @property
+    def searches(self) -> SearchStore:
+        """The hyperparameter searches."""
+        return SearchStore(self.folder / "searches")
+
+    @property
+    def log(self) -> Path:
+        """Standard output and error of all jobs."""
+        return self.folder / "workers.log"
+
+    def write_data(
+        self, data: DataDescription, test: pa.Table, run_ids: Sequence[str], search_ids: Sequence[str]
+    ) -> None:
+        """Store the description of the data, the test split, and the ids of the grid's runs and searches."""
+        listed = {"runs": list(run_ids), "searches": list(search_ids)}
+        write_json(self.folder / "data.json", {**data.to_json(), **listed})
+        write_table(test, self.folder / "test.parquet")
+
+    def read_data(self) -> tuple[DataDescription, list[str], list[str]]:
+        """Read the description of the data, and the ids of the stored runs and searches of the grid."""
+        stored = read_json(self.folder / "data.json")
+        run_ids = [run_id for run_id in stored["runs"] if self.runs.path(run_id).is_dir()]
+        search_ids = [search_id for search_id in stored.get("searches", ()) if self.searches.path(search_id).is_file()]
+        return DataDescription.from_json(stored), run_ids, search_ids
+
+    def test_examples(self) -> "pd.DataFrame | None":
+        """Read the test split; None for a study of an earlier version, which did not store it."""
+        path = self.folder / "test.parquet"
+        return read_table(path) if path.is_file() else None
+
+    def sessions(self) -> list[Session]:
+        """Read what every session took, in order."""
+        path = self.folder / "sessions.json"
+        return [Session(**stored) for stored in read_json(path)] if path.is_file() else []
+
+    def add_session(self, session: Session) -> None:
+        """Store what one more session took."""
+        write_json(self.folder / "sessions.json", [asdict(stored) for stored in (*self.sessions(), session)])

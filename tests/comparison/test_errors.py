@@ -1,4 +1,4 @@
-"""What is planted in the errors is found there, and nothing else is."""
+"""Error analysis finds what is planted, and calls nothing else significant."""
 
 import numpy as np
 import pytest
@@ -6,78 +6,122 @@ import pytest
 from tuneoff.comparison import errors
 
 
-def test_error_rates_by_length_hold_every_example_once():
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(3, 60, 900)
-    shares = np.where(lengths > 40, 0.5, 0.1)
-    found = errors.by_length(lengths, shares)
-    assert found["examples"].sum() == 900
-    assert (found["longest"].to_numpy()[:-1] < found["shortest"].to_numpy()[1:]).all()
-    assert found["rate"].iloc[0] == pytest.approx(0.1)
-    assert found["rate"].iloc[-1] == pytest.approx(0.5)
-    assert found["low"].iloc[-1] < 0.5 < found["high"].iloc[-1]
-    assert (found["examples"] @ found["rate"]) == pytest.approx(shares.sum())
+def constant_predictions(predicted, num_labels=2, confidence=0.9):
+    """Predictions of several runs, (S, N) ids, each with the same confidence."""
+    predicted = np.asarray(predicted)
+    probabilities = np.full((*predicted.shape, num_labels), (1 - confidence) / (num_labels - 1))
+    np.put_along_axis(probabilities, predicted[..., None], confidence, axis=-1)
+    return errors.Predictions(predicted, probabilities)
 
 
-def test_texts_of_one_length_are_one_piece():
-    found = errors.by_length(np.full(10, 7), np.zeros(10))
-    assert found[["shortest", "longest", "examples"]].values.tolist() == [[7, 7, 10]]
+def test_error_rates_are_shares_of_seeds():
+    predictions = constant_predictions([[0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 1]])
+    assert predictions.error_rates(np.array([0, 1, 1, 1])).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1 / 3])
 
 
-def planted(count=2000, seed=0):
-    """Texts of common and rare words; those with 'not' are wrong more often."""
+def test_the_majority_vote_is_what_most_seeds_predict():
+    predictions = constant_predictions([[0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 1]])
+    assert predictions.majority_vote.tolist() == [0, 1, 0, 1]
+
+
+def test_the_more_probable_label_decides_a_tied_vote():
+    predictions = errors.Predictions(np.array([[0], [1]]), np.array([[[0.6, 0.4]], [[0.1, 0.9]]]))
+    assert predictions.majority_vote.tolist() == [1]
+
+
+def test_a_multilabel_prediction_is_wrong_in_any_label_and_as_confident_as_its_least_certain_one():
+    predicted = np.array([[[1, 0], [1, 1]], [[1, 1], [0, 1]]])
+    probabilities = np.array([[[0.9, 0.4], [0.8, 0.7]], [[0.7, 0.6], [0.2, 0.9]]])
+    predictions = errors.Predictions(predicted, probabilities)
+    assert predictions.is_wrong(np.array([[1, 0], [0, 1]])).tolist() == [[False, True], [True, False]]
+    assert predictions.majority_vote.tolist() == [[1, 1], [1, 1]]  # half of the seeds are enough
+    assert predictions.confidence(predictions.majority_vote).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_bins_of_length_contain_every_example_once():
+    lengths = np.random.default_rng(0).integers(3, 60, 900)
+    error_rates = np.where(lengths > 40, 0.5, 0.1)
+    bins = errors.error_rate_by_length(lengths, error_rates)
+    assert bins["examples"].sum() == 900
+    assert (bins["longest"].to_numpy()[:-1] < bins["shortest"].to_numpy()[1:]).all()
+    assert bins["rate"].iloc[0] == pytest.approx(0.1)
+    assert bins["rate"].iloc[-1] == pytest.approx(0.5)
+    assert bins["low"].iloc[-1] < 0.5 < bins["high"].iloc[-1]
+    assert (bins["examples"] @ bins["rate"]) == pytest.approx(error_rates.sum())
+
+
+def test_texts_of_one_length_are_one_bin():
+    bins = errors.error_rate_by_length(np.full(10, 7), np.zeros(10))
+    assert bins[["shortest", "longest", "examples"]].values.tolist() == [[7, 7, 10]]
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit", "lengths"),
+    [
+        (["two words", "and three words"], "words", [2, 3]),
+        (["这是一个没有空格的很长的句子它会一直写下去直到结束为止", "短"], "characters", [27, 1]),
+    ],
+)
+def test_texts_without_spaces_are_measured_in_characters(texts, unit, lengths):
+    measured_unit, measured = errors.text_lengths(texts)
+    assert (measured_unit, measured.tolist()) == (unit, lengths)
+
+
+def draw_texts(count=2000, seed=0):
+    """Texts of frequent and rare words, a tenth with "not", and error rates: 0.5 with it, 0.2 without."""
     rng = np.random.default_rng(seed)
     vocabulary = [f"word{i}" for i in range(200)]
     frequency = 1 / np.arange(1, 201)
     texts = [" ".join(rng.choice(vocabulary, 8, p=frequency / frequency.sum())) for _ in range(count)]
     has_not = rng.random(count) < 0.1
-    texts = [f"not {text}" if held else text for text, held in zip(texts, has_not, strict=True)]
+    texts = [f"not {text}" if is_planted else text for text, is_planted in zip(texts, has_not, strict=True)]
     return texts, (rng.random(count) < np.where(has_not, 0.5, 0.2)).astype(float)
 
 
-def test_a_planted_word_comes_first_and_chance_is_not_called_a_finding():
-    texts, shares = planted()
-    found = errors.words(texts, shares)
-    assert found["word"].iloc[0] == "not"
-    assert found["low"].iloc[0] > 0
-    odds = np.log((0.5 / 0.5) / (0.2 / 0.8))
-    assert found["log_odds"].iloc[0] == pytest.approx(odds, abs=0.5)
-    assert (found["q"] < 0.05).sum() <= 2
+def test_a_planted_word_is_first_and_hardly_any_other_is_significant():
+    words = errors.over_represented_words(*draw_texts())
+    assert words["word"].iloc[0] == "not"
+    assert words["low"].iloc[0] > 0
+    assert words["log_odds"].iloc[0] == pytest.approx(np.log((0.5 / 0.5) / (0.2 / 0.8)), abs=0.5)
+    assert (words["q"] < 0.05).sum() <= 2
 
 
-def test_intervals_of_words_hold_what_is_true():
-    held = [
-        (found["low"] <= 0).to_numpy() & (found["high"] >= 0).to_numpy()
-        for seed in range(5)
-        for found in [errors.words(planted(seed=seed)[0], np.random.default_rng(seed).random(2000) < 0.3)]
-    ]
-    assert np.mean(np.concatenate(held)) > 0.93
+def test_intervals_of_log_odds_cover_0_for_random_errors():
+    is_covered = []
+    for seed in range(5):
+        texts, _ = draw_texts(seed=seed)
+        words = errors.over_represented_words(texts, np.random.default_rng(seed).random(2000) < 0.3)
+        is_covered.append((words["low"] <= 0).to_numpy() & (words["high"] >= 0).to_numpy())
+    assert np.mean(np.concatenate(is_covered)) > 0.93
 
 
-def test_intervals_of_words_that_most_texts_hold_hold_what_is_true():
+def test_intervals_of_log_odds_cover_0_for_a_word_in_most_texts():
     rng = np.random.default_rng(0)
-    held = []
+    is_covered = []
     for _ in range(150):
         texts = [f"{'the ' if rng.random() < 0.9 else ''}filler" for _ in range(400)]
-        found = errors.words(texts, (rng.random(400) < 0.3).astype(float)).set_index("word").loc["the"]
-        held.append(found["low"] <= 0 <= found["high"])
-    assert 0.9 <= np.mean(held) <= 1
+        words = errors.over_represented_words(texts, (rng.random(400) < 0.3).astype(float))
+        word = words.set_index("word").loc["the"]
+        is_covered.append(word["low"] <= 0 <= word["high"])
+    assert np.mean(is_covered) >= 0.9
 
 
-def test_without_words_there_is_nothing_to_say():
-    assert len(errors.words(["!", "?", "..."], np.zeros(3))) == 0
-    assert "word" in errors.words([""], np.ones(1))
+@pytest.mark.parametrize("texts", [["!", "?", "..."], [""]])
+def test_texts_without_words_give_an_empty_table(texts):
+    words = errors.over_represented_words(texts, np.ones(len(texts)))
+    assert len(words) == 0
+    assert set(words) == set(errors.over_represented_words(*draw_texts(50)))
 
 
-def test_overlap_by_hand():
-    found = errors.overlap({"a": np.array([1, 1, 0, 0.5]), "b": np.array([1, 0, 0, 0.5]), "c": np.zeros(4)})
-    shared = {(row["one"], row["other"]): row["shared"] for _, row in found.iterrows()}
+def test_error_overlap_agrees_with_numbers_by_hand():
+    table = errors.error_overlap({"a": np.array([1, 1, 0, 0.5]), "b": np.array([1, 0, 0, 0.5]), "c": np.zeros(4)})
+    shared = {(row["one"], row["other"]): row["shared"] for _, row in table.iterrows()}
     assert shared["a", "b"] == pytest.approx(1.5 / 2.5)
     assert shared["a", "b"] == shared["b", "a"]
     assert (shared["a", "a"], shared["a", "c"], shared["c", "c"]) == (1, 0, 1)
 
 
-def test_planted_label_errors_are_found():
+def test_planted_label_errors_are_listed_and_no_correct_label_is():
     rng = np.random.default_rng(0)
     truth = rng.integers(3, size=600)
     probabilities = np.full((600, 3), 0.1)
@@ -85,60 +129,46 @@ def test_planted_label_errors_are_found():
     probabilities = rng.dirichlet([1, 1, 1], 600) * 0.2 + probabilities * 0.8
     labels = truth.copy()
     labels[:30] = (labels[:30] + 1) % 3
-    found = errors.likely_label_errors(labels, probabilities)
-    # only those that reach what their class usually has are named, which is about half
-    assert set(found["example"]) <= set(range(30))
-    assert len(found) >= 10
-    assert (found["likely"].to_numpy() == truth[found["example"]]).all()
+    table = errors.likely_label_errors(labels, probabilities)
+    assert set(table["example"]) <= set(range(30))
+    assert len(table) >= 10  # those above the mean probability of their class, about half
+    assert (table["likely"].to_numpy() == truth[table["example"]]).all()
 
 
-def test_a_class_without_examples_is_never_likely():
+def test_a_class_without_examples_is_never_the_likely_label():
+    # class 2 is the most probable one everywhere, but no example has this label
     probabilities = np.tile([0.2, 0.3, 0.5], (4, 1))
-    assert len(errors.likely_label_errors(np.array([0, 1, 0, 1]), probabilities).query("likely == 2")) == 0
+    assert set(errors.likely_label_errors(np.array([0, 1, 0, 1]), probabilities)["likely"]) == {1}
 
 
-def answers_of(predicted, num_labels=2, sure=0.9):
-    """What runs say, (S, N), as sure of it as given."""
-    predicted = np.asarray(predicted)
-    chances = np.full((*predicted.shape, num_labels), (1 - sure) / (num_labels - 1))
-    np.put_along_axis(chances, predicted[..., None], sure, axis=-1)
-    return errors.Answers(predicted, chances)
+LABELS = np.array([0, 1, 0, 1])
+PREDICTIONS = {
+    "right": constant_predictions([[0, 1, 0, 1]]),
+    "half": constant_predictions([[0, 1, 1, 0]]),
+    "most frequent": constant_predictions([[0, 0, 0, 0]]),
+}
 
 
-def test_what_most_seeds_say_counts_and_likelihood_where_they_are_equal():
-    found = answers_of([[0, 1, 1, 0], [0, 1, 0, 1], [0, 0, 0, 1]])
-    assert found.most.tolist() == [0, 1, 0, 1]
-    assert found.shares(np.array([0, 1, 1, 1])).tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1 / 3])
-    undecided = errors.Answers(np.array([[0], [1]]), np.array([[[0.6, 0.4]], [[0.1, 0.9]]]))
-    assert undecided.most.tolist() == [1]
+def test_missed_counts_are_of_the_groups_that_learn():
+    analysis = errors.analyse_errors(LABELS, PREDICTIONS, {"most frequent"}, ["one two", "three", "four", "five"])
+    assert analysis.learners == ("right", "half")
+    assert analysis.missed_counts.tolist() == [2, 2, 0]
+    assert set(analysis.by_length["group"]) == set(PREDICTIONS)
+    assert analysis.length_unit == "words"
 
 
-def test_examples_are_counted_by_how_many_strategies_miss_them():
-    labels = np.array([0, 1, 0, 1])
-    answers = {
-        "right": answers_of([[0, 1, 0, 1]]),
-        "half": answers_of([[0, 1, 1, 0]]),
-        "most frequent": answers_of([[0, 0, 0, 0]]),
-    }
-    found = errors.analyse(labels, answers, {"most frequent"}, ["one two", "three", "four", "five"])
-    assert found.joint == ("right", "half")
-    assert found.missed_by.tolist() == [2, 2, 0]
-    assert set(found.by_length["group"]) == set(answers)
-    assert found.length_unit == "words"
-    alone = errors.analyse(labels, {"most frequent": answers["most frequent"]}, {"most frequent"}, [])
-    assert alone.joint == ("most frequent",)
-    assert len(alone.words) == len(alone.by_length) == 0
+def test_a_group_that_does_not_learn_is_analysed_if_there_is_no_other():
+    predictions = {"most frequent": PREDICTIONS["most frequent"]}
+    assert errors.analyse_errors(LABELS, predictions, {"most frequent"}, []).learners == ("most frequent",)
 
 
-def test_confidence_is_told_apart_by_right_and_wrong():
-    labels = np.array([0, 0, 1, 1])
-    found = errors.analyse(labels, {"one": answers_of([[0, 0, 0, 0]], sure=0.7)}, set(), []).confidence.set_index("of")
-    assert found.loc["wrong", "median"] == pytest.approx(0.7)
-    assert found.loc["margin", "median"] == pytest.approx(0.4)
-    assert found["examples"].to_dict() == {"right": 2, "wrong": 2, "margin": 2}
+def test_without_texts_the_tables_of_texts_are_empty():
+    analysis = errors.analyse_errors(LABELS, PREDICTIONS, {"most frequent"}, [])
+    assert len(analysis.words) == len(analysis.by_length) == 0
 
 
-def test_languages_without_spaces_are_counted_in_characters():
-    assert errors.lengths_of(["two words", "and three words"])[0] == "words"
-    unit, lengths = errors.lengths_of(["这是一个没有空格的很长的句子它会一直写下去直到结束为止", "短"])
-    assert (unit, lengths.tolist()) == ("characters", [27, 1])
+def test_confidence_is_of_correct_predictions_of_wrong_ones_and_of_their_margin():
+    predictions = {"one": constant_predictions([[0, 0, 0, 0]], confidence=0.7)}
+    boxes = errors.analyse_errors(np.array([0, 0, 1, 1]), predictions, set(), []).confidence.set_index("of")
+    assert boxes["median"].to_dict() == pytest.approx({"right": 0.7, "wrong": 0.7, "margin": 0.4})
+    assert boxes["examples"].to_dict() == {"right": 2, "wrong": 2, "margin": 2}

@@ -1,37 +1,47 @@
-"""Models as loaded: the head depends on the seed alone, and what is unsafe or incomplete is refused."""
+"""Loaded models: the head depends only on the seed, and incomplete models are rejected."""
+
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tuneoff.encoder.load import empty_model, load_config, load_model, load_tokenizer, model_fingerprint
+from tuneoff.encoder.load import (
+    empty_model,
+    initialise_head,
+    load_config,
+    load_model,
+    load_tokenizer,
+    model_fingerprint,
+)
 from tuneoff.errors import ModelError
 
 
-def head(model):
-    return {name: value for name, value in model.state_dict().items() if name.startswith("classifier")}
+def change_weights(folder, change):
+    """Apply a function to the stored weights of a model."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_the_head_depends_on_the_seed_alone(encoder):
+def test_the_head_depends_only_on_the_seed(encoder):
     first = load_model(encoder, ("a", "b"), seed=3)
     torch.rand(17)  # another state of the global generator
-    again, other = load_model(encoder, ("a", "b"), seed=3), load_model(encoder, ("a", "b"), seed=4)
-    assert all(torch.equal(value, head(again)[name]) for name, value in head(first).items())
-    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    same_seed, new_seed = (load_model(encoder, ("a", "b"), seed=seed) for seed in (3, 4))
+    assert torch.equal(first.classifier.weight, same_seed.classifier.weight)
+    assert not torch.equal(first.classifier.weight, new_seed.classifier.weight)
     assert first.classifier.weight.std().item() == pytest.approx(0.02, rel=0.5)
     assert (first.classifier.bias == 0).all()
 
 
-def test_loading_leaves_the_global_generator_alone(encoder):
-    from tuneoff.encoder.load import initialise_head
-
+def test_initialising_a_head_does_not_move_the_global_generator(encoder):
     model = load_model(encoder, ("a", "b"), seed=0)
     state = torch.get_rng_state()
     initialise_head(model, 5)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_the_checkpoint_holds_is_kept(encoder):
+def test_weights_of_the_checkpoint_are_kept(encoder):
     stored = load_file(f"{encoder}/model.safetensors")
     model = load_model(encoder, ("a", "b", "c"), seed=0)
     assert torch.equal(model.bert.pooler.dense.weight, stored["pooler.dense.weight"])
@@ -39,19 +49,15 @@ def test_what_the_checkpoint_holds_is_kept(encoder):
     assert model.config.id2label == {0: "a", 1: "b", 2: "c"}
 
 
-def test_weights_that_lack_part_of_the_encoder_are_refused(encoder, tmp_path):
-    import shutil
-
+def test_weights_without_part_of_the_encoder_are_rejected(encoder, tmp_path):
     folder = tmp_path / "partial"
     shutil.copytree(encoder, folder)
-    weights = load_file(folder / "model.safetensors")
-    del weights["encoder.layer.1.output.dense.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_weights(folder, lambda weights: weights.pop("encoder.layer.1.output.dense.weight"))
     with pytest.raises(ModelError, match="lack 1 of the encoder's parameters"):
         load_model(str(folder), ("a", "b"), seed=0)
 
 
-def test_a_packaged_model_is_checked_and_found():
+def test_a_packaged_model_loads_and_a_misspelt_one_is_suggested():
     config = load_config("packaged:minilm")
     assert (config.model_type, config.hidden_size, config.num_hidden_layers) == ("bert", 384, 6)
     assert load_tokenizer("packaged:minilm").is_fast
@@ -59,22 +65,31 @@ def test_a_packaged_model_is_checked_and_found():
         load_config("packaged:minlm")
 
 
-def test_shipped_configs_need_no_network():
+@pytest.mark.parametrize(
+    ("model_type", "message"),
+    [
+        ("gpt2", "architecture 'gpt2' is unknown; choose from bert"),
+        ("invented", "has an architecture that transformers does not support; choose a model of bert"),
+    ],
+)
+def test_an_unsupported_architecture_is_an_error_that_lists_the_supported_ones(model_type, message, tmp_path):
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(ModelError, match=message):
+        load_config(str(tmp_path))
+
+
+def test_packaged_configs_need_no_network():
     sizes = {
         name: sum(p.numel() for p in empty_model(name, 2).parameters())
         for name in ("bert-base-uncased", "roberta-base")
     }
-    # 109,482,240 and 124,055,040 (no pooler) of the encoders, and the classifier
+    # the encoders' 109,482,240 and (without a pooler) 124,055,040, and the classifiers
     assert sizes == {"bert-base-uncased": 109_483_778, "roberta-base": 124_647_170}
 
 
-def test_the_fingerprint_follows_the_weights(encoder, tmp_path):
-    import shutil
-
+def test_the_fingerprint_changes_with_the_weights(encoder, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(encoder, folder)
     assert model_fingerprint(str(folder)) == model_fingerprint(encoder)
-    weights = load_file(folder / "model.safetensors")
-    weights["pooler.dense.bias"] += 1
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    change_weights(folder, lambda weights: weights["pooler.dense.bias"].add_(1))
     assert model_fingerprint(str(folder)) != model_fingerprint(encoder)

@@ -1,18 +1,18 @@
-"""The real worker, but a run of the strategy head is killed as the system kills for want of memory."""
+"""The real worker, except that a run of the strategy head is killed as the system kills a process out of memory."""
 
 import os
 import signal
 
-from tuneoff.execute import one, worker
+from tuneoff.execute import job, worker
 
-plain = one.run_one
+run_one = job.run_one
 
 
 def run_or_die(spec, *arguments):
     if spec.strategy.name == "head":
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(spec, *arguments)
+    return run_one(spec, *arguments)
 
 
-one.run_one = run_or_die
+job.run_one = run_or_die
 worker.main()

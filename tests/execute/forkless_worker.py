@@ -1,4 +1,4 @@
-"""The real worker on a system that has no fork."""
+"""The real worker on a system without fork."""
 
 from tuneoff.execute import worker
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from tests.made import made_study
+from tests.stored import stored_study
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def test_tables_compile(engine, labels, tmp_path):
         pytest.skip(f"{engine} is not installed (Debian: texlive-latex-recommended, texlive-luatex)")
     texts = [f"{label} in a text that is long enough to be set as a paragraph" for label in labels]
     reported = [{"strategy": "full", "score": 0.5, "source": HOSTILE[2]}]
-    study = made_study(tmp_path / "s", CANDIDATES, labels, texts=texts, num_test=200, reported=reported)
+    study = stored_study(tmp_path / "s", CANDIDATES, labels, texts=texts, num_test=200, reported=reported)
     study.report()
     names = sorted(path.name for path in (study.folder / "tables").glob("*.tex"))
     assert {"leaderboard.tex", "classes.tex", "label-errors.tex", "reported.tex"} <= set(names)

@@ -1,4 +1,4 @@
-"""The page of a real study in a real browser: it draws, sorts and filters, asks for nothing, and runs nobody's script."""
+"""The page of a real study in a real browser: it draws, sorts and filters, makes no request, and runs no script of the data."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ SCRIPT = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 
 @pytest.fixture(scope="module")
 def path(encoder, tmp_path_factory):
-    """The page of a study of the toy texts, among them a script and other nasty ones."""
+    """The page of a study of the toy texts, some of them scripts and control characters."""
     folder = tmp_path_factory.mktemp("page")
     texts, labels = toy_texts(120, np.random.default_rng(0))
     nasty = [
@@ -65,23 +65,23 @@ def chromium():
 
 @pytest.fixture
 def page(chromium, path):
-    """The open page. Whatever it says on its console, and whatever it asks for beside itself, is an error."""
+    """The open page. A console message, and a request for anything but the page, is an error."""
     opened = chromium.new_page(viewport={"width": 1200, "height": 900})
-    said, asked = [], []
-    opened.on("console", lambda message: said.append(message.text))
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    opened.on("request", lambda request: asked.append(request.url))
+    messages, requests = [], []
+    opened.on("console", lambda message: messages.append(message.text))
+    opened.on("pageerror", lambda error: messages.append(str(error)))
+    opened.on("request", lambda request: requests.append(request.url))
     opened.goto(path.as_uri())
     yield opened
-    assert said == []
-    assert asked == [path.as_uri()]
+    assert messages == []
+    assert requests == [path.as_uri()]
     assert opened.evaluate("window.hit") is None
     opened.close()
 
 
 def test_every_chart_has_marks(page):
     names = page.evaluate("drawAll().then(() => Object.keys(specs))")
-    assert {"scores", "cost-train_seconds", "lengths", "loss", "f1", "errors-length", "reliability", "overlap"} <= set(
+    assert {"scores", "cost-fit_seconds", "lengths", "loss", "f1", "errors-length", "reliability", "overlap"} <= set(
         names
     )
     marks = page.evaluate(
@@ -105,17 +105,18 @@ def test_the_cost_axis_can_be_chosen(page):
             """[...document.querySelectorAll("figure[data-chart^='cost-']")].filter((f) => !f.hidden).map((f) => f.dataset.chart)"""
         )
 
-    assert visible() == ["cost-train_seconds"]
-    page.select_option("#cost", label="inference latency")
+    assert visible() == ["cost-fit_seconds"]
+    page.select_option(".menu select", label="inference latency")
     assert visible() == ["cost-latency_seconds"]
     page.locator("figure[data-chart=cost-latency_seconds] svg").wait_for()
 
 
-def test_a_click_sorts_a_table_by_size_and_not_by_letters(page):
+def test_a_click_sorts_a_table_by_value(page):
     def trainable():
         return [
             int(text.replace(",", ""))
-            for text in page.locator("#table-leaderboard tbody td:nth-child(6)").all_inner_texts()
+            for text in page.locator("#table-leaderboard tbody td:last-child").all_inner_texts()
+            if text != "–"
         ]
 
     before = trainable()
@@ -150,11 +151,11 @@ def test_filters_find_the_examples_that_they_name(page):
     assert 0 < count() < everything
     assert all("😀" in text for text in browser.locator(".example p").all_inner_texts())
     browser.locator("[name=words]").fill("")
-    browser.locator("[name=least]").fill("1000")
+    browser.locator("[name=shortest]").fill("1000")
     longest = browser.locator(".example p").all_inner_texts()
     assert longest
     assert all(text.endswith("…") for text in longest)
-    browser.locator("[name=least]").fill("")
+    browser.locator("[name=shortest]").fill("")
     browser.locator("[name=label]").select_option(index=1)
     assert count() == everything / 2
 

@@ -1,267 +1,220 @@
-"""Records -> a Comparison: what each strategy scores and costs, and how sure the differences are.
+"""Build a Comparison from the stored runs of a study: scores, costs, and the uncertainty of differences.
 
-# N examples  S seeds  R resamples
+# N test examples  S seeds  R resamples  C classes
 """
 
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tuneoff import stats
-from tuneoff.calibration import Calibration, calibrate
-from tuneoff.comparison.curve import Point, advise, gain, is_part, point, size_of
-from tuneoff.comparison.errors import Answers, analyse
-from tuneoff.comparison.result import NO_LEARNERS, Comparison, Pair, Row, Verdict, row_names, texts_of
-from tuneoff.comparison.slices import by_slice
+from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
+from tuneoff.comparison.errors import Predictions, analyse_errors
+from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
+from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge
-from tuneoff.metrics import BOUNDS, direction, per_class
-from tuneoff.runs import OK, RunRecord, RunStore, stored_labels
-from tuneoff.search import SearchRecord
+from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
+from tuneoff.scoring import stats
+from tuneoff.scoring.calibration import Calibration, calibrate
+from tuneoff.scoring.metrics import BOUNDS, direction, metric_for, per_class
+from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
 
 
-def compare(
-    run_ids: list[str],
-    store: RunStore,
-    metric: str,
-    cost: str,
-    data: dict[str, Any],
-    study: dict[str, Any],
-    examples: pd.DataFrame | None = None,
-    searches: Sequence[SearchRecord] = (),
-) -> Comparison:
-    """Compare stored runs; those that failed or diverged are listed apart. examples: the test split, if known."""
-    everything = [store.record(run_id) for run_id in run_ids]
-    done = [record for record in everything if record.status == OK]
-    records = [record for record in done if not is_part(record)]
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        groups[record.group].append(record)
-    for members in groups.values():
-        members.sort(key=lambda record: record.seed)
-    label_names, num_examples = tuple(data["label_names"]), data["splits"]["test"]["examples"]
+@dataclass(frozen=True)
+class _Groups:
+    """Successful runs grouped over seeds, best group first, with their predictions and scores on test."""
+
+    records: dict[str, list[RunRecord]]  # group -> runs, seeds ascending
+    labels: np.ndarray  # (N,) ids, or multi-label (N, C) of 0 and 1
+    predictions: dict[str, Predictions]
+    scores: dict[str, stats.RunScores]
+
+    @property
+    def seed_variance(self) -> stats.SeedVariance | None:
+        """Seed-to-seed variance, pooled over the groups."""
+        return stats.pooled_seed_variance(list(self.scores.values()))
+
+
+def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Comparison:
+    """Compare the stored runs of a study. Failed and diverged runs are only listed.
+
+    cost: key of costs.py by which the verdict chooses, instead of the study's own.
+    """
+    data, run_ids, search_ids = store.read_data()
+    metric = metric_for(study.metric, data.is_multilabel)
+    num_labels, num_examples = len(data.label_names), data.splits["test"].examples
+    records = [store.runs.record(run_id) for run_id in run_ids]
+    successful = [record for record in records if record.status == OK]
+    whole = [record for record in successful if not record.is_subset]
+    subset_records = [record for record in successful if record.is_subset]
+    examples = store.test_examples()
     if examples is not None and len(examples) != num_examples:
-        examples = None  # of other data
-    labels, answers = _answers(groups, store, "test", len(label_names))
-    runs = _runs(groups, labels, answers, metric)
-    groups = {group: groups[group] for group in runs}  # best first
-    answers = {group: answers[group] for group in runs}
-    rights = {group: ~found.is_wrong(labels) for group, found in answers.items()}
-    luck = stats.usual_luck(list(runs.values()))
-    curve: tuple[Point, ...] = ()
+        examples = None  # stored for an earlier version of the data
+    groups = _load_groups(whole, store.runs, metric, num_labels)
+    pairs = _pairs(groups, metric, num_examples)
+    rows = _rows(groups, pairs, metric, num_examples)
+    verdict = judge(rows, pairs, metric, cost or study.cost, num_examples) if rows else None
+    curve: tuple[CurvePoint, ...] = ()
     advice = ""
-    pairs = _pairs(runs, rights, metric, num_examples, luck)
-    rows = _rows(groups, runs, pairs, metric, num_examples, luck) if runs else ()
-    verdict = judge(rows, pairs, metric, cost, num_examples) if rows else None
-    parts = [record for record in done if is_part(record)]
-    if parts and verdict:
-        curve, advice = _curve(parts, rows, groups, runs, store, metric, num_examples, len(label_names), verdict)
+    if subset_records and verdict:
+        curve, gains = _curves(subset_records, groups, rows, store.runs, metric, num_examples)
+        advice = advise(rows, gains, verdict.recommended, metric)
+    no_learners = {row.group for row in rows if not row.learns}
+    texts = texts_of(examples)
+    searches = [store.searches.read(search_id) for search_id in search_ids]
     return Comparison(
-        name=study["name"],
+        name=study.name,
         metric=metric,
-        label_names=label_names,
+        label_names=data.label_names,
         rows=rows,
         pairs=pairs,
         verdict=verdict,
-        failures=tuple(record for record in everything if record.status != OK),
-        records=tuple(records),
-        histories={record.run_id: store.history(record.run_id) for record in records},
+        failures=tuple(record for record in records if record.status != OK),
+        records=tuple(whole),
+        histories={record.run_id: store.runs.history(record.run_id) for record in whole},
         confusion={
-            group: np.sum([record.confusion["test"] for record in members], axis=0) for group, members in groups.items()
+            group: np.sum([record.confusion["test"] for record in members], axis=0)
+            for group, members in groups.records.items()
         },
-        classes={group: _classes(found, labels, label_names) for group, found in answers.items()},
-        answers=answers,
-        errors=analyse(labels, answers, _no_learners(groups), texts_of(examples)) if rows else None,
-        calibration=_calibration(groups, store, labels, answers),
-        slices=_slices(groups, labels, answers, examples, metric),
+        classes={
+            group: _class_scores(runs, groups.labels, data.label_names) for group, runs in groups.predictions.items()
+        },
+        predictions=groups.predictions,
+        errors=analyse_errors(groups.labels, groups.predictions, no_learners, texts) if rows else None,
+        calibration=_calibration(groups, store.runs),
+        slices=_slices(groups, examples, metric),
         examples=examples,
         data=data,
         study=study,
-        parts=tuple(parts),
+        sessions=tuple(store.sessions()),
+        subset_records=tuple(subset_records),
         curve=curve,
         advice=advice,
-        searches=tuple(searches),
-        folder=str(store.folder.parent),
+        searches=tuple(record.within(study.search) if study.search else record for record in searches),
+        folder=str(store.folder),
     )
 
 
-def _curve(
-    parts: list[RunRecord],
-    rows: tuple[Row, ...],
-    groups: Mapping[str, list[RunRecord]],
-    runs: Mapping[str, stats.Runs],
-    store: RunStore,
-    metric: str,
-    num_test: int,
-    num_labels: int,
-    verdict: Verdict,
-) -> tuple[tuple[Point, ...], str]:
-    """The points of the learning curves, and what they advise. groups, runs: on all of train."""
-    points = [point(groups[row.group], row.score, row.interval) for row in rows]
-    largest: dict[tuple[str, str | None], tuple[int, stats.Runs]] = {}
-    luck = stats.usual_luck(list(runs.values()))
-    # by size alone, parts of equal size but another kind would mix
-    parts = sorted(parts, key=lambda record: (record.train_examples or 0, size_of(record), record.seed))
-    for _, same_size in itertools.groupby(parts, key=size_of):
-        smaller: dict[str, list[RunRecord]] = defaultdict(list)
-        for record in same_size:
-            smaller[record.group].append(record)
-        labels, answers = _answers(smaller, store, "test", num_labels)
-        found = _runs(smaller, labels, answers, metric, are_parts=True)
-        luck_here = stats.usual_luck(list(found.values()))  # with few examples, seeds differ more
-        for group, scored in found.items():
-            members, measured = smaller[group], stats.measure(scored, num_test, luck_here)
-            points.append(point(members, measured.value, stats.interval(measured, BOUNDS[metric])))
-            largest[members[0].label, members[0].model] = (members[0].train_examples or 0, scored)
-    gains = {}
-    for row in rows:
-        before, scored = largest.get((row.label, row.model), (0, runs[row.group]))
-        after = groups[row.group][0].train_examples or 0
-        if 0 < before < after:
-            gains[row.group] = gain(scored, runs[row.group], before, after, num_test, luck)
-    learners = [row for row in rows if row.strategy not in NO_LEARNERS]
-    names = row_names(rows)
-    points.sort(key=lambda found: found.examples)
-    return tuple(points), advise(learners, gains, names, verdict.recommended, metric)
+def _load_groups(
+    records: Sequence[RunRecord], store: RunStore, metric: str, num_labels: int, are_subsets: bool = False
+) -> _Groups:
+    """Group runs over seeds and score them.
+
+    are_subsets: each seed drew its own subset of train, so that the seed changes every strategy's score.
+    """
+    by_group: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_group[record.group].append(record)
+    for members in by_group.values():
+        members.sort(key=lambda record: record.seed)
+    labels, predictions = _load_predictions(by_group, store, "test", num_labels)
+    scores = _score_runs(by_group, labels, predictions, metric, are_subsets)
+    return _Groups(
+        records={group: by_group[group] for group in scores},
+        labels=labels,
+        predictions={group: predictions[group] for group in scores},
+        scores=scores,
+    )
 
 
-def _slices(
-    groups: Mapping[str, list[RunRecord]],
-    labels: np.ndarray,
-    answers: Mapping[str, Answers],
-    examples: pd.DataFrame | None,
-    metric: str,
-) -> pd.DataFrame:
-    if examples is None:
-        return pd.DataFrame()
-    seeds = {group: tuple(record.seed for record in members) for group, members in groups.items()}
-    return by_slice(labels, answers, seeds, examples, metric)
-
-
-def _answers(
-    groups: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
-) -> tuple[np.ndarray, dict[str, Answers]]:
-    """The labels of a split, (N,) or (N, C), and what the runs of each group say of it, seeds in their order."""
-    labels, found = np.empty(0, int), {}
-    for group, members in groups.items():
+def _load_predictions(
+    by_group: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
+) -> tuple[np.ndarray, dict[str, Predictions]]:
+    """Read the labels of a split, (N,) or (N, C), and the predictions of each group, seeds in order."""
+    labels, predictions = np.empty(0, int), {}
+    for group, members in by_group.items():
         tables = [store.predictions(record.run_id, split) for record in members]
         labels = stored_labels(tables[0]["label"])
-        found[group] = Answers(
+        predictions[group] = Predictions(
             np.stack([stored_labels(table["predicted"]) for table in tables]),
             np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
         )
-    return labels, found
+    return labels, predictions
 
 
-def _no_learners(groups: Mapping[str, list[RunRecord]]) -> set[str]:
-    return {group for group, members in groups.items() if members[0].strategy in NO_LEARNERS}
-
-
-def _calibration(
-    groups: Mapping[str, list[RunRecord]], store: RunStore, labels: np.ndarray, answers: Mapping[str, Answers]
-) -> dict[str, Calibration]:
-    num_labels = next(iter(answers.values())).probabilities.shape[2] if answers else 0
-    known, on_validation = _answers(groups, store, "validation", num_labels)
-    return {
-        group: calibrate(labels, list(found.probabilities), known, list(on_validation[group].probabilities))
-        for group, found in answers.items()
-    }
-
-
-def _classes(answers: Answers, labels: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    every = np.concatenate([labels] * len(answers.predicted))
-    return per_class(every, np.concatenate(list(answers.predicted)), label_names)
-
-
-def _runs(
-    groups: Mapping[str, list[RunRecord]],
+def _score_runs(
+    by_group: Mapping[str, list[RunRecord]],
     labels: np.ndarray,
-    answers: Mapping[str, Answers],
+    predictions: Mapping[str, Predictions],
     metric: str,
-    are_parts: bool = False,
-) -> dict[str, stats.Runs]:
-    """The metric of every run as it is, and on the same resamples of the examples. By group, best group first."""
-    if not groups:
+    are_subsets: bool,
+) -> dict[str, stats.RunScores]:
+    """Return the scores of each group on test and on resamples of it, the same ones for all runs. Best group first."""
+    if not by_group:
         return {}
     resampled = stats.resampled_scores(
         metric,
         labels,
-        [run for found in answers.values() for run in found.predicted],
-        [run for found in answers.values() for run in found.probabilities],
+        [run for group in predictions.values() for run in group.predicted],
+        [run for group in predictions.values() for run in group.probabilities],
         seed=0,
     )
-    parts = np.split(resampled, np.cumsum([len(members) for members in groups.values()])[:-1])
-    found = {
-        group: stats.Runs(
+    parts = np.split(resampled, np.cumsum([len(members) for members in by_group.values()])[:-1])
+    scores = {
+        group: stats.RunScores(
             np.array([record.metrics["test"][metric] for record in members]),
             part,
             tuple(record.seed for record in members),
-            are_parts or STRATEGIES[members[0].strategy].is_seeded,  # each seed draws a part of its own
+            are_subsets or STRATEGIES[members[0].strategy].is_seeded,
         )
-        for (group, members), part in zip(groups.items(), parts, strict=True)
+        for (group, members), part in zip(by_group.items(), parts, strict=True)
     }
-    return dict(sorted(found.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
+    return dict(sorted(scores.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
 
 
-def _pairs(
-    runs: dict[str, stats.Runs],
-    rights: Mapping[str, np.ndarray],
-    metric: str,
-    num_examples: int,
-    luck: stats.Luck | None,
-) -> tuple[Pair, ...]:
-    """Every two groups. rights: per group, whether a seed predicts an example right, (S, N)."""
-    couples = list(itertools.combinations(runs, 2))
-    level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # what Holm's correction asks at most
-    gaps = [stats.difference(runs[one], runs[other], num_examples, luck) for one, other in couples]
+def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
+    """Compare every two groups, the better one first."""
+    scores, seed_variance = groups.scores, groups.seed_variance
+    couples = list(itertools.combinations(scores, 2))  # scores are in order, best first
+    level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # of the strictest of Holm's tests
+    gaps = [stats.difference(scores[better], scores[worse], num_examples, seed_variance) for better, worse in couples]
     p_values = [gap.p_value for gap in gaps]
+    is_right = {group: ~runs.is_wrong(groups.labels) for group, runs in groups.predictions.items()}  # (S, N)
     pairs = []
-    for (one, other), gap, p, corrected in zip(couples, gaps, p_values, stats.corrected(p_values), strict=True):
-        beside = [(rights[one][i], rights[other][j]) for i, j in _side_by_side(runs[one], runs[other])]
-        needed, (low, high) = stats.needed(gap, level), stats.interval(gap)
+    for (better, worse), gap, p_value, p_corrected in zip(couples, gaps, p_values, stats.holm(p_values), strict=True):
+        aligned = [(is_right[better][i], is_right[worse][j]) for i, j in _aligned_runs(scores[better], scores[worse])]
+        required, (low, high) = stats.required_size(gap, level), stats.interval(gap)
         pairs.append(
             Pair(
-                better=one,
-                worse=other,
+                better=better,
+                worse=worse,
                 difference=abs(gap.value),
                 interval=(low, high) if direction(metric) > 0 else (-high, -low),
-                p_value=p,
-                p_corrected=corrected,
-                mcnemar=float(np.median([stats.mcnemar(*two) for two in beside])),
-                effect=float(np.mean([stats.cohen_g(*two) for two in beside])),
-                needed_examples=needed.examples,
-                needed_seeds=needed.seeds,
+                p_value=p_value,
+                p_corrected=p_corrected,
+                mcnemar=float(np.median([stats.mcnemar(*runs) for runs in aligned])),
+                effect=float(np.mean([stats.cohen_g(*runs) for runs in aligned])),
+                required_examples=required.examples,
+                required_seeds=required.seeds,
             )
         )
     return tuple(pairs)
 
 
-def _side_by_side(one: stats.Runs, other: stats.Runs) -> list[tuple[int, int]]:
-    """Which runs of two groups stand side by side: those of one seed; without such, every one with every other."""
-    every = list(itertools.product(range(len(one.seeds)), range(len(other.seeds))))
-    of_one_seed = [(i, j) for i, j in every if one.seeds[i] == other.seeds[j]]
-    return of_one_seed if one.is_seeded and other.is_seeded and of_one_seed else every
+def _aligned_runs(better: stats.RunScores, worse: stats.RunScores) -> list[tuple[int, int]]:
+    """Return which runs of two groups to compare: those with equal seeds, or without equal seeds every combination."""
+    combinations = list(itertools.product(range(len(better.seeds)), range(len(worse.seeds))))
+    equal_seeds = [(i, j) for i, j in combinations if better.seeds[i] == worse.seeds[j]]
+    return equal_seeds if better.is_seeded and worse.is_seeded and equal_seeds else combinations
 
 
-def _rows(
-    groups: dict[str, list[RunRecord]],
-    runs: dict[str, stats.Runs],
-    pairs: tuple[Pair, ...],
-    metric: str,
-    num_examples: int,
-    luck: stats.Luck | None,
-) -> tuple[Row, ...]:
-    best = next(iter(runs))
+def _rows(groups: _Groups, pairs: tuple[Pair, ...], metric: str, num_examples: int) -> tuple[Row, ...]:
+    """Return one row per group, best first."""
+    best = next(iter(groups.scores), None)
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
+    seed_variance = groups.seed_variance
     rows = []
-    for group, found in runs.items():
-        members, pair = groups[group], to_best.get(group)
-        measured, own = stats.measure(found, num_examples, luck), stats.measure(found, num_examples)
+    for group, scores in groups.scores.items():
+        members, pair = groups.records[group], to_best.get(group)
+        estimate = stats.estimate_score(scores, num_examples, seed_variance)
+        # shown next to the scores of its seeds, so without the pooled variance as lower limit
+        variance_from_seeds = stats.estimate_score(scores, num_examples).variance_from_seeds
         rows.append(
             Row(
                 group=group,
@@ -269,20 +222,20 @@ def _rows(
                 strategy=members[0].strategy,
                 model=members[0].model,
                 seeds=tuple(record.seed for record in members),
-                score=measured.value,
-                spread=float(np.std(found.scores, ddof=1)) if len(found.scores) > 1 else None,
-                interval=stats.interval(measured, BOUNDS[metric]),
-                from_examples=math.sqrt(measured.from_examples),
-                from_seeds=None if own.from_seeds is None else math.sqrt(own.from_seeds),
+                score=estimate.value,
+                seed_sd=float(np.std(scores.scores, ddof=1)) if len(scores.scores) > 1 else None,
+                interval=stats.interval(estimate, BOUNDS[metric]),
+                sd_from_examples=math.sqrt(estimate.variance_from_examples),
+                sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
                 validation=float(np.mean([record.metrics["validation"][metric] for record in members])),
                 scores={
-                    name: float(np.mean([r.metrics["test"][name] for r in members]))
+                    name: float(np.mean([record.metrics["test"][name] for record in members]))
                     for name in members[0].metrics["test"]
                 },
                 difference=-pair.difference if pair else 0.0,
                 difference_interval=(-pair.interval[1], -pair.interval[0]) if pair else (0.0, 0.0),
                 p_value=pair.p_corrected if pair else 1.0,
-                is_tied=pair is None or not pair.is_told,
+                is_tied=pair is None or not pair.is_significant,
                 costs=_mean_costs(members),
                 parameters=members[0].parameters,
             )
@@ -291,9 +244,73 @@ def _rows(
 
 
 def _mean_costs(members: list[RunRecord]) -> dict[str, float]:
-    names = dict.fromkeys(name for record in members for name in record.costs)
-    costs = {name: float(np.mean([r.costs[name] for r in members if name in r.costs])) for name in names}
-    # what a run would take alone: states of frozen blocks are shared, but somebody has to compute them
-    costs["train_seconds"] = costs.get("train_seconds", 0.0) + costs.get("prefix_seconds", 0.0)
+    """Average costs over seeds and add the derived ones. Keys of costs.py."""
+    keys = dict.fromkeys(key for record in members for key in record.costs)
+    costs = {key: float(np.mean([r.costs[key] for r in members if key in r.costs])) for key in keys}
+    # cached outputs of frozen blocks are shared between runs; a run on its own would have to compute them
+    costs["fit_seconds"] = costs.get("train_seconds", 0.0) + costs.get("prefix_seconds", 0.0)
+    if costs.get("operations") and costs.get("peak_operations_per_second") and costs["train_seconds"]:
+        costs["peak_share"] = costs["operations"] / costs["train_seconds"] / costs["peak_operations_per_second"]
     costs["trainable_parameters"] = float(members[0].parameters.get("trainable", 0))
     return costs
+
+
+def _curves(
+    records: Sequence[RunRecord],
+    groups: _Groups,
+    rows: tuple[Row, ...],
+    store: RunStore,
+    metric: str,
+    num_test: int,
+) -> tuple[tuple[CurvePoint, ...], dict[str, Gain]]:
+    """Return the points of the learning curves, and for each group the gain from the last step of its curve.
+
+    records: runs on subsets of train. groups, rows: runs on all of train.
+    """
+    num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
+    points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows]
+    largest: dict[tuple[str, str | None], tuple[int, stats.RunScores]] = {}  # examples and scores, by label and model
+    # by size and name: subsets of equal size that were drawn in different ways are different points
+    ordered = sorted(records, key=lambda record: (record.train_examples or 0, subset_name(record), record.seed))
+    for _, same_size in itertools.groupby(ordered, key=subset_name):
+        subset_groups = _load_groups(list(same_size), store, metric, num_labels, are_subsets=True)
+        seed_variance = subset_groups.seed_variance  # of this size: with few examples scores vary more by seed
+        for group, scores in subset_groups.scores.items():
+            members, estimate = subset_groups.records[group], stats.estimate_score(scores, num_test, seed_variance)
+            points.append(curve_point(members, estimate.value, stats.interval(estimate, BOUNDS[metric])))
+            largest[members[0].label, members[0].model] = (members[0].train_examples or 0, scores)
+    gains = {}
+    for row in rows:
+        before, scores = largest.get((row.label, row.model), (0, groups.scores[row.group]))
+        after = groups.records[row.group][0].train_examples or 0
+        if 0 < before < after:
+            gap = stats.difference(groups.scores[row.group], scores, num_test, groups.seed_variance)
+            gains[row.group] = gain_per_doubling(gap, before, after)
+    points.sort(key=lambda point: point.examples)
+    return tuple(points), gains
+
+
+def _slices(groups: _Groups, examples: pd.DataFrame | None, metric: str) -> pd.DataFrame:
+    if examples is None:
+        return pd.DataFrame()
+    seeds = {group: tuple(record.seed for record in members) for group, members in groups.records.items()}
+    return score_slices(groups.labels, groups.predictions, seeds, examples, metric)
+
+
+def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
+    if not groups.predictions:
+        return {}
+    num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
+    validation_labels, on_validation = _load_predictions(groups.records, store, "validation", num_labels)
+    return {
+        group: calibrate(
+            groups.labels, list(runs.probabilities), validation_labels, list(on_validation[group].probabilities)
+        )
+        for group, runs in groups.predictions.items()
+    }
+
+
+def _class_scores(runs: Predictions, labels: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return precision, recall and F1 of each class, the predictions of all seeds pooled."""
+    repeated = np.concatenate([labels] * len(runs.predicted))
+    return per_class(repeated, np.concatenate(list(runs.predicted)), label_names)

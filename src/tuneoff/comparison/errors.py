@@ -1,7 +1,7 @@
-"""Where strategies fail: by length, by word, together, and where the label may be wrong. Arrays in, tables out.
+"""Error analysis on the test split: by text length, by word, shared between strategies, and likely label errors.
 
-An example's error share is how many of the runs that were asked get it wrong: 0 to 1. Fractions count as fractions,
-so that every strategy and seed has the same say.
+The error rate of an example is the share of a strategy's seeds that predict it wrong, 0 to 1. Counts of errors add up
+these fractions, so that every seed of a strategy has the same weight.
 
 # N examples  S seeds  C classes  W words
 """
@@ -16,119 +16,132 @@ from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import proportion_confint
 
-_LONGEST_WORDS = 12  # characters; beyond that mean it is no language with spaces
-# texts that hold a word, at least and as a share; rarer ones say nothing, and cost the others by being tested (Bourgon
-# et al., "Independent filtering", 2010)
-_LEAST_TEXTS, _LEAST_SHARE = 5, 0.002
-_PRIOR_TEXTS = 100  # how many texts the prior is worth
+_MAX_MEAN_WORD = 12  # characters; a longer mean word means a language that is written without spaces
+# texts that must contain a word, as a number and as a share: rarer words give no evidence, and testing them costs the
+# others power (Bourgon et al., "Independent filtering", 2010)
+_MIN_TEXTS, _MIN_SHARE = 5, 0.002
+_PRIOR_TEXTS = 100  # weight of the prior of word frequencies, in texts
+_LABEL_ERROR_COLUMNS = ["example", "label", "likely", "label_probability", "likely_probability"]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What the runs of one strategy say of the test examples."""
+class Predictions:
+    """Predictions of the runs of one strategy on one split, seeds in order."""
 
     predicted: np.ndarray  # (S, N) ids, or (S, N, C) of 0 and 1
     probabilities: np.ndarray  # (S, N, C)
 
     @property
-    def most(self) -> np.ndarray:
-        """The label that most seeds give each example; of equally many, the likeliest. (N,) ids.
+    def majority_vote(self) -> np.ndarray:
+        """The label that most seeds predict for each example; in a tie the more probable one. (N,) ids.
 
-        Where an example may have several, those that at least half of the seeds give. (N, C).
+        For multi-label data, the labels that at least half of the seeds predict. (N, C).
         """
         if self.predicted.ndim == 3:
             return (self.predicted.mean(0) >= 0.5).astype(np.int64)
-        votes = self.mean.copy()  # below 1, so that it decides between equal votes alone
+        votes = self.mean_probabilities.copy()  # 1 only if all seeds agree, so that they decide ties only
         for seed in self.predicted:
             votes[np.arange(len(seed)), seed] += 1
         return votes.argmax(1)
 
     @property
-    def mean(self) -> np.ndarray:
-        """Probabilities, their mean over seeds. (N, C)."""
+    def mean_probabilities(self) -> np.ndarray:
+        """Probabilities averaged over seeds. (N, C)."""
         return self.probabilities.mean(0)
 
-    def shares(self, labels: np.ndarray) -> np.ndarray:
-        """The share of seeds that get each example wrong. labels: (N,) or (N, C) -> (N,)."""
+    def error_rates(self, labels: np.ndarray) -> np.ndarray:
+        """Share of seeds that predict each example wrong. labels: (N,) or (N, C) -> (N,)."""
         return self.is_wrong(labels).mean(0)
 
     def is_wrong(self, labels: np.ndarray) -> np.ndarray:
-        """Which examples each seed gets wrong, in any of their labels. labels: (N,) or (N, C) -> (S, N)."""
-        return differs(self.predicted, labels)
+        """Mask of wrong predictions, in any label for multi-label data. labels: (N,) or (N, C) -> (S, N)."""
+        return is_wrong(self.predicted, labels)
 
-    def sureness(self, predicted: np.ndarray) -> np.ndarray:
-        """The mean probability of what is predicted; of several labels, of the least sure. -> (N,)."""
+    def confidence(self, predicted: np.ndarray) -> np.ndarray:
+        """Mean probability of the predicted label; for multi-label data, of the least certain label. -> (N,)."""
         if predicted.ndim == 1:
-            return self.mean[np.arange(len(predicted)), predicted]
-        return np.where(predicted, self.mean, 1 - self.mean).min(1)
+            return self.mean_probabilities[np.arange(len(predicted)), predicted]
+        return np.where(predicted, self.mean_probabilities, 1 - self.mean_probabilities).min(1)
 
 
-def differs(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Where a prediction is not what it should be. predicted: (..., N) or (..., N, C) -> (..., N)."""
+def is_wrong(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mask of wrong predictions. labels: (N,) or (N, C). predicted: (..., N) or (..., N, C) -> (..., N)."""
     different = predicted != labels
     return different.any(-1) if labels.ndim == 2 else different
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Where the strategies of a comparison fail on test. Groups stand in the order of the rows."""
+    """Error analysis of the strategies of a comparison on test. Groups are in the order of the rows."""
 
-    joint: tuple[str, ...]  # the groups of which what is said "together" speaks: those that learn from texts
-    missed_by: np.ndarray  # how many examples are missed by 0, 1, ... of them: by what most of their seeds say
-    overlap: pd.DataFrame
+    # groups whose predictions depend on the text: missed_counts, overlap, label_errors and words are about these
+    learners: tuple[str, ...]
+    missed_counts: np.ndarray  # examples that 0, 1, ... of them predict wrong, by majority vote over seeds
+    overlap: pd.DataFrame  # error_overlap()
     confidence: pd.DataFrame  # group, of, low, q1, median, q3, high, examples
-    label_errors: pd.DataFrame
-    # of the texts: without them, no rows
-    length_unit: str
-    by_length: pd.DataFrame  # group, and what by_length() gives
-    words: pd.DataFrame
+    label_errors: pd.DataFrame  # likely_label_errors()
+    # of the texts; empty if they were not stored
+    length_unit: str  # words | characters
+    by_length: pd.DataFrame  # group, and the columns of error_rate_by_length()
+    words: pd.DataFrame  # over_represented_words()
 
 
-def analyse(labels: np.ndarray, answers: Mapping[str, Answers], no_learners: set[str], texts: Sequence[str]) -> Errors:
-    """Everything about the errors of some strategies on the same examples.
+def analyse_errors(
+    labels: np.ndarray, predictions: Mapping[str, Predictions], no_learners: set[str], texts: Sequence[str]
+) -> Errors:
+    """Analyse the errors of several strategies on the same examples.
 
-    labels: (N,) or (N, C). no_learners: groups that say nothing of a text, such as the most frequent class. texts: N,
-    or none.
+    labels: (N,) or (N, C). no_learners: groups whose predictions do not depend on the text, such as the most frequent
+    class. texts: N of them, or none.
     """
-    joint = tuple(group for group in answers if group not in no_learners) or tuple(answers)
-    shares = {group: found.shares(labels) for group, found in answers.items()}
-    together = np.mean([shares[group] for group in joint], axis=0)
-    missed = np.sum([differs(answers[group].most, labels) for group in joint], axis=0)
-    unit, lengths = lengths_of(texts)
-    pieces = [by_length(lengths, shares[group]).assign(group=group) for group in answers] if texts else []
+    learners = tuple(group for group in predictions if group not in no_learners) or tuple(predictions)
+    error_rates = {group: runs.error_rates(labels) for group, runs in predictions.items()}
+    mean_error_rates = np.mean([error_rates[group] for group in learners], axis=0)
+    mean_probabilities = np.mean([predictions[group].mean_probabilities for group in learners], axis=0)
+    num_missing = np.sum([is_wrong(predictions[group].majority_vote, labels) for group in learners], axis=0)  # (N,)
+    unit, lengths = text_lengths(texts)
+    by_length = [
+        error_rate_by_length(lengths, rates).assign(group=group) for group, rates in error_rates.items() if texts
+    ]
     return Errors(
-        joint=joint,
-        missed_by=np.bincount(missed, minlength=len(joint) + 1),
-        overlap=overlap({group: shares[group] for group in joint}),
-        confidence=_confidences(labels, answers),
-        label_errors=likely_label_errors(labels, np.mean([answers[group].mean for group in joint], axis=0)),
+        learners=learners,
+        missed_counts=np.bincount(num_missing, minlength=len(learners) + 1),
+        overlap=error_overlap({group: error_rates[group] for group in learners}),
+        confidence=_confidences(labels, predictions),
+        label_errors=likely_label_errors(labels, mean_probabilities),
         length_unit=unit,
-        by_length=pd.concat(pieces) if pieces else pd.DataFrame(),
-        words=words(texts, together) if texts else pd.DataFrame(),
+        by_length=pd.concat(by_length) if by_length else pd.DataFrame(),
+        words=over_represented_words(texts, mean_error_rates) if texts else pd.DataFrame(),
     )
 
 
-def lengths_of(texts: Sequence[str]) -> tuple[str, np.ndarray]:
-    """In what texts are counted, and how long each is, (N,). Characters where a language writes no spaces."""
-    counts, sizes = (np.array([measure(text) for text in texts]) for measure in (lambda t: len(t.split()), len))
-    return ("characters", sizes) if sizes.sum() > _LONGEST_WORDS * counts.sum() else ("words", counts)
+def text_lengths(texts: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Unit and length of each text, (N,): words, or characters for a language that is written without spaces."""
+    words, characters = (np.array([measure(text) for text in texts]) for measure in (lambda t: len(t.split()), len))
+    has_no_spaces = characters.sum() > _MAX_MEAN_WORD * words.sum()
+    return ("characters", characters) if has_no_spaces else ("words", words)
 
 
-def _confidences(labels: np.ndarray, answers: Mapping[str, Answers]) -> pd.DataFrame:
-    if labels.ndim == 2:  # a set of labels has no one probability
+def _confidences(labels: np.ndarray, predictions: Mapping[str, Predictions]) -> pd.DataFrame:
+    if labels.ndim == 2:  # a multi-label prediction has no single probability
         return pd.DataFrame(columns=["group", "of", "low", "q1", "median", "q3", "high", "examples"])
-    return pd.concat([_confidence(labels, found).assign(group=group) for group, found in answers.items()])
+    return pd.concat([_confidence(labels, runs).assign(group=group) for group, runs in predictions.items()])
 
 
-def _confidence(labels: np.ndarray, answers: Answers) -> pd.DataFrame:
-    """How sure predictions are, and by how much wrong ones put the wrong label before the true one: five numbers each.
+def _confidence(labels: np.ndarray, predictions: Predictions) -> pd.DataFrame:
+    """Box plot statistics of confidence, over all seeds: of correct predictions, of wrong ones, and of their margin.
 
-    Quartiles, with whiskers to the last value within 1.5 times their distance (Tukey, 1977). Every seed counts.
+    margin: probability of the wrong predicted label minus that of the true one. Boxes are quartiles; whiskers reach the
+    last value within 1.5 times the interquartile range (Tukey, 1977).
     """
-    own = np.take_along_axis(answers.probabilities, answers.predicted[..., None], 2)[..., 0]  # (S, N)
-    true = answers.probabilities[:, np.arange(len(labels)), labels]
-    is_wrong = answers.predicted != labels
-    kinds = {"right": own[~is_wrong], "wrong": own[is_wrong], "margin": (own - true)[is_wrong]}
+    predicted_probability = np.take_along_axis(predictions.probabilities, predictions.predicted[..., None], 2)[..., 0]
+    true_probability = predictions.probabilities[:, np.arange(len(labels)), labels]  # (S, N)
+    is_error = predictions.is_wrong(labels)
+    kinds = {
+        "right": predicted_probability[~is_error],
+        "wrong": predicted_probability[is_error],
+        "margin": (predicted_probability - true_probability)[is_error],
+    }
     rows = []
     for kind, values in kinds.items():
         if not len(values):
@@ -140,101 +153,117 @@ def _confidence(labels: np.ndarray, answers: Answers) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def by_length(lengths: np.ndarray, shares: np.ndarray, pieces: int = 6) -> pd.DataFrame:
-    """Error rate in pieces of about equally many examples, shortest first, with 95 % intervals (Wilson).
+def error_rate_by_length(lengths: np.ndarray, error_rates: np.ndarray, num_bins: int = 6) -> pd.DataFrame:
+    """Error rate in bins of text length with about equal numbers of examples, with 95 % confidence intervals (Wilson).
 
-    lengths, shares: (N,). Columns: shortest, longest, examples, rate, low, high.
+    lengths, error_rates: (N,). Columns: shortest, longest, examples, rate, low, high. Texts of one length are in one
+    bin, so that there may be fewer bins.
     """
-    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, pieces + 1)[1:-1], method="higher"))
-    piece = np.searchsorted(edges, lengths)  # a length that is an edge belongs below it
+    edges = np.unique(np.quantile(lengths, np.linspace(0, 1, num_bins + 1)[1:-1], method="higher"))
+    bin_index = np.searchsorted(edges, lengths)  # a length that equals an edge belongs to the lower bin
     rows = []
-    for index in np.unique(piece):
-        here = piece == index
-        wrong, count = float(shares[here].sum()), int(here.sum())
+    for index in np.unique(bin_index):
+        is_inside = bin_index == index
+        wrong, count = float(error_rates[is_inside].sum()), int(is_inside.sum())
         low, high = proportion_confint(wrong, count, method="wilson")
-        ends = {"shortest": int(lengths[here].min()), "longest": int(lengths[here].max())}
+        ends = {"shortest": int(lengths[is_inside].min()), "longest": int(lengths[is_inside].max())}
         rows.append({**ends, "examples": count, "rate": wrong / count, "low": float(low), "high": float(high)})
     return pd.DataFrame(rows)
 
 
-def words(texts: Sequence[str], shares: np.ndarray) -> pd.DataFrame:
-    """Words that errors hold more often, or less, than what is predicted right; surest first.
+def over_represented_words(texts: Sequence[str], error_rates: np.ndarray) -> pd.DataFrame:
+    """Words that are more, or less, frequent in errors than in correct predictions, most significant first.
 
-    Log-odds ratios with an informative Dirichlet prior, which keeps rare words from the top (Monroe, Colaresi & Quinn,
-    "Fightin' Words", 2008, equations 15 to 22). A word counts once a text. `q` is the share of false findings among
-    words at least as sure (Benjamini & Hochberg, 1995). Columns: word, log_odds, low, high (95 %), q, texts, in_errors.
+    Log-odds ratios with an informative Dirichlet prior, after Monroe, Colaresi & Quinn, "Fightin' Words", 2008,
+    equations 15 to 22. Plain log-odds rank rare words first, because a few texts give extreme ratios. The prior adds
+    100 texts with the word frequencies of all texts to both sides, which shrinks the ratio of a rare word to 0; the
+    price is a smaller effect for words that are rare and real. Words are ranked by log-odds over standard deviation. A
+    word counts once per text, and an example counts as an error with its error rate. Words in very few texts are left
+    out.
+
+    error_rates: (N,). Columns: word, log_odds, low, high (95 % confidence interval), q (false discovery rate among the
+    words with at most this p value, Benjamini & Hochberg, 1995), texts, in_errors.
     """
-    least = min(len(texts), max(_LEAST_TEXTS, round(_LEAST_SHARE * len(texts))))
-    vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", min_df=least)
+    min_texts = min(len(texts), max(_MIN_TEXTS, round(_MIN_SHARE * len(texts))))
+    vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", min_df=min_texts)
     try:
-        held = vectorizer.fit_transform(texts)  # (N, W)
-    except ValueError:  # no word is frequent enough
+        contains = vectorizer.fit_transform(texts)  # (N, W)
+    except ValueError:  # no word is in enough texts
         return pd.DataFrame(columns=["word", "log_odds", "low", "high", "q", "texts", "in_errors"])
-    in_errors, in_all = held.T @ shares, np.asarray(held.sum(0)).ravel()  # (W,)
+    in_errors, in_all = contains.T @ error_rates, np.asarray(contains.sum(0)).ravel()  # (W,)
     prior = _PRIOR_TEXTS * in_all / len(texts)
 
     def log_odds(counts: np.ndarray, total: float) -> np.ndarray:
         return np.log((counts + prior) / (total + _PRIOR_TEXTS - counts - prior + 0.5))
 
     def variance(counts: np.ndarray, total: float) -> np.ndarray:
-        # the texts without the word, too: a word counts once a text, and common ones stand in most
+        # the second term is of the texts without the word: a word counts once per text, and common words are in most
+        # texts (without it, intervals of a word in half of the texts covered the truth in 88 %, docs/log.md)
         return 1 / (counts + prior) + 1 / (total + _PRIOR_TEXTS - counts - prior + 0.5)
 
-    wrong = shares.sum()
+    wrong = error_rates.sum()
     gap = log_odds(in_errors, wrong) - log_odds(in_all - in_errors, len(texts) - wrong)
     deviation = np.sqrt(variance(in_errors, wrong) + variance(in_all - in_errors, len(texts) - wrong))
-    reach = stats.norm.ppf(0.975) * deviation
-    found = pd.DataFrame(
+    half_width = stats.norm.ppf(0.975) * deviation
+    table = pd.DataFrame(
         {
             "word": vectorizer.get_feature_names_out(),
             "log_odds": gap,
-            "low": gap - reach,
-            "high": gap + reach,
+            "low": gap - half_width,
+            "high": gap + half_width,
             "q": stats.false_discovery_control(2 * stats.norm.sf(np.abs(gap) / deviation)),
             "texts": in_all,
             "in_errors": in_errors,
         }
     )
-    return found.iloc[np.argsort(-np.abs(gap) / deviation, kind="stable")].reset_index(drop=True)
+    return table.iloc[np.argsort(-np.abs(gap) / deviation, kind="stable")].reset_index(drop=True)
 
 
-def overlap(shares: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """How much of their errors two strategies share: 0 none, 1 all (Jaccard's index, of fractions Ruzicka's).
+def error_overlap(error_rates: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """Share of their errors that every two strategies have in common, 0 to 1.
 
-    shares: per strategy (N,). Columns: one, other, shared.
+    Jaccard's index, for fractions Ruzicka's: the sum of minima over the sum of maxima. error_rates: group -> (N,).
+    Columns: one, other (groups), shared.
     """
     rows = []
-    for one, other in itertools.product(shares, repeat=2):
-        both, either = np.minimum(shares[one], shares[other]).sum(), np.maximum(shares[one], shares[other]).sum()
-        rows.append({"one": one, "other": other, "shared": float(both / either) if either else 1.0})
+    for first, second in itertools.product(error_rates, repeat=2):
+        intersection = np.minimum(error_rates[first], error_rates[second]).sum()
+        union = np.maximum(error_rates[first], error_rates[second]).sum()
+        rows.append({"one": first, "other": second, "shared": float(intersection / union) if union else 1.0})
     return pd.DataFrame(rows)
 
 
 def likely_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Examples whose label the strategies together doubt, most doubtful first.
+    """Label noise: examples whose label is probably wrong, by the strategies' mean probabilities, worst first.
 
-    Confident learning (Northcutt, Jiang & Chuang, 2021): an example belongs to the class that it reaches the mean
-    confidence of; where that is not its label, the label may be wrong. labels: (N,), probabilities: (N, C), the mean
-    over strategies. Columns: example, label, likely, label_probability, likely_probability.
+    Confident learning (Northcutt, Jiang & Chuang, "Confident Learning", JAIR 2021). The threshold of a class is the
+    mean probability that the examples with this label have for it. An example is assigned the most probable class whose
+    threshold it reaches; if that is not its label and is more probable, the label is likely wrong. Thresholds per class
+    compensate for classes with generally high or low probabilities, and need no tuning. The trade-off: only confident
+    cases are listed, about half of the label errors planted in a test. The method is for single-label data; for
+    multi-label data the table is empty.
+
+    labels: (N,), probabilities: (N, C). Columns: example, label, likely, label_probability, likely_probability.
     """
     num_labels = probabilities.shape[1]
-    if labels.ndim == 2:  # the method is one of single labels
-        return pd.DataFrame(columns=["example", "label", "likely", "label_probability", "likely_probability"])
-    own = probabilities[np.arange(len(labels)), labels]
+    if labels.ndim == 2:
+        return pd.DataFrame(columns=_LABEL_ERROR_COLUMNS)
+    label_probability = probabilities[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=num_labels)
-    sums = np.bincount(labels, weights=own, minlength=num_labels)
-    usual = np.divide(sums, counts, out=np.full(num_labels, np.inf), where=counts > 0)  # no class without examples
-    reached = np.where(probabilities >= usual, probabilities, -1.0)  # (N, C)
-    likely = reached.argmax(1)
-    doubtful = np.flatnonzero((likely != labels) & (reached.max(1) > own))
-    found = pd.DataFrame(
+    sums = np.bincount(labels, weights=label_probability, minlength=num_labels)
+    # a class without examples has an infinite threshold: no example is assigned to it
+    thresholds = np.divide(sums, counts, out=np.full(num_labels, np.inf), where=counts > 0)
+    confident = np.where(probabilities >= thresholds, probabilities, -1.0)  # (N, C)
+    likely = confident.argmax(1)
+    examples = np.flatnonzero((likely != labels) & (confident.max(1) > label_probability))
+    table = pd.DataFrame(
         {
-            "example": doubtful,
-            "label": labels[doubtful],
-            "likely": likely[doubtful],
-            "label_probability": own[doubtful],
-            "likely_probability": probabilities[doubtful, likely[doubtful]],
+            "example": examples,
+            "label": labels[examples],
+            "likely": likely[examples],
+            "label_probability": label_probability[examples],
+            "likely_probability": probabilities[examples, likely[examples]],
         }
     )
-    gap = found["likely_probability"] - found["label_probability"]
-    return found.iloc[np.argsort(-gap.to_numpy(), kind="stable")].reset_index(drop=True)
+    gap = table["likely_probability"] - table["label_probability"]
+    return table.iloc[np.argsort(-gap.to_numpy(), kind="stable")].reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""What a comparison holds: a row a strategy, a verdict, and what a report shows beside them."""
+"""Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tuneoff import stats
-from tuneoff.calibration import Calibration
-from tuneoff.comparison.curve import Point
-from tuneoff.comparison.errors import Answers, Errors
-from tuneoff.runs import RunRecord
-from tuneoff.search import SearchRecord
-
-NO_LEARNERS = ("majority", "untrained")  # strategies that say nothing of a text
+from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.costs import choosable_costs
+from tuneoff.data.describe import DataDescription
+from tuneoff.runs import RunRecord, Session
+from tuneoff.scoring import stats
+from tuneoff.scoring.calibration import Calibration
+from tuneoff.search.record import SearchRecord
+from tuneoff.spec import StudySpec
+from tuneoff.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -27,43 +28,66 @@ class Row:
     model: str | None
     seeds: tuple[int, ...]
     score: float  # mean over seeds of the study's metric on test
-    spread: float | None  # standard deviation over seeds; None for one run
-    interval: tuple[float, float]  # 95 %, over examples and seeds
-    from_examples: float  # standard deviation of the score over draws of test examples
-    from_seeds: float | None  # and over draws of seeds; None where a single run cannot tell
-    validation: float
+    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run
+    interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
+    sd_from_examples: float  # standard deviation of the mean score over draws of test examples
+    sd_from_seeds: float | None  # the same over draws of seeds; 0 if seeds change nothing, None for one run otherwise
+    validation: float  # mean over seeds of the study's metric on validation
     scores: dict[str, float]  # every metric on test, mean over seeds
-    difference: float  # to the best row, in the metric's own direction: never positive for a score
-    difference_interval: tuple[float, float]
+    difference: float  # to the best row, 0 or negative: below 0 is worse, for log loss too
+    difference_interval: tuple[float, float]  # 95 % confidence interval
     p_value: float  # of no difference to the best, after Holm's correction over all pairs
-    is_tied: bool  # cannot be told from the best
-    costs: dict[str, float]  # mean over seeds
+    is_tied: bool  # statistically tied with the best: the difference is not significant
+    costs: dict[str, float]  # mean over seeds; keys of costs.py
     parameters: dict[str, int]
+
+    @property
+    def is_class_prior(self) -> bool:
+        """True for the baseline that predicts the most frequent class."""
+        return not self.learns and not STRATEGIES[self.strategy].uses_encoder
+
+    @property
+    def learns(self) -> bool:
+        """True if predictions depend on the text."""
+        return STRATEGIES[self.strategy].learns
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two strategies on the same test examples, the better one first. Intervals are of the pair alone."""
+    """Two strategies on the same test examples, the better one first."""
 
     better: str  # group
     worse: str
-    difference: float  # in the metric's own direction: never negative
-    interval: tuple[float, float]  # 95 %, over examples and seeds
+    difference: float  # advantage of the better one, 0 or positive, for log loss too
+    interval: tuple[float, float]  # 95 % confidence interval over examples and seeds, not corrected for other pairs
     p_value: float  # of no difference (Student's t)
     p_corrected: float  # after Holm's correction over all pairs
-    mcnemar: float  # mid-p value of being right equally often: the median over seeds
+    mcnemar: float  # mid-p value of equal accuracy: median over seeds
     effect: float  # Cohen's g: mean over seeds
-    needed_examples: int | None  # to tell a difference of this size, with as many seeds; None: no number would do
-    needed_seeds: int | None  # with as many test examples
+    required_examples: int | None  # to detect this difference with the present seeds; None if no number is enough
+    required_seeds: int | None  # the same with the present test examples
 
     @property
-    def is_told(self) -> bool:
-        """Whether the difference is more than chance."""
+    def is_significant(self) -> bool:
+        """True if the difference is significant after Holm's correction."""
         return self.p_corrected < 1 - stats.LEVEL
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a learning curve: the test score of a strategy for one size of train."""
+
+    label: str  # the strategy's
+    model: str | None
+    size: str  # subset of train: "5 %", "8 per class" or "all"
+    examples: int  # training examples
+    score: float  # mean over seeds; each seed draws its own subset
+    interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
+    seeds: int  # number of seeds
+
+
 def texts_of(examples: pd.DataFrame | None) -> list[str]:
-    """The texts of examples, pairs as one; empty where examples are not known."""
+    """Return one text per example, the two texts of a pair joined; an empty list for None."""
     if examples is None:
         return []
     pairs = examples.get("text_pair")
@@ -71,68 +95,69 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
 
 
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
-    """What the group of each row is called: its label, with the encoder where there are several."""
-    several = has_encoders(rows)
-    return {row.group: f"{row.label} on {row.model}" if several and row.model else row.label for row in rows}
+    """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
+    is_named = has_several_encoders(rows)
+    return {row.group: f"{row.label} on {row.model}" if is_named and row.model else row.label for row in rows}
 
 
-def has_encoders(rows: Sequence[Row]) -> bool:
-    """Whether there are several."""
+def has_several_encoders(rows: Sequence[Row]) -> bool:
+    """Return True if the rows have more than one encoder."""
     return len({row.model for row in rows if row.model}) > 1
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison lets one conclude."""
+    """Conclusion of a comparison."""
 
-    best: str  # group of the best score
-    tied: tuple[str, ...]  # groups that cannot be told from it, itself included
-    recommended: str  # the cheapest of them
-    cost: str
+    best: str  # group with the best score
+    tied: tuple[str, ...]  # groups that are statistically tied with it, itself included
+    recommended: str  # the cheapest of them that learns
+    cost: str  # key of costs.py
     text: str
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a report shows. Rows stand best first."""
+    """Everything that a report shows. Rows are in order of score, best first."""
 
     name: str
     metric: str
     label_names: tuple[str, ...]
     rows: tuple[Row, ...]
-    pairs: tuple[Pair, ...]  # every two rows, in their order
+    pairs: tuple[Pair, ...]  # every pair of rows, in their order
     verdict: Verdict | None  # None if no run succeeded
-    failures: tuple[RunRecord, ...]
-    records: tuple[RunRecord, ...]  # the successful ones
+    failures: tuple[RunRecord, ...]  # failed and diverged runs
+    records: tuple[RunRecord, ...]  # successful runs on all of train
     histories: dict[str, pd.DataFrame]  # run id -> steps and epochs
-    confusion: dict[str, np.ndarray]  # group -> (C, C) on test, summed over seeds
-    classes: dict[str, list[dict[str, Any]]]  # group -> precision, recall, F1 of each class, over all seeds
-    answers: dict[str, Answers]  # group -> what its runs say of the test examples
-    errors: Errors | None
-    calibration: dict[str, Calibration]
-    slices: pd.DataFrame  # scores on parts of test: what by_slice() gives
-    examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None where it was not stored
-    data: dict[str, Any]  # name, notes, examples and labels of each split, and the sessions in which runs were made
-    study: dict[str, Any]  # the resolved spec
-    parts: tuple[RunRecord, ...] = ()  # the successful ones on parts of train
-    curve: tuple[Point, ...] = ()  # what strategies score with less of train, and with all of it
-    advice: str = ""  # whether more labels would help more than another strategy
-    searches: tuple[SearchRecord, ...] = ()  # what was tried before the runs
+    confusion: dict[str, np.ndarray]  # group -> (C, C) on test, or multi-label (C, 2, 2), summed over seeds
+    classes: dict[str, list[dict[str, Any]]]  # group -> precision, recall, F1 of each class, seeds pooled
+    predictions: dict[str, Predictions]  # group -> on test
+    errors: Errors | None  # None if no run succeeded
+    calibration: dict[str, Calibration]  # by group
+    slices: pd.DataFrame  # test scores on slices: score_slices()
+    examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None if it was not stored
+    data: DataDescription
+    study: StudySpec
+    sessions: tuple[Session, ...] = ()
+    subset_records: tuple[RunRecord, ...] = ()  # successful runs on subsets of train
+    curve: tuple[CurvePoint, ...] = ()  # learning curves, all of train included
+    advice: str = ""  # sentence on more labels against another strategy
+    searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     folder: str = ""
 
     @property
     def names(self) -> dict[str, str]:
-        """What each group is called: its label, with the encoder where there are several."""
+        """Display name of each group: its label, with the encoder if the rows have several encoders."""
         return row_names(self.rows)
 
     @property
     def texts(self) -> list[str]:
-        """The test texts, pairs as one; empty where they were not stored."""
+        """One text per test example, the two texts of a pair joined; empty if they were not stored."""
         return texts_of(self.examples)
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """A row a strategy, best first."""
+        """One row per strategy, best first."""
         return pd.DataFrame(
             {
                 "strategy": row.label,
@@ -140,7 +165,7 @@ class Comparison:
                 self.metric: row.score,
                 "low": row.interval[0],
                 "high": row.interval[1],
-                "seed_sd": row.spread,
+                "seed_sd": row.seed_sd,
                 "difference": row.difference,
                 "difference_low": row.difference_interval[0],
                 "difference_high": row.difference_interval[1],
@@ -148,17 +173,14 @@ class Comparison:
                 "tied": row.is_tied,
                 "seeds": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
-                "train_seconds": row.costs.get("train_seconds"),
-                "peak_bytes": row.costs.get("peak_bytes"),
-                "model_bytes": row.costs.get("model_bytes"),
-                "latency_seconds": row.costs.get("latency_seconds"),
+                **{cost: row.costs.get(cost) for cost in choosable_costs() if cost != "trainable_parameters"},
                 "calibration_error": self.calibration[row.group].error,
             }
             for row in self.rows
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Leaderboard, differences and verdict as plain data."""
+        """Return leaderboard, pairs, verdict, calibration, slices and searches as plain data."""
         return {
             "name": self.name,
             "metric": self.metric,
@@ -167,15 +189,16 @@ class Comparison:
             "verdict": asdict(self.verdict) if self.verdict else None,
             "leaderboard": [asdict(row) for row in self.rows],
             "pairs": [asdict(pair) for pair in self.pairs],
-            "calibration": {group: _without_bins(found) for group, found in self.calibration.items()},
+            "calibration": {group: _summary(measured) for group, measured in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "slices": self.slices.to_dict("records"),
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
-            "searches": [asdict(found) for found in self.searches],
-            "data": self.data,
+            "searches": [asdict(search) for search in self.searches],
+            "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
 
 
-def _without_bins(found: Calibration) -> dict[str, float]:
-    return {name: value for name, value in vars(found).items() if name != "reliability"}
+def _summary(calibration: Calibration) -> dict[str, float]:
+    """Return the numbers of a calibration, without the bins of its reliability diagram."""
+    return {name: value for name, value in vars(calibration).items() if name != "reliability"}

@@ -1,74 +1,81 @@
-"""Scores on parts of test: by what a column says of the examples."""
+"""Test scores on slices: parts of the test split by the values of a column."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from tuneoff import stats
-from tuneoff.comparison.errors import Answers
+from tuneoff.comparison.errors import Predictions
 from tuneoff.data.dataset import SLICE
-from tuneoff.metrics import BOUNDS
+from tuneoff.scoring import stats
+from tuneoff.scoring.metrics import BOUNDS
 from tuneoff.strategies import STRATEGIES
 
-_MOST = 20  # values of a column; rarer ones are one part together
-_PIECES = 4  # of a column of many numbers
-_LEAST = 2  # examples; of one there is no interval
+_MAX_VALUES = 20  # slices of a column; its rarer values share the last one
+_NUM_RANGES = 4  # slices of a column with more numbers than that
+_MIN_EXAMPLES = 2  # a single example has no confidence interval
 
 
-def by_slice(
+def score_slices(
     labels: np.ndarray,
-    answers: Mapping[str, Answers],
+    predictions: Mapping[str, Predictions],
     seeds: Mapping[str, tuple[int, ...]],
     columns: pd.DataFrame,
     metric: str,
 ) -> pd.DataFrame:
-    """The metric of each strategy on each part of test, with 95 % intervals over its examples and the seeds.
+    """Score each strategy on each slice of test, with 95 % confidence intervals over examples and seeds.
 
-    columns: of words, one a slicing, a row an example. seeds: of each group. Columns: slice, value, examples, group,
-    score, low, high.
+    labels: (N,) or (N, C). seeds: group -> seeds of its predictions. columns: the test examples, N rows; columns whose
+    names start with SLICE are strings, one slicing each. Returned columns: slice, value, examples, group, score, low,
+    high.
     """
     rows = []
     for name in [str(name) for name in columns if str(name).startswith(SLICE)]:
-        codes, names = _parts(columns[name])
-        for code, value in enumerate(names):
-            here = np.flatnonzero(codes == code)
-            if len(here) < _LEAST:
+        codes, values = _slice_codes(columns[name])
+        for code, value in enumerate(values):
+            examples = np.flatnonzero(codes == code)
+            if len(examples) < _MIN_EXAMPLES:
                 continue
-            for group, found in answers.items():
-                runs = _runs(labels[here], found, here, seeds[group], group, metric)
-                measured = stats.measure(runs, len(here))
-                low, high = stats.interval(measured, BOUNDS[metric])
-                part = {"slice": name.removeprefix(SLICE), "value": value, "examples": len(here)}
-                rows.append({**part, "group": group, "score": measured.value, "low": low, "high": high})
+            for group, runs in predictions.items():
+                scores = _run_scores(labels, runs, examples, seeds[group], group, metric)
+                estimate = stats.estimate_score(scores, len(examples))
+                low, high = stats.interval(estimate, BOUNDS[metric])
+                part = {"slice": name.removeprefix(SLICE), "value": value, "examples": len(examples)}
+                rows.append({**part, "group": group, "score": estimate.value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
-def _runs(
-    labels: np.ndarray, answers: Answers, here: np.ndarray, seeds: tuple[int, ...], group: str, metric: str
-) -> stats.Runs:
-    predicted, chances = list(answers.predicted[:, here]), list(answers.probabilities[:, here])
-    resampled = stats.resampled_scores(metric, labels, predicted, chances, seed=0)
-    scores = np.array([stats.score_of(metric, labels, p, c) for p, c in zip(predicted, chances, strict=True)])
-    return stats.Runs(scores, resampled, seeds, STRATEGIES[group.rsplit("-", 1)[0]].is_seeded)
+def _run_scores(
+    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[int, ...], group: str, metric: str
+) -> stats.RunScores:
+    """Score the runs of one group on some of the examples."""
+    labels, predicted = labels[examples], list(runs.predicted[:, examples])
+    probabilities = list(runs.probabilities[:, examples])
+    resampled = stats.resampled_scores(metric, labels, predicted, probabilities, seed=0)
+    scores = [stats.score_of(metric, labels, *run) for run in zip(predicted, probabilities, strict=True)]
+    is_seeded = STRATEGIES[group.rsplit("-", 1)[0]].is_seeded
+    return stats.RunScores(np.array(scores), resampled, seeds, is_seeded)
 
 
-def _parts(column: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """The number of the part that each example belongs to, and the parts' names: commonest first, or ranges."""
+def _slice_codes(column: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """Assign each example to a slice: its code, (N,), and the slices' names by code.
+
+    A column with many numbers is cut into ranges at its quantiles. Otherwise each value is a slice, most frequent
+    first, and the rarest share one. Missing values, "", are the last slice.
+    """
     is_missing = (column == "").to_numpy()
     numbers = pd.to_numeric(column[~is_missing], errors="coerce")
-    if column.nunique() > _MOST and numbers.notna().all() and len(numbers):
-        pieces = pd.qcut(numbers, _PIECES, duplicates="drop", labels=False)
+    if column.nunique() > _MAX_VALUES and numbers.notna().all() and len(numbers):
+        range_codes = pd.qcut(numbers, _NUM_RANGES, duplicates="drop", labels=False)
         codes = np.full(len(column), -1)
-        codes[~is_missing] = pieces
-        held = [numbers[pieces == piece] for piece in range(int(pieces.max()) + 1)]
-        names = [f"{part.min():,.10g} to {part.max():,.10g}" for part in held]
+        codes[~is_missing] = range_codes
+        ranges = [numbers[range_codes == code] for code in range(int(range_codes.max()) + 1)]
+        names = [f"{part.min():,.10g} to {part.max():,.10g}" for part in ranges]
     else:
-        common = list(column[~is_missing].value_counts().index)
-        kept = common[:_MOST] if len(common) <= _MOST else common[: _MOST - 1]
-        places = {word: place for place, word in enumerate(kept)}
-        codes = np.array([places.get(word, len(kept)) for word in column])
-        names = [*kept, f"({len(common) - len(kept)} rarer values)"]
-        codes[is_missing] = -1
+        values = list(column[~is_missing].value_counts().index)
+        kept = values[:_MAX_VALUES] if len(values) <= _MAX_VALUES else values[: _MAX_VALUES - 1]
+        code_of = {value: code for code, value in enumerate(kept)}
+        codes = np.array([code_of.get(value, len(kept)) for value in column])
+        names = [*kept, f"({len(values) - len(kept)} rarer values)"]
     codes[is_missing] = len(names)
     return codes, [*names, "(missing)"]

@@ -1,95 +1,101 @@
-"""What to pick, in words and as data."""
+"""Verdict of a comparison: the recommended strategy, as data and in sentences."""
 
 import math
 from collections.abc import Sequence
 
-from tuneoff.comparison.result import NO_LEARNERS, Pair, Row, Verdict, row_names
-from tuneoff.metrics import spoken
-from tuneoff.runs import COSTS
-from tuneoff.stats import POWER
+from tuneoff.comparison.result import Pair, Row, Verdict, row_names
+from tuneoff.costs import COSTS
+from tuneoff.scoring.metrics import display_name
+from tuneoff.scoring.stats import POWER
 
 
 def judge(rows: Sequence[Row], pairs: Sequence[Pair], metric: str, cost: str, num_test: int) -> Verdict:
-    """The rows that cannot be told from the best, and the cheapest of them that learns. rows: best first.
+    """Recommend the cheapest strategy that learns among those that are statistically tied with the best.
 
-    Where the best is better than the most frequent class, it is better than an untrained head too: that one guesses,
-    each seed otherwise, and few seeds say little of how far.
+    rows: best first. If the best is significantly better than the most frequent class, every strategy that does not
+    learn counts as worse, the untrained head too: it predicts at random, differently for each seed, and with few seeds
+    the variance of its score hides how much worse it is.
     """
-    is_learnt = any(row.strategy == "majority" and not row.is_tied for row in rows)
-    tied = [row for row in rows if row.is_tied and not (is_learnt and row.strategy == "untrained")]
-    learners = [row for row in tied if row.strategy not in NO_LEARNERS]
+    is_learned = any(row.is_class_prior and not row.is_tied for row in rows)
+    tied = [row for row in rows if row.is_tied and not (is_learned and not row.learns)]
+    learners = [row for row in tied if row.learns]
     cheapest = min(learners or tied, key=lambda row: row.costs.get(cost, math.inf))
+    sentences = _conclusion(rows, tied, cheapest, metric, cost, num_test)
     return Verdict(
         best=rows[0].group,
         tied=tuple(row.group for row in tied),
         recommended=cheapest.group,
         cost=cost,
-        text=" ".join(
-            [*_sentences(rows, tied, cheapest, metric, cost, num_test), *_what_would_tell(pairs, tied, cheapest, rows)]
-        ),
+        text=" ".join([*sentences, *_required_size(pairs, tied, cheapest, rows)]),
     )
 
 
-def _sentences(
+def _conclusion(
     rows: Sequence[Row], tied: Sequence[Row], cheapest: Row, metric: str, cost: str, num_test: int
 ) -> list[str]:
+    """Sentences on the best score, the statistically tied strategies and the recommended one."""
     best, names = rows[0], row_names(rows)
     low, high = best.interval
     runs = f"{len(best.seeds)} seeds" if len(best.seeds) > 1 else "one run"
-    score = f"{spoken(metric)} {best.score:.3f} (95 % interval {low:.3f} to {high:.3f}, {runs})"
-    said = [f"{names[best.group]} scores best: {score}."]
+    score = f"{display_name(metric)} {best.score:.3f} (95 % confidence interval {low:.3f} to {high:.3f}, {runs})"
+    sentences = [f"{names[best.group]} scores best: {score}."]
     if len(tied) == 1:
         if len(rows) > 1:
-            near = rows[1]
-            least, most = -near.difference_interval[1], -near.difference_interval[0]
-            gap = f"{-near.difference:.3f} behind ({least:.3f} to {most:.3f})"
-            said.append(f"It is better than every other: the nearest, {names[near.group]}, is {gap}.")
-        return [*said, f"Pick {names[best.group]}."]
+            second = rows[1]
+            min_gap, max_gap = -second.difference_interval[1], -second.difference_interval[0]
+            gap = f"{-second.difference:.3f} behind ({min_gap:.3f} to {max_gap:.3f})"
+            sentences.append(f"It is better than every other: the nearest, {names[second.group]}, is {gap}.")
+        return [*sentences, f"Pick {names[best.group]}."]
     others = [names[row.group] for row in tied if row is not best]
-    said.append(f"On {num_test:,} test examples it cannot be told from {_and(others)}.")
+    gaps = f"difference to {others[0]} is" if len(others) == 1 else f"differences to {_join(others)} are"
+    sentences.append(f"On {num_test:,} test examples the {gaps} not significant (statistically tied).")
     if any(cost not in row.costs for row in tied):
-        return [*said, f"Their {COSTS[cost]} is not known for all; choose by another cost."]
-    idle = [names[row.group] for row in tied if row.strategy in NO_LEARNERS]
-    if idle:
-        said.append(f"{_and(idle)} says nothing of a text: so far nothing is shown to have been learnt.")
-    if cheapest is best:
-        return [*said, f"It is also the cheapest of them in {COSTS[cost]}: pick {names[best.group]}."]
-    less = _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
-    return [*said, f"The cheapest of them in {COSTS[cost]} is {names[cheapest.group]}{less}: pick it."]
+        return [*sentences, f"The {COSTS[cost].name} of some of them was not measured; choose by another cost."]
+    no_learners = [names[row.group] for row in tied if not row.learns]
+    if no_learners:
+        sentences.append(
+            f"{_join(no_learners)} {'does' if len(no_learners) == 1 else 'do'} not learn from the text: no strategy is "
+            "shown to have learned anything."
+        )
+    candidates = "tied strategies that learn" if no_learners and cheapest.learns else "tied strategies"
+    saving = "" if cheapest is best else _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
+    choice = f"{names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}: pick it."
+    return [*sentences, f"Of the {candidates}, {choice}"]
 
 
-def _what_would_tell(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, rows: Sequence[Row]) -> list[str]:
-    """What it would take to tell the best from the one that was picked instead, or from the nearest."""
+def _required_size(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, rows: Sequence[Row]) -> list[str]:
+    """Sentence on the test examples or seeds that would separate the best from the pick, or from the next best."""
     if len(tied) == 1:
         return []
     best, names = rows[0], row_names(rows)
-    other = cheapest if cheapest is not best else tied[1]
-    pair = next(pair for pair in pairs if {pair.better, pair.worse} == {best.group, other.group})
+    rival = cheapest if cheapest is not best else tied[1]
+    pair = next(pair for pair in pairs if {pair.better, pair.worse} == {best.group, rival.group})
     if pair.difference == 0:
         return []
-    ways = []
-    if pair.needed_examples is not None:
-        ways.append(f"about {_rounded(pair.needed_examples):,} test examples")
-    if pair.needed_seeds is not None:
-        ways.append(f"{pair.needed_seeds:,} seeds")
-    size = f"To tell {names[best.group]} from {names[other.group]}, were they {pair.difference:.3f} apart as here, "
-    if not ways:
-        return [f"{size}would take more test examples and more seeds."]
-    return [f"{size}would take {' or '.join(ways)} ({100 * POWER:.0f} % power)."]
+    sizes = []
+    if pair.required_examples is not None:
+        sizes.append(f"about {_round_up(pair.required_examples):,} test examples")
+    if pair.required_seeds is not None:
+        sizes.append(f"{pair.required_seeds:,} seeds")
+    goal = f"Detecting a true difference of {pair.difference:.3f} between {names[best.group]} and {names[rival.group]}"
+    if not sizes:
+        return [f"{goal} would take more test examples and more seeds."]
+    return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
 
 
-def _rounded(number: int) -> int:
-    """Two digits, rounded up: what is foretold is no more exact than that."""
-    step = 10 ** max(0, len(str(number)) - 2)
-    return -(-number // step) * step
+def _round_up(count: int) -> int:
+    """Round up to two significant digits, because the estimate is no more exact than that."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return -(-count // step) * step
 
 
-def _and(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _times_less(theirs: float, ours: float, name: str) -> str:
-    if ours <= 0 or theirs / ours < 1.05:
+def _times_less(best_cost: float, cheapest_cost: float, best_name: str) -> str:
+    """Phrase such as " (2.5 times less than full)"; empty if the costs are about equal."""
+    if cheapest_cost <= 0 or best_cost / cheapest_cost < 1.05:
         return ""
-    share = theirs / ours
-    return f" ({share:.1f} times less than {name})" if share < 10 else f" ({share:.0f} times less than {name})"
+    ratio = best_cost / cheapest_cost
+    return f" ({ratio:.{1 if ratio < 10 else 0}f} times less than {best_name})"

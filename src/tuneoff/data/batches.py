@@ -1,69 +1,66 @@
 """Batches without padding: the tokens of several examples end to end.
 
-# N examples  B examples in a batch  W sequences in it  T tokens in it, with the few that fill it up
+# N examples  B examples of a batch  W sequences of a batch  T tokens of a batch, with those that fill up its bucket
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from tuneoff.data.encode import TokenTable, token_rows
+from tuneoff.data.tokens import TokenTable, token_positions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """The tokens of B examples, of one or several sequences each, in one row.
+    """Tokens of B examples, each of one or several sequences, in one row.
 
-    A few repeated tokens at the end, which nothing reads, may fill it up.
+    It may end with a few repeated tokens that fill up its bucket; nothing reads their outputs.
     """
 
-    num_tokens: int  # without those that fill up
+    num_tokens: int  # without those that fill up the bucket
     ids: Tensor  # (1, T) int64
-    positions: Tensor  # (1, T) int64, from 0 in every example
-    segments: Tensor | None  # (1, T) int64: 0 for the first text, 1 for the second; None where the encoder has none
+    positions: Tensor  # (1, T) int64, from 0 in every sequence
+    segments: Tensor | None  # (1, T) int64: 0 for the first text, 1 for the second; None if the encoder has none
     lengths: Tensor  # (W,) int64, sums to num_tokens
-    labels: Tensor  # (B,) int64, or (B, C) of 0 and 1
-    windows: Tensor | None = None  # (B,) sequences of each example; None where each has one
+    labels: Tensor  # (B,) int64, or multi-label (B, C) of 0 and 1
+    windows: Tensor | None = None  # (B,) sequences of each example; None if each has one
 
-    def to(self, device: torch.device) -> "PackedBatch":
-        """The same batch on a device."""
+    def to(self, device: torch.device) -> PackedBatch:
+        """Return the batch on a device."""
         if device.type == "cpu":
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)  # type: ignore[arg-type]
+        moved = {name: value.to(device) for name, value in vars(self).items() if hasattr(value, "device")}
+        return replace(self, **moved)
 
     @property
     def starts(self) -> Tensor:
-        """Where each sequence's first token stands. (W,) int64."""
+        """Position of the first token of each sequence. (W,) int64."""
         return self.lengths.cumsum(0) - self.lengths
 
 
-def filled(rows: np.ndarray) -> np.ndarray:
-    """Rows of tokens with the first one repeated until their number is one that comes often.
-
-    Fast kernels are made for each new number of tokens, which costs as much as a product (docs/log.md). At least
-    the multiples of 16 are kept, at most a sixteenth is added.
-    """
-    step = max(16, 2 ** (len(rows).bit_length() - 5))
-    return np.pad(rows, (0, -len(rows) % step), constant_values=rows[0])
-
-
 def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
-    """The given examples of a table as one packed batch."""
+    """Pack some examples of a table into a batch. examples: (B,) indices."""
+    import torch  # slow to import: estimates need the order of batches only
+
     sequences, windows = table.sequences(examples)
     lengths = np.diff(table.offsets)[sequences] if windows is not None else table.lengths[examples]
-    rows = filled(token_rows(table.offsets, sequences))
+    tokens = pad_to_bucket(token_positions(table.offsets, sequences))
     starts = np.cumsum(lengths) - lengths
     num_tokens = int(lengths.sum())
-    positions = np.zeros(len(rows), np.int64)
+    positions = np.zeros(len(tokens), np.int64)
     positions[:num_tokens] = np.arange(num_tokens) - np.repeat(starts, lengths)
-    segments = None if table.segments is None else torch.from_numpy(table.segments[rows].astype(np.int64))[None]
+    segments = None if table.segments is None else torch.from_numpy(table.segments[tokens].astype(np.int64))[None]
     return PackedBatch(
         num_tokens=num_tokens,
-        ids=torch.from_numpy(table.ids[rows].astype(np.int64))[None],
+        ids=torch.from_numpy(table.ids[tokens].astype(np.int64))[None],
         positions=torch.from_numpy(positions)[None],
         segments=segments,
         lengths=torch.from_numpy(lengths),
@@ -72,13 +69,31 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     )
 
 
-def training_order(
+def pad_to_bucket(tokens: np.ndarray) -> np.ndarray:
+    """Repeat the first token at the end until the number of tokens is a bucket size. tokens: (T,) positions.
+
+    Reason: matrix products are compiled for their shape. oneDNN makes a kernel for every new number of tokens, which
+    costs about as much as the product itself; products of 300 to 600 tokens ran at 140 to 298 GFLOP/s with a new
+    number in each step, at 400 to 430 with numbers that recur (docs/log.md, "The engine, second cuts").
+
+    Algorithm: bucket sizes are multiples of a step, which is a sixteenth of the largest power of two that is not above
+    the count, but at least 16. So there are at most 16 sizes between a power of two and the next, few enough to recur.
+
+    Trade-off: at most 15 tokens, or in large batches a sixteenth, are computed for nothing. They repeat the first
+    token, so that all lookups stay valid, and belong to no sequence, so that attention and the head leave them out.
+    """
+    step = max(16, 2 ** (len(tokens).bit_length() - 5))
+    return np.pad(tokens, (0, -len(tokens) % step), constant_values=tokens[0])
+
+
+def training_batches(
     lengths: np.ndarray, batch_size: int, seed: int, epoch: int, weights: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
-    """Every example once, shuffled, in batches; the same for every strategy at one seed and epoch.
+    """Shuffle all examples once and yield them in batches, (B,) indices. lengths: (N,) tokens of each example.
 
-    Within a batch the longest come first, so that attention can take those of like length together.
-    weights: with which as many examples are drawn instead, some of them several times. (N,)
+    The order depends only on seed and epoch, so that it is the same for every strategy. Within a batch the longest
+    examples come first, so that attention can group examples of similar length. weights: (N,); if set, N examples are
+    drawn with replacement and with probabilities in proportion to their weights.
     """
     rng = np.random.default_rng([seed, epoch])
     if weights is None:
@@ -90,10 +105,11 @@ def training_order(
         yield batch[np.argsort(-lengths[batch], kind="stable")]
 
 
-def by_length(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
-    """Every example once, longest first, in batches of at most max_tokens tokens counted as if padded.
+def length_sorted_batches(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
+    """Yield all examples once, longest first, in batches of at most max_tokens tokens, counted as if padded.
 
-    Sorting by length keeps attention's inner padding small; the longest first shows at once whether memory suffices.
+    An example that is longer than max_tokens is a batch of its own. Batches of similar lengths need little padding
+    inside attention, and with the largest batch first, a lack of memory shows at once.
     """
     order = np.argsort(-lengths, kind="stable")
     start = 0
@@ -104,6 +120,6 @@ def by_length(lengths: np.ndarray, max_tokens: int) -> Iterator[np.ndarray]:
 
 
 def largest_batch(table: TokenTable, batch_size: int) -> int:
-    """Tokens of the largest batch of one epoch, as training_order draws it for the first seed."""
+    """Return the tokens of the largest batch of the first epoch, in the order of training_batches for seed 0."""
     order = np.random.default_rng([0, 0]).permutation(len(table))
     return int(np.add.reduceat(table.lengths[order], np.arange(0, len(order), batch_size)).max())

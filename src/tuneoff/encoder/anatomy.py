@@ -1,8 +1,8 @@
-"""Where things are inside each architecture. The only file that knows architectures by name.
+"""Names of the parts of each supported architecture: blocks, projections, norms, head.
 
-Everything else asks: which modules are the blocks, which Linear is the query, what belongs to the head.
+No other file names an architecture. A new one needs an Anatomy in ARCHITECTURES, and a tiny config in tests/tiny.py.
 
-# B batch  T tokens  H hidden  A attention heads  C classes
+# B examples of a batch  H hidden  C classes
 """
 
 from collections.abc import Callable, Mapping
@@ -19,26 +19,26 @@ PROJECTIONS = ("query", "key", "value", "output", "up", "down")
 
 @dataclass(frozen=True, kw_only=True)
 class Anatomy:
-    """The parts of one architecture, as dotted names.
+    """The parts of one architecture, as dotted names of modules.
 
-    Names of parts are relative to what holds them: `blocks` to the encoder, `projections` and the two outputs
-    to a block, `head` to the whole model.
+    Names are relative: `encoder` and `head` to the whole model; `blocks`, `after_embeddings`, `rotary` and `final_norm`
+    to the encoder; `projections`, the two outputs, `feed_forward_norm` and `adapters` to a layer of a block.
     """
 
     encoder: str  # attribute of the model that holds the encoder
     blocks: str  # the ModuleList of blocks
-    projections: Mapping[str, tuple[str, ...]]  # our word -> the Linear layers that do it
+    projections: Mapping[str, tuple[str, ...]]  # one of PROJECTIONS -> the Linear layers that compute it
     attention_output: str  # the module whose output is added to the residual after attention
-    feed_forward_output: str  # the same after the feed-forward
-    feed_forward_norm: str | None  # the norm over that sum; None where norms come first
-    head: tuple[str, ...]  # what classifies; a pooler counts as head
+    feed_forward_output: str  # the module whose output is added to the residual after the feed-forward
+    feed_forward_norm: str | None  # the norm of that sum; None if norms come before attention and feed-forward
+    head: tuple[str, ...]  # the modules of the head; a pooler counts as head
     classify: Callable[[Any, Tensor], Tensor]  # model, pooled states (B, 1, H) -> logits (B, C)
     embed_arguments: tuple[str, ...] = ("input_ids", "position_ids", "token_type_ids")
     after_embeddings: str | None = None  # a projection between embeddings and blocks
-    first_position: Callable[[Any], int] = lambda config: 0
-    rotary: str | None = None  # the module that turns positions into rotations
+    first_position: Callable[[Any], int] = lambda config: 0  # position id of the first token
+    rotary: str | None = None  # the module that computes rotary embeddings from positions
     final_norm: str | None = None
-    # where AdapterHub keeps bottlenecks: after attention, after the feed-forward
+    # the modules in which AdapterHub stores bottlenecks: after attention, after the feed-forward
     adapters: tuple[str, str] = ("attention.output.adapters", "output.adapters")
     is_packed: bool = True  # attention goes through transformers' AttentionInterface
 
@@ -47,7 +47,7 @@ def _pooler_then_classifier(model, pooled):
     return model.classifier(model.dropout(_encoder(model).pooler(pooled)))
 
 
-def _classifier_alone(model, pooled):
+def _classifier_only(model, pooled):
     return model.classifier(pooled)
 
 
@@ -90,8 +90,8 @@ _ROBERTA = replace(
     _BERT,
     encoder="roberta",
     head=("classifier",),
-    classify=_classifier_alone,
-    # the RoBERTa family counts positions from the padding id on
+    classify=_classifier_only,
+    # the RoBERTa family numbers positions from padding id + 1
     first_position=lambda config: config.pad_token_id + 1,
 )
 
@@ -105,7 +105,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
         _BERT,
         encoder="electra",
         head=("classifier",),
-        classify=_classifier_alone,
+        classify=_classifier_only,
         after_embeddings="embeddings_project",
     ),
     "albert": Anatomy(
@@ -149,7 +149,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
     "modernbert": Anatomy(
         encoder="model",
         blocks="layers",
-        projections={  # query, key and value are one matrix here
+        projections={  # query, key and value are one fused matrix
             "query": ("attn.Wqkv",),
             "key": ("attn.Wqkv",),
             "value": ("attn.Wqkv",),
@@ -201,7 +201,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
         feed_forward_output="output.dropout",
         feed_forward_norm="output.LayerNorm",
         head=("classifier",),
-        classify=_classifier_alone,
+        classify=_classifier_only,
         is_packed=False,
     ),
     "deberta-v2": Anatomy(  # DeBERTa v3 has the same model type
@@ -226,7 +226,7 @@ ARCHITECTURES: dict[str, Anatomy] = {
 
 
 def anatomy(config: Any) -> Anatomy:
-    """The parts of the architecture that a transformers config names. Raises ModelError for an unsupported one."""
+    """Return the parts of a transformers config's architecture. Raises ModelError if it is not supported."""
     model_type = getattr(config, "model_type", None) or "unnamed"
     if model_type not in ARCHITECTURES:
         raise ModelError(unknown("architecture", model_type, ARCHITECTURES))
@@ -238,12 +238,12 @@ def _encoder(model: Any) -> Any:
 
 
 def encoder_of(model: Any) -> nn.Module:
-    """The encoder inside a sequence classification model."""
+    """Return the encoder inside a sequence classification model."""
     return _encoder(model)
 
 
 def blocks(model: Any) -> list[nn.Module]:
-    """The transformer blocks in the order in which they run; a block that is shared stands in it several times."""
+    """Return the transformer blocks in the order in which they run; a shared block (ALBERT) occurs repeatedly."""
     config, encoder = model.config, _encoder(model)
     modules = list(encoder.get_submodule(anatomy(config).blocks))
     if config.model_type != "albert":
@@ -253,62 +253,62 @@ def blocks(model: Any) -> list[nn.Module]:
 
 
 def layers(model: Any, block: nn.Module) -> list[nn.Module]:
-    """The attention + feed-forward layers of a block: itself, or ALBERT's inner layers."""
+    """Return the attention + feed-forward layers of a block: the block itself, or ALBERT's inner layers."""
     return list(block.albert_layers) if model.config.model_type == "albert" else [block]  # type: ignore[arg-type]
 
 
-def projection_names(model: Any, targets: tuple[str, ...], chosen_blocks: list[int]) -> list[str]:
-    """Full names of the Linear layers that do `targets` in the chosen blocks, without repeats.
+def projection_names(model: Any, targets: tuple[str, ...], block_indices: list[int]) -> list[str]:
+    """Return the full names of the Linear layers that compute `targets` in the chosen blocks, without repeats.
 
-    targets: some of PROJECTIONS. On a fused matrix (ModernBERT's query, key, value) each of them names the whole.
-    Raises ModelError where the architecture has no such projection.
+    targets: some of PROJECTIONS. If query, key and value are one fused matrix (ModernBERT), each of them names it.
+    Raises ModelError if the architecture has no such projection.
     """
     parts = anatomy(model.config).projections
-    names_of = {id(module): name for name, module in model.named_modules()}
-    found: dict[str, None] = {}
-    for index in chosen_blocks:
+    name_of = {id(module): name for name, module in model.named_modules()}
+    names: dict[str, None] = {}  # a dictionary, because a set has no order
+    for index in block_indices:
         for layer in layers(model, blocks(model)[index]):
             for target in targets:
                 if target not in parts:
                     raise ModelError(unknown(f"projection of {model.config.model_type}", target, parts))
                 for part in parts[target]:
-                    found[names_of[id(layer.get_submodule(part))]] = None
-    return list(found)
+                    names[name_of[id(layer.get_submodule(part))]] = None
+    return list(names)
 
 
 def is_head(model: Any, parameter_name: str) -> bool:
-    """Whether a parameter belongs to the head, by its full name."""
+    """Return True if a parameter, given by its full name, belongs to the head."""
     return any(parameter_name.startswith(part + ".") for part in anatomy(model.config).head)
 
 
 def head_modules(model: Any) -> list[nn.Module]:
-    """The modules of the head, pooler included."""
+    """Return the modules of the head, including the pooler."""
     return [model.get_submodule(name) for name in anatomy(model.config).head]
 
 
 def parameter_depths(model: Any) -> dict[str, int]:
-    """For every parameter the first block that uses it.
+    """Map the full name of every parameter to the index of the first block that uses it.
 
-    -1 is what comes before the blocks (embeddings), the number of blocks what comes after (final norm, head).
+    -1: before the blocks (embeddings). The number of blocks: after them (final norm, head).
     """
     parts, modules = anatomy(model.config), blocks(model)
     first_use = {id(p): index for index in reversed(range(len(modules))) for p in modules[index].parameters()}
-    last = tuple(f"{name}." for name in parts.head) + (
+    after_blocks = tuple(f"{name}." for name in parts.head) + (
         (f"{parts.encoder}.{parts.final_norm}.",) if parts.final_norm else ()
     )
     return {
-        name: first_use.get(id(parameter), len(modules) if name.startswith(last) else -1)
+        name: first_use.get(id(parameter), len(modules) if name.startswith(after_blocks) else -1)
         for name, parameter in model.named_parameters()
     }
 
 
 def block_parameters(model: Any, indices: list[int]) -> set[str]:
-    """Full names of the parameters inside the given blocks."""
+    """Return the full names of the parameters inside the given blocks."""
     modules = blocks(model)
     inside = {id(parameter) for index in indices for parameter in modules[index].parameters()}
     return {name for name, parameter in model.named_parameters() if id(parameter) in inside}
 
 
 def pools_mean(config: Any) -> bool:
-    """Whether the model class's own head reads the mean of the tokens instead of the first."""
+    """Return True if the model class's own head reads the mean over all tokens instead of the first token."""
     return getattr(config, "classifier_pooling", "cls") == "mean"

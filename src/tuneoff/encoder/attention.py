@@ -1,9 +1,21 @@
-"""Attention within each packed example, the only place where sequences meet.
+"""Attention within each packed example: softmax(q k' / sqrt(D)) v by grids of similar lengths, with its own backward.
 
-Examples whose lengths round up to the same size form a grid, so that little of attention's work is padding. The
-backward pass is written out: on a CPU torch's fused attention is several times slower there in bf16 (docs/log.md).
+Algorithm: the examples of a batch are sorted by length. Each length is rounded up to a multiple of 32, and neighbours
+with the same rounded length L form a grid of (b, L) cells, in which attention is two batched matrix products over
+(b A, L, L) scores. So an example is padded by at most 31 tokens. The plain way pads every example to the longest one of
+the batch, and the cost grows with the square of that length. Trade-off: tokens are copied into cells, and back.
 
-# B examples  b of them in a grid  T tokens  C cells of all grids  L length of a grid  A heads  D size of a head
+The backward pass is written out instead of left to autograd or to torch's fused attention, which is several times
+slower in bf16 on a CPU (docs/log.md). With P = softmax(S), dropout mask M and output gradient dO (all per grid and
+head), it is (Vaswani et al., NeurIPS 2017; written out in Dao et al., FlashAttention, NeurIPS 2022, appendix B.2):
+
+    dV = (P * M)' dO    dP = (dO V') * M    dS = P * (dP - rowsum(dP * P))    dQ = dS K    dK = dS' Q
+
+Trade-off: unlike FlashAttention, this keeps P, M and P * M for the backward pass, 3 A L numbers per token. With 12
+heads and 64 tokens that is 2,304; the feed-forward layer of a model 384 wide keeps 3,072. Above 85 tokens attention
+keeps more. With gradient checkpointing (engine/checkpoint.py) neither is kept.
+
+# B examples  b examples of a grid  T tokens  C cells of all grids  L length of a grid  A heads  D size of a head
 """
 
 from dataclasses import dataclass, field
@@ -13,162 +25,177 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from tuneoff.compat import softmax_backward
 from tuneoff.data.batches import PackedBatch
-from tuneoff.dropout import keep_mask
+from tuneoff.encoder.dropout import keep_mask
 
-# lengths are rounded up to multiples of this: whole vectors, and shapes that come again, for which kernels are ready
-# (docs/log.md)
-_STEP = 32
+# lengths are rounded up to multiples of 32: whole vector registers, and few different shapes, because oneDNN compiles
+# a kernel for every new one; multiples of 16 have less padding but more calls, and were not faster (docs/log.md)
+_LENGTH_STEP = 32
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Neighbouring examples of like length, one a row."""
+    """Neighbouring examples with the same rounded length L, one per row."""
 
-    examples: slice
+    examples: slice  # of all B
     cells: slice  # of all C
     size: tuple[int, int]  # (b, L)
     lengths: Tensor  # (b,)
 
     def mask(self, window: int | None) -> Tensor | None:
-        """What is added to scores: 0, or the lowest number where a position is padded or too far. (b, L or 1, L)."""
+        """Mask to add to scores, (b, L or 1, L): 0, or the lowest fp32 for padded and, given a window, distant keys.
+
+        window: tokens at this distance or further are not attended to. None if nothing is masked.
+        """
         longest = self.size[1]
         positions = torch.arange(longest, device=self.lengths.device)
-        hidden = (positions >= self.lengths[:, None])[:, None]  # (b, 1, L)
+        is_masked = (positions >= self.lengths[:, None])[:, None]  # (b, 1, L)
         if window is not None and window < longest:
-            hidden = hidden | ((positions[:, None] - positions).abs() >= window)
-        if not hidden.any():
+            is_masked = is_masked | ((positions[:, None] - positions).abs() >= window)
+        if not is_masked.any():
             return None
-        return torch.zeros(hidden.shape, device=hidden.device).masked_fill_(hidden, torch.finfo(torch.float32).min)
+        # not -inf: a padded query may have no key within its window, and its softmax would be NaN
+        lowest = torch.finfo(torch.float32).min
+        return torch.zeros(is_masked.shape, device=is_masked.device).masked_fill_(is_masked, lowest)
 
 
 @dataclass
 class Packing:
-    """How packed tokens stand in grids; made once a batch, used by every block."""
+    """Positions of packed tokens in grids. Built once per batch and used by every block."""
 
     grids: list[Grid]
-    sources: Tensor  # (C,) the token in each cell; padding holds the first
-    cells: Tensor  # (T,) the cell of each token; what only fills the batch up has none
-    # keys and values of all tokens, each (T, A * D), where a block runs on the examples' first tokens alone
-    beside: tuple[Tensor, Tensor] | None = None
+    token_of_cell: Tensor  # (C,) index of the token in each cell; padding cells hold token 0
+    cell_of_token: Tensor  # (T,) index of the cell of each token; tokens that only fill up the batch have none
+    # keys and values of all tokens, each (T, A * D), for a block that runs on the examples' first tokens only
+    full_keys_values: tuple[Tensor, Tensor] | None = None
     _masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
 
     def masks(self, window: int | None) -> list[Tensor | None]:
-        """One mask a grid."""
+        """Return the mask of each grid, computed once per window size."""
         if window not in self._masks:
             self._masks[window] = [grid.mask(window) for grid in self.grids]
         return self._masks[window]
 
 
-def packing(batch: PackedBatch) -> Packing:
-    """The grids of a batch."""
-    rounded = -(-batch.lengths // _STEP) * _STEP
-    sizes, counts = (found.tolist() for found in torch.unique_consecutive(rounded, return_counts=True))
-    grids, examples, cells = [], 0, 0
+def build_packing(batch: PackedBatch) -> Packing:
+    """Assign the tokens of a batch to grids. Correct in any order of lengths; fewest grids if sorted by length."""
+    rounded = -(-batch.lengths // _LENGTH_STEP) * _LENGTH_STEP
+    sizes, counts = (part.tolist() for part in torch.unique_consecutive(rounded, return_counts=True))
+    grids, num_examples, num_cells = [], 0, 0
     for longest, count in zip(sizes, counts, strict=True):
-        here = slice(examples, examples + count)
-        grids.append(Grid(here, slice(cells, cells + count * longest), (count, longest), batch.lengths[here]))
-        examples, cells = here.stop, cells + count * longest
-    row_starts = rounded.cumsum(0) - rounded
-    cell_of = torch.repeat_interleave(row_starts, batch.lengths) + batch.positions[0, : batch.num_tokens]
-    tokens = torch.arange(batch.num_tokens, device=cell_of.device)
-    return Packing(grids, tokens.new_zeros(cells).index_copy(0, cell_of, tokens), cell_of)
+        examples = slice(num_examples, num_examples + count)
+        cells = slice(num_cells, num_cells + count * longest)
+        grids.append(Grid(examples, cells, (count, longest), batch.lengths[examples]))
+        num_examples, num_cells = examples.stop, cells.stop
+    row_starts = rounded.cumsum(0) - rounded  # first cell of each example
+    cell_of_token = torch.repeat_interleave(row_starts, batch.lengths) + batch.positions[0, : batch.num_tokens]
+    tokens = torch.arange(batch.num_tokens, device=cell_of_token.device)
+    return Packing(grids, tokens.new_zeros(num_cells).index_copy(0, cell_of_token, tokens), cell_of_token)
 
 
 def packed_attention(
     module, query, key, value, attention_mask, dropout=0.0, scaling=None, sliding_window=None, packing=None, **_
 ):
-    """transformers' attention function on packed tokens. query, key, value: (1, A, T, D) -> (1, T, A, D).
+    """Attention function for transformers' AttentionInterface. query, key, value: (1, A, T, D) -> (1, T, A, D).
 
-    With keys and values beside, query is that of the examples' first tokens: (1, A, B, D) -> (1, B, A, D).
+    With packing.full_keys_values, query holds the examples' first tokens: (1, A, B, D) -> (1, B, A, D).
     """
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))  # (T, A, D)
-    if packing.beside is not None:
-        key, value = (states.view(-1, *query.shape[1:]) for states in packing.beside)
+    if packing.full_keys_values is not None:
+        # queries: first tokens only; keys and values: all tokens. Those that the block computed are not used
+        key, value = (states.view(-1, *query.shape[1:]) for states in packing.full_keys_values)
     rate = dropout if module.training else 0.0
-    return _Attend.apply(query * scaling, key, value, packing, rate, sliding_window)[None], None
+    # the query is scaled, not the scores: (T, A, D) has fewer elements than (b A, L, L)
+    return _PackedAttention.apply(query * scaling, key, value, packing, rate, sliding_window)[None], None
 
 
-_KEPT = 6  # what the forward pass keeps of a grid
+_SAVED_PER_GRID = 6  # tensors that the forward pass keeps of each grid: q, k, v, weights, keep, dropped
 
 
-class _Attend(torch.autograd.Function):
-    """softmax(q k') v by grids. query: (T, A, D), or (B, A, D) for first tokens; key, value: (T, A, D)."""
+class _PackedAttention(torch.autograd.Function):
+    """softmax(q k') v by grids. query: (T, A, D), or (B, A, D) of first tokens; key, value: (T, A, D)."""
 
     @staticmethod
     def forward(ctx: Any, query, key, value, packing, rate, window):
-        """Scores go through softmax in fp32."""
-        is_first_only = packing.beside is not None
-        keys, values = (_cells(states, packing) for states in (key, value))
-        queries = query if is_first_only else _cells(query, packing)
-        mixed, kept = torch.empty_like(queries), []
+        """Compute attention, with softmax in fp32. Returns the shape of query. rate: of dropout on the weights."""
+        is_first_only = packing.full_keys_values is not None
+        keys, values = (_to_cells(states, packing) for states in (key, value))
+        queries = query if is_first_only else _to_cells(query, packing)
+        mixed, saved = torch.empty_like(queries), []
+        # no window for first tokens: models with windows compute all tokens (encoder/packed.py, reads_first_tokens)
         for grid, mask in zip(packing.grids, packing.masks(None if is_first_only else window), strict=True):
-            here, count = grid.examples if is_first_only else grid.cells, grid.size[0]
-            q, k, v = (_by_head(part, count) for part in (queries[here], keys[grid.cells], values[grid.cells]))
-            scores = torch.bmm(q, k.transpose(1, 2)).float()  # (b A, L, L)
+            rows, count = grid.examples if is_first_only else grid.cells, grid.size[0]
+            q, k, v = (_split_heads(part, count) for part in (queries[rows], keys[grid.cells], values[grid.cells]))
+            # fp32: in bf16, softmax over 45 columns takes four times as long (docs/log.md), and rounds more
+            scores = torch.bmm(q, k.transpose(1, 2)).float()  # (b A, L or 1, L)
             if mask is not None:
-                scores.view(count, -1, *scores.shape[1:]).add_(mask[:, None])
+                scores.view(count, -1, *scores.shape[1:]).add_(mask[:, None])  # (b, A, L or 1, L), the same mask for A
             weights = scores.softmax(-1).to(q.dtype)
             keep = keep_mask(weights, rate) if rate > 0 else None
             dropped = weights if keep is None else weights * keep
-            _by_token(torch.bmm(dropped, v), mixed[here], count)
-            kept.append((q, k, v, weights, keep, dropped))
-        # as torch's own, so that checkpointing can do without them
-        ctx.save_for_backward(*[part for grid in kept for part in grid])
+            _merge_heads(torch.bmm(dropped, v), mixed[rows], count)
+            saved.append((q, k, v, weights, keep, dropped))
+        # save_for_backward, not attributes of ctx: gradient checkpointing discards these tensors through its hooks
+        ctx.save_for_backward(*[part for grid in saved for part in grid])
         ctx.packing, ctx.num_tokens = packing, len(key)
-        return mixed if is_first_only else _tokens(mixed, packing, len(query))
+        return mixed if is_first_only else _to_tokens(mixed, packing, len(query))
 
     @staticmethod
     def backward(ctx: Any, gradient):
-        """The chain rule by grids."""
-        packing, is_first_only = ctx.packing, ctx.packing.beside is not None
-        gradients = gradient if is_first_only else _cells(gradient, packing, is_gradient=True)
-        to_query = torch.empty_like(gradients)
-        to_key, to_value = (gradients.new_empty((len(packing.sources), *gradients.shape[1:])) for _ in ("key", "value"))
+        """Gradients of query, key and value, by the formulas in the module docstring. gradient: as the output."""
+        packing, is_first_only = ctx.packing, ctx.packing.full_keys_values is not None
+        gradients = gradient if is_first_only else _to_cells(gradient, packing, is_gradient=True)
+        d_query = torch.empty_like(gradients)
+        d_key, d_value = (gradients.new_empty((len(packing.token_of_cell), *gradients.shape[1:])) for _ in range(2))
         saved = ctx.saved_tensors
-        kept = [saved[start : start + _KEPT] for start in range(0, len(saved), _KEPT)]
-        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, kept, strict=True):
-            here, count = grid.examples if is_first_only else grid.cells, grid.size[0]
-            g = _by_head(gradients[here], count)
-            _by_token(torch.bmm(dropped.transpose(1, 2), g), to_value[grid.cells], count)
-            to_weights = torch.bmm(g, v.transpose(1, 2))
+        by_grid = [saved[start : start + _SAVED_PER_GRID] for start in range(0, len(saved), _SAVED_PER_GRID)]
+        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, by_grid, strict=True):
+            rows, count = grid.examples if is_first_only else grid.cells, grid.size[0]
+            d_output = _split_heads(gradients[rows], count)
+            _merge_heads(torch.bmm(dropped.transpose(1, 2), d_output), d_value[grid.cells], count)
+            d_weights = torch.bmm(d_output, v.transpose(1, 2))
             if keep is not None:
-                to_weights.mul_(keep)
-            to_scores = torch._softmax_backward_data(to_weights, weights, -1, weights.dtype)
-            _by_token(torch.bmm(to_scores, k), to_query[here], count)
-            _by_token(torch.bmm(to_scores.transpose(1, 2), q), to_key[grid.cells], count)
+                d_weights.mul_(keep)
+            d_scores = softmax_backward(d_weights, weights)
+            _merge_heads(torch.bmm(d_scores, k), d_query[rows], count)
+            _merge_heads(torch.bmm(d_scores.transpose(1, 2), q), d_key[grid.cells], count)
         if not is_first_only:
-            to_query = _tokens(to_query, packing, ctx.num_tokens)
-        to_key, to_value = (_tokens(part, packing, ctx.num_tokens) for part in (to_key, to_value))
-        return to_query, to_key, to_value, None, None, None
+            d_query = _to_tokens(d_query, packing, ctx.num_tokens)
+        d_key, d_value = (_to_tokens(part, packing, ctx.num_tokens) for part in (d_key, d_value))
+        return d_query, d_key, d_value, None, None, None
 
 
-def _cells(tokens: Tensor, packing: Packing, is_gradient: bool = False) -> Tensor:
-    """(T, A, D) -> (C, A, D). A gradient is zero where padded; states may be anything finite there."""
+def _to_cells(tokens: Tensor, packing: Packing, is_gradient: bool = False) -> Tensor:
+    """Copy tokens into cells. (T, A, D) -> (C, A, D).
+
+    Padding cells get zeros in a gradient, so that they add nothing to the gradients of keys and values. In states they
+    get token 0, because any finite number will do: keys are masked, and outputs are not read.
+    """
     if is_gradient:
-        empty = tokens.new_zeros((len(packing.sources), *tokens.shape[1:]))
-        return empty.index_copy_(0, packing.cells, tokens[: len(packing.cells)])
-    return tokens.index_select(0, packing.sources)
+        cells = tokens.new_zeros((len(packing.token_of_cell), *tokens.shape[1:]))
+        return cells.index_copy_(0, packing.cell_of_token, tokens[: len(packing.cell_of_token)])
+    return tokens.index_select(0, packing.token_of_cell)
 
 
-def _tokens(cells: Tensor, packing: Packing, count: int) -> Tensor:
-    """(C, A, D) -> (T, A, D), zeros for what only fills the batch up."""
+def _to_tokens(cells: Tensor, packing: Packing, count: int) -> Tensor:
+    """Copy cells back to `count` tokens. (C, A, D) -> (T, A, D). Tokens that only fill up the batch get zeros."""
     tokens = cells.new_zeros((count, *cells.shape[1:]))
-    torch.index_select(cells, 0, packing.cells, out=tokens[: len(packing.cells)])
+    torch.index_select(cells, 0, packing.cell_of_token, out=tokens[: len(packing.cell_of_token)])
     return tokens
 
 
-def _by_head(cells: Tensor, count: int) -> Tensor:
-    """(b L, A, D) -> (b A, L, D)."""
+def _split_heads(cells: Tensor, count: int) -> Tensor:
+    """Reorder cells for products per example and head. (b L, A, D) -> (b A, L, D)."""
     _, heads, size = cells.shape
     return cells.view(count, -1, heads, size).transpose(1, 2).reshape(count * heads, -1, size)
 
 
-def _by_token(states: Tensor, into: Tensor, count: int) -> None:
-    """(b A, L, D) -> (b L, A, D)."""
+def _merge_heads(states: Tensor, out: Tensor, count: int) -> None:
+    """Write the inverse of _split_heads into `out`. (b A, L, D) -> (b L, A, D)."""
     _, longest, size = states.shape
-    into.view(count, longest, -1, size).copy_(states.view(count, -1, longest, size).transpose(1, 2))
+    out.view(count, longest, -1, size).copy_(states.view(count, -1, longest, size).transpose(1, 2))
 
 
 AttentionInterface.register("tuneoff_packed", packed_attention)

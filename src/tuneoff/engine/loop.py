@@ -1,4 +1,13 @@
-"""The only training loop. Which strategy trains shows nowhere in it."""
+"""The only training loop, the same for every strategy.
+
+Algorithm: in each step the gradients of a packed batch are computed with bf16 (or fp32) weights, in one or several
+parts; the fp32 master weights receive them, AdamW steps with clipping, and the model's copies follow. After each epoch
+the validation split is scored, and the weights are kept if they are among the best so far. At the end the best epoch's
+weights are written back. At one seed all strategies see the same examples in the same order with the same schedule; a
+strategy shows only in the flags of its parameters (Adapted). The plain way is HF Trainer, whose losses
+tests/engine/test_trainer.py compares over fifty steps; this loop exists for packed batches, cached frozen blocks and
+master weights, none of which Trainer can express.
+"""
 
 import itertools
 import time
@@ -11,37 +20,37 @@ import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 
-from tuneoff.data.batches import training_order
-from tuneoff.dropout import use_cheap_dropout
+from tuneoff.data.batches import training_batches
 from tuneoff.encoder.anatomy import blocks, encoder_of
-from tuneoff.engine.checkpointing import checkpointing
-from tuneoff.engine.feed import Feed, logits
+from tuneoff.encoder.dropout import use_fast_dropout
+from tuneoff.engine.checkpoint import checkpointing
+from tuneoff.engine.inputs import SplitInputs, batch_logits
 from tuneoff.engine.loss import Loss, example_weights, loss_of
-from tuneoff.engine.masters import Masters, Snapshot, mean_of
-from tuneoff.engine.optim import adamw, clip_by
-from tuneoff.engine.precision import computing_in
+from tuneoff.engine.master_weights import MasterWeights, Snapshot, mean_snapshot
+from tuneoff.engine.optim import adamw, clip_at_step
+from tuneoff.engine.precision import compute_dtype
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.schedule import rate_share
 from tuneoff.errors import DivergedError
-from tuneoff.metrics import is_better
+from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
 
 
 @dataclass
 class Trained:
-    """What training leaves beside the weights, which are those of the best epoch."""
+    """History and costs of a training. The weights themselves are in the model."""
 
     steps: list[dict[str, float]] = field(default_factory=list)  # step, epoch, loss, learning_rate
     epochs: list[dict[str, float]] = field(default_factory=list)  # epoch, train_loss, seconds, validation metrics
     best_epoch: int = 0  # counted from 1
-    examples: int = 0  # seen in all
-    tokens: int = 0
-    train_seconds: float = 0.0  # steps alone, validation not counted
+    examples: int = 0  # summed over all steps
+    tokens: int = 0  # summed over all steps
+    train_seconds: float = 0.0  # of the steps, without validation
 
 
 def train(
     adapted: Adapted,
-    feed: Feed,
+    inputs: SplitInputs,
     recipe: Recipe,
     learning_rate: float,
     seed: int,
@@ -49,46 +58,52 @@ def train(
     validate: Callable[[], dict[str, float]],
     metric: str,
     on_progress: Callable[[float], None] = lambda share: None,
-    is_over: Callable[[dict[str, float]], bool] = lambda scores: False,
+    should_stop: Callable[[dict[str, float]], bool] = lambda scores: False,
 ) -> Trained:
-    """Train until the recipe ends or patience does; leave the weights of the epoch with the best validation metric.
+    """Train a model, and leave it with the weights of the epoch with the best validation metric.
 
-    validate: every metric of the model as it stands, on the validation split. is_over: asked with them after each
-    epoch whether to stop.
-    Raises DivergedError when the loss or a gradient is no longer finite.
+    inputs: of the train split. dtype: of the encoder; the head computes in fp32. validate: returns the scores of the
+    current weights on the validation split, by metric. metric: the one that selects the epoch. on_progress: called
+    after each step with the share of steps done. should_stop: called with the scores after each epoch; True ends
+    training, as the recipe's patience does.
+    Raises DivergedError if the norm of a gradient is not finite.
     """
     model = adapted.model
-    use_cheap_dropout(model)
-    num_steps, trained, kept = recipe.num_steps(len(feed)), Trained(), _Best(metric, recipe.average)
-    passes = recipe.passes(len(feed))
-    loss = loss_of(recipe, feed.labels, model.config.num_labels)
-    weights = example_weights(feed.labels, model.config.num_labels)
-    torch.manual_seed(seed)  # dropout; data order has a generator of its own
-    with computing_in(dtype, model) as full, checkpointing(model, recipe.checkpointing):
-        masters = Masters(model, full, feed.table.ids)
-        optimizer = adamw(adapted, masters, learning_rate, recipe.weight_decay)
+    use_fast_dropout(model)
+    num_steps, trained, best_weights = recipe.num_steps(len(inputs)), Trained(), _BestWeights(metric, recipe.average)
+    passes = recipe.passes(len(inputs))
+    loss = loss_of(recipe, inputs.labels, model.config.num_labels)
+    sampling_weights = None
+    if recipe.sampling == "balanced":
+        sampling_weights = example_weights(inputs.labels, model.config.num_labels)
+    torch.manual_seed(seed)  # for dropout; training_batches has its own generator
+    with compute_dtype(dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing):
+        # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
+        master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
+        optimizer = adamw(adapted, master_weights, learning_rate, recipe.weight_decay)
         for epoch in range(recipe.epochs):
             _train_mode(model, adapted.first_trained_block)
             started, losses = time.perf_counter(), []
-            drawn = weights if recipe.sampling == "balanced" else None
-            numbers = range(epoch * passes, (epoch + 1) * passes)
+            # an epoch has several passes if the recipe's min_steps needs them; each has its own order
             batches = itertools.chain.from_iterable(
-                training_order(feed.lengths, recipe.batch_size, seed, number, drawn) for number in numbers
+                training_batches(inputs.lengths, recipe.batch_size, seed, number, sampling_weights)
+                for number in range(epoch * passes, (epoch + 1) * passes)
             )
+            # islice: the recipe's max_steps may end within an epoch
             for examples in itertools.islice(batches, num_steps - len(trained.steps)):
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                value, num_tokens = _backward(model, feed, examples, loss, recipe.accumulation)
-                if not _step(masters, optimizer, recipe.clip):
+                mean_loss, num_tokens = _backward(model, inputs, examples, loss, recipe.accumulation)
+                if not _step(master_weights, optimizer, recipe.clip):
                     step = len(trained.steps) + 1
-                    raise DivergedError(f"loss {value:.3g} at step {step}; lower the learning rate")
-                losses.append(value)
+                    raise DivergedError(f"loss {mean_loss:.3g} at step {step}; lower the learning rate")
+                losses.append(mean_loss)
                 trained.steps.append(
                     {
                         "step": len(trained.steps) + 1,
                         "epoch": epoch + 1,
-                        "loss": value,
+                        "loss": mean_loss,
                         "learning_rate": learning_rate * share,
                     }
                 )
@@ -106,72 +121,75 @@ def train(
                     **{f"validation_{k}": v for k, v in scores.items()},
                 }
             )
-            kept.offer(scores[metric], epoch + 1, masters)
-            waited = epoch + 1 - kept.epoch
-            is_enough = recipe.patience is not None and waited >= recipe.patience
-            if is_over(scores) or is_enough or len(trained.steps) == num_steps:
+            best_weights.add(scores[metric], epoch + 1, master_weights)
+            epochs_without_gain = epoch + 1 - best_weights.epoch
+            is_out_of_patience = recipe.patience is not None and epochs_without_gain >= recipe.patience
+            if should_stop(scores) or is_out_of_patience or len(trained.steps) == num_steps:
                 break
-        trained.best_epoch = kept.epoch
-        kept.restore(masters, validate)
+        trained.best_epoch = best_weights.epoch
+        best_weights.restore(master_weights, validate)
     model.eval()
     return trained
 
 
-class _Best:
-    """The weights of the epochs that validation likes best."""
+class _BestWeights:
+    """Weights of the epochs with the best validation scores, at most `count` of them."""
 
     def __init__(self, metric: str, count: int) -> None:
         self._metric, self._count = metric, count
-        self._kept: list[tuple[float, int, Snapshot]] = []  # score, epoch, weights; best first, the earlier of equals
+        self._epochs: list[tuple[float, int, Snapshot]] = []  # score, epoch, weights; best first, ties by epoch
 
     @property
     def epoch(self) -> int:
-        """The best one, counted from 1."""
-        return self._kept[0][1]
+        """The best epoch, counted from 1."""
+        return self._epochs[0][1]
 
-    def offer(self, score: float, epoch: int, masters: Masters) -> None:
-        """Keep an epoch if it is among the best."""
-        place = sum(not is_better(self._metric, score, kept) for kept, _, _ in self._kept)
-        if place < self._count:
-            self._kept.insert(place, (score, epoch, masters.snapshot()))
-            del self._kept[self._count :]
+    def add(self, score: float, epoch: int, master_weights: MasterWeights) -> None:
+        """Copy the current weights if the epoch is among the best."""
+        rank = sum(not is_better(self._metric, score, earlier) for earlier, _, _ in self._epochs)
+        if rank < self._count:
+            self._epochs.insert(rank, (score, epoch, master_weights.snapshot()))
+            del self._epochs[self._count :]
 
-    def restore(self, masters: Masters, validate: Callable[[], dict[str, float]]) -> None:
-        """Leave the best epoch's weights, or the mean of several where validation likes it at least as much."""
-        (best, _, weights), *others = self._kept
-        if others:
-            mean = mean_of([snapshot for _, _, snapshot in self._kept])
-            masters.show(mean)
-            if not is_better(self._metric, best, validate()[self._metric]):
+    def restore(self, master_weights: MasterWeights, validate: Callable[[], dict[str, float]]) -> None:
+        """Write back the best epoch's weights, or the mean over the best epochs if its score is not lower."""
+        (best_score, _, weights), *more = self._epochs
+        if more:
+            mean = mean_snapshot([snapshot for _, _, snapshot in self._epochs])
+            master_weights.swap_in(mean)
+            if not is_better(self._metric, best_score, validate()[self._metric]):
                 weights = mean
-        masters.restore(weights)
+        master_weights.write_back(weights)
 
 
-def _backward(model: Any, feed: Feed, examples: np.ndarray, loss: Loss, parts: int) -> tuple[float, int]:
-    """The gradient of a batch's mean loss, computed in parts; the loss, and how many tokens it took."""
-    value, num_tokens, weight = 0.0, 0, loss.weight(feed.labels[examples])
+def _backward(model: Any, inputs: SplitInputs, examples: np.ndarray, loss: Loss, parts: int) -> tuple[float, int]:
+    """Compute the gradient of a batch's mean loss. Returns the loss and the number of tokens.
+
+    parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation).
+    """
+    mean_loss, num_tokens, weight = 0.0, 0, loss.weight(inputs.labels[examples])
     for part in np.array_split(examples, min(parts, len(examples))):
-        answers, batch = logits(model, feed, part)
-        share = loss.total(answers, batch.labels) / weight
+        logits, batch = batch_logits(model, inputs, part)
+        share = loss.summed(logits, batch.labels) / weight
         share.backward()
-        value += share.item()
+        mean_loss += share.item()
         num_tokens += batch.num_tokens
-    return value, num_tokens
+    return mean_loss, num_tokens
 
 
-def _step(masters: Masters, optimizer: AdamW, clip: float) -> bool:
-    """One step down a batch's gradient: whether it was finite; if not, nothing moves."""
-    norm = get_total_norm(masters.take_gradients())
+def _step(master_weights: MasterWeights, optimizer: AdamW, max_norm: float) -> bool:
+    """Update the weights with clipped gradients. Returns False, without an update, if the gradients are not finite."""
+    norm = get_total_norm(master_weights.pull_gradients())
     is_finite = bool(torch.isfinite(norm))
     if is_finite:
-        clip_by(norm / clip, optimizer)
+        clip_at_step(norm, max_norm, optimizer)
         optimizer.step()
-        masters.give_weights(optimizer)
+        master_weights.push_weights(optimizer)
     return is_finite
 
 
 def _train_mode(model: Any, first_trained_block: int) -> None:
-    """Dropout on, but not in frozen blocks: what they say of an example never changes."""
+    """Turn dropout on, except in frozen blocks, whose outputs for an example never change."""
     model.train()
     if first_trained_block > 0:
         encoder_of(model).eval()

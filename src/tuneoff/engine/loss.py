@@ -1,4 +1,4 @@
-"""What training goes down: cross-entropy, smoothed, weighted by class, or focused on what is hard.
+"""Training losses: cross-entropy with label smoothing or class weights, and focal loss; single-label and multi-label.
 
 # N examples  B examples of a batch  C classes
 """
@@ -15,65 +15,79 @@ from tuneoff.engine.recipe import Recipe
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of classification. Its mean over a batch is its total divided by the batch's weight."""
+    """A classification loss. The mean over a batch is summed(...) / weight(...).
+
+    Sum and weight are separate so that a batch can be computed in parts: each part's sum is divided by the weight of
+    the whole batch.
+    """
 
     class_weights: Tensor | None = None  # (C,)
-    smoothing: float = 0.0
-    focus: float = 0.0
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0  # 0: cross-entropy
 
-    def total(self, answers: Tensor, labels: Tensor) -> Tensor:
-        """Summed over a batch, or a part of one. answers: (B, C) logits, labels: (B,) or (B, C)."""
-        weights = None if self.class_weights is None else self.class_weights.to(answers.device)
+    def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Sum over the examples of a batch, or of a part of it. logits: (B, C). labels: (B,), or multi-label (B, C)."""
+        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
         if labels.ndim == 2:
-            return self._total_of_several(answers, labels.to(answers.dtype), weights)
-        if self.focus == 0:
-            return F.cross_entropy(answers, labels, weights, label_smoothing=self.smoothing, reduction="sum")
-        right = answers.log_softmax(1).gather(1, labels[:, None])[:, 0]  # (B,)
-        losses = -((1 - right.exp()) ** self.focus) * right
+            return self._summed_multilabel(logits, labels.to(logits.dtype), weights)
+        if self.focal_gamma == 0:
+            return F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing, reduction="sum")
+        log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]  # (B,) log probability of each true class
+        losses = -((1 - log_p.exp()) ** self.focal_gamma) * log_p  # Lin et al., ICCV 2017, eq. 4
         return (losses if weights is None else losses * weights[labels]).sum()
 
-    def _total_of_several(self, answers: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
-        """Each label is a question of its own: binary cross-entropy, its mean over labels, given ones weighted."""
-        soft = labels * (1 - self.smoothing) + self.smoothing / 2
-        losses = F.binary_cross_entropy_with_logits(answers, soft, pos_weight=weights, reduction="none")
-        if self.focus:
-            chances = answers.sigmoid()
-            losses = losses * (labels * (1 - chances) + (1 - labels) * chances) ** self.focus  # Lin et al., eq. 4
+    def _summed_multilabel(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+        """Binary cross-entropy of each label, averaged over labels. weights: (C,) of positive labels, or None."""
+        smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = F.binary_cross_entropy_with_logits(logits, smoothed, pos_weight=weights, reduction="none")
+        if self.focal_gamma:
+            p = logits.sigmoid()
+            losses = losses * (labels * (1 - p) + (1 - labels) * p) ** self.focal_gamma  # Lin et al., eq. 4
         return losses.mean(1).sum()
 
     def weight(self, labels: np.ndarray) -> float:
-        """What a batch weighs: its examples, each by the weight of its class. labels: (B,) or (B, C)."""
+        """Divisor of a batch's summed loss: the sum of its examples' class weights, or the number of examples.
+
+        labels: (B,) or (B, C). As torch's cross_entropy with reduction="mean" divides.
+        """
         if self.class_weights is None or labels.ndim == 2:
             return float(len(labels))
         return float(self.class_weights[torch.from_numpy(labels)].sum())
 
 
 def loss_of(recipe: Recipe, labels: np.ndarray, num_labels: int) -> Loss:
-    """The loss that a recipe asks for. labels: (N,) or (N, C) of train."""
+    """Build the loss that a recipe defines. labels: (N,) or (N, C) of train, for class weights."""
     weights = None
     if recipe.class_weights == "balanced":
         weights = positive_weights(labels) if labels.ndim == 2 else balanced_weights(labels, num_labels)
-    focus = recipe.focal_gamma if recipe.loss == "focal" else 0.0
-    return Loss(None if weights is None else torch.from_numpy(weights).float(), recipe.label_smoothing, focus)
+    focal_gamma = recipe.focal_gamma if recipe.loss == "focal" else 0.0
+    return Loss(None if weights is None else torch.from_numpy(weights).float(), recipe.label_smoothing, focal_gamma)
 
 
 def balanced_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """Weights with which every class counts the same: N / (C * examples of the class) (King & Zeng, 2001).
+    """Class weights against class imbalance: N / (C * examples of the class) (King & Zeng, 2001). labels: (N,) -> (C,).
 
-    A class without examples weighs 0. labels: (N,) -> (C,).
+    With them the examples of every class have the same total weight. A class without examples has weight 0. The same as
+    scikit-learn's class_weight="balanced".
     """
     counts = np.bincount(labels, minlength=num_labels)
     return np.divide(len(labels), num_labels * counts, out=np.zeros(num_labels), where=counts > 0)
 
 
 def positive_weights(labels: np.ndarray) -> np.ndarray:
-    """Weights with which a label counts the same where it is given as where it is not. labels: (N, C) -> (C,)."""
+    """Weights of positive labels against class imbalance, for multi-label data: negatives / positives.
+
+    labels: (N, C) of 0 and 1 -> (C,). A label that no example has gets weight 0.
+    """
     counts = labels.sum(0)
     return np.divide(len(labels) - counts, counts, out=np.zeros(labels.shape[1]), where=counts > 0)
 
 
 def example_weights(labels: np.ndarray, num_labels: int) -> np.ndarray:
-    """How likely balanced sampling draws each example: of several labels, the rarest decides. -> (N,)."""
+    """Weights of examples for balanced sampling: that of the class or, for multi-label data, of the rarest label.
+
+    labels: (N,) or (N, C) -> (N,). An example without any label gets the smallest weight.
+    """
     if labels.ndim == 1:
         return balanced_weights(labels, num_labels)[labels]
     counts = labels.sum(0)

@@ -1,4 +1,4 @@
-"""What computing costs, measured: how long one answer takes, how fast the machine can multiply, what it draws."""
+"""Measurements: inference latency, peak speed of matrix products, energy of the processors."""
 
 import threading
 import time
@@ -10,27 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-_ANSWERS, _TIMES = (
-    20,
-    3,
-)  # texts of which latency is the median; how often each is answered, of which the fastest counts
-_SIDE = 1024  # of the matrices whose product measures the peak
-_SAMPLE_SECONDS = 20.0  # between two looks at the energy counters, which start again at 0 within minutes to hours
+_LATENCY_EXAMPLES = 20  # spread evenly over the split
+_LATENCY_REPEATS = 3  # per example
+_MATRIX_SIZE = 1024  # rows and columns of the matrices whose product measures the peak
+_SAMPLE_SECONDS = 20.0  # between two readings of the energy counters, which wrap around within minutes to hours
 _COUNTERS = Path("/sys/class/powercap")
 
 
-def latency(answer: Callable[[int], Any], num_examples: int) -> float:
-    """Seconds to classify one text alone: the median over texts of a split.
+def latency(classify: Callable[[int], Any], num_examples: int) -> float:
+    """Seconds to classify one text, in a batch of one: the median over examples of a split.
 
-    Each text is answered several times and the fastest counts: other runs may work beside this one.
-    answer: (index of an example) -> whatever; from its text to its class.
+    Each example is classified several times and the fastest time counts, because other runs may use the machine at the
+    same time. classify: classifies the example with an index, starting from its text.
     """
     fastest = []
-    for index in np.linspace(0, num_examples - 1, _ANSWERS).astype(int):
+    for index in np.linspace(0, num_examples - 1, _LATENCY_EXAMPLES).astype(int):
         seconds = []
-        for _ in range(_TIMES):
+        for _ in range(_LATENCY_REPEATS):
             started = time.perf_counter()
-            answer(int(index))
+            classify(int(index))
             _wait_for_gpu()
             seconds.append(time.perf_counter() - started)
         fastest.append(min(seconds))
@@ -39,35 +37,36 @@ def latency(answer: Callable[[int], Any], num_examples: int) -> float:
 
 @cache
 def peak_operations(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a large product of matrices, on as many threads as this process has: the fastest of ten.
+    """Operations per second of a large matrix product on all threads of this process: the fastest of ten.
 
-    What else the machine does meanwhile is part of it. A product of two (n, n) matrices is 2 n ** 3 operations.
+    A product of two (n, n) matrices has 2 n ** 3 operations. Other processes on the machine lower the result.
     """
-    one = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
-    best = float("inf")
+    matrix = torch.ones(_MATRIX_SIZE, _MATRIX_SIZE, dtype=dtype, device=device)
+    best_seconds = float("inf")
     for _ in range(10):
         started = time.perf_counter()
-        one @ one
+        matrix @ matrix
         _wait_for_gpu()
-        best = min(best, time.perf_counter() - started)
-    return 2 * _SIDE**3 / best
+        best_seconds = min(best_seconds, time.perf_counter() - started)
+    return 2 * _MATRIX_SIZE**3 / best_seconds
 
 
 def _wait_for_gpu() -> None:
+    # GPU kernels run asynchronously: without waiting, only their start is measured
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class EnergyMeter:
-    """A context that measures what the processors' packages draw, by Intel's and AMD's counters (RAPL, Linux).
+    """A context that measures the energy of the processor packages, by the RAPL counters of Intel and AMD on Linux.
 
-    `joules` is the whole machine's, whoever else works on it; None where the counters are missing or may not be read.
+    `joules` is of the whole machine, including other processes; None if counters are missing or cannot be read.
     """
 
-    def __init__(self, counters: Path = _COUNTERS, every: float = _SAMPLE_SECONDS) -> None:
+    def __init__(self, counters: Path = _COUNTERS, sample_seconds: float = _SAMPLE_SECONDS) -> None:
         self.joules: float | None = None
-        self._every = every
-        # whole packages alone: what lies within them, or around them (psys), would be counted twice
+        self._sample_seconds = sample_seconds
+        # packages only: their parts (core, dram) and the whole platform (psys) would count the same energy twice
         self._packages = [path.parent for path in counters.glob("intel-rapl:*/name") if _is_package(path)]
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -85,21 +84,21 @@ class EnergyMeter:
             self._thread.join()
 
     def _watch(self) -> None:
-        is_over = False
-        while not is_over:
-            is_over = self._ended.wait(self._every)
-            now = self._read() or self._last  # what cannot be read once is read the next time
-            for package, (joules, most) in now.items():
-                drawn = joules - self._last[package][0]
+        has_ended = False
+        while not has_ended:
+            has_ended = self._ended.wait(self._sample_seconds)
+            current = self._read() or self._last  # a failed reading is made up for by the next one
+            for package, (joules, counter_range) in current.items():
+                used = joules - self._last[package][0]
                 assert self.joules is not None
-                self.joules += drawn if drawn >= 0 else drawn + most
-            self._last = now
+                self.joules += used if used >= 0 else used + counter_range  # negative: the counter has wrapped around
+            self._last = current
 
     def _read(self) -> dict[Path, tuple[float, float]]:
-        """Joules that each package counted, and where it starts again. Empty where it cannot be read."""
+        """Return for each package its counter in joules, and the range after which it wraps. Empty if unreadable."""
         try:
             return {
-                folder: (_microjoules(folder / "energy_uj"), _microjoules(folder / "max_energy_range_uj"))
+                folder: (_read_joules(folder / "energy_uj"), _read_joules(folder / "max_energy_range_uj"))
                 for folder in self._packages
             }
         except (OSError, ValueError):
@@ -113,5 +112,5 @@ def _is_package(path: Path) -> bool:
         return False
 
 
-def _microjoules(path: Path) -> float:
-    return int(path.read_text()) / 1e6
+def _read_joules(path: Path) -> float:
+    return int(path.read_text()) / 1e6  # stored in microjoules

@@ -1,13 +1,13 @@
-"""The learning rate over a run, as a share of its peak. Pure functions of the step."""
+"""Learning rate schedules: warm-up, then linear decay, cosine decay or constant. Pure functions of the step."""
 
 import math
 
 
 def rate_share(schedule: str, step: int, num_steps: int, warmup: float) -> float:
-    """The share of the peak rate at a step, counted from 0.
+    """Learning rate at a step, as a share of the peak rate. step: counted from 0.
 
-    It rises linearly over the first `warmup` of the steps, then falls linearly or as a cosine to 0, or stays.
-    The same as transformers' get_scheduler.
+    It rises linearly over the first share `warmup` of the steps, then falls to 0 linearly or along a cosine, or stays
+    constant. The same as transformers' get_scheduler.
 
     >>> [rate_share("linear", step, 4, 0.5) for step in range(4)]
     [0.0, 0.5, 1.0, 0.5]

@@ -1,89 +1,70 @@
-"""One search, trial by trial, each judged on validation alone."""
+"""One hyperparameter search, trial by trial, scored on validation alone."""
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
-from tuneoff import metrics
-from tuneoff.data.dataset import Dataset, labels_of
-from tuneoff.data.load import open_dataset
+from tuneoff.data.dataset import labels_of
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.fit import fit
-from tuneoff.search import CUT, DONE, FAILED, STOPPED, Range, Sampler, SearchRecord, SearchSpec, Trial
-from tuneoff.spec import RunSpec, SearchJob
+from tuneoff.execute.inputs import JobInputs
+from tuneoff.runs import SearchStore
+from tuneoff.scoring import metrics
+from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
+from tuneoff.search.sampler import Sampler
+from tuneoff.search.space import SearchSpec
+from tuneoff.spec import RunSpec
 
-_MOST_TRIALS = 100  # within a budget of time: what is tried in a moment need not be tried for ten minutes
-
-
-def search_path(folder: Path, job: SearchJob) -> Path:
-    """Where a search is stored, of those in a folder."""
-    return folder / f"{job.run_id}.json"
-
-
-def open_search(folder: Path, job: SearchJob) -> SearchRecord:
-    """A search as far as it went; without trials if it never began."""
-    path = search_path(folder, job)
-    if path.is_file():
-        return SearchRecord.read(path)
-    space = {name: v.model_dump() if isinstance(v, Range) else list(v) for name, v in job.space.items()}
-    return SearchRecord(
-        search_id=job.run_id,
-        strategy=job.strategy.name,
-        label=job.strategy.label,
-        model=job.model,
-        seed=job.seed,
-        metric=job.run.metric,
-        epochs=job.run.recipe.epochs,
-        space=space,
-        part=job.run.subset.label if job.run.subset else None,
-    )
+Progress = Callable[[float], None]
 
 
-def is_spent(search: SearchSpec, trials: Sequence[Trial]) -> bool:
-    """Whether a strategy has had its budget."""
-    if search.trials is not None:
-        return sum(trial.state != CUT for trial in trials) >= search.trials
-    return sum(trial.seconds for trial in trials) >= (search.budget or 0) or len(trials) >= _MOST_TRIALS
-
-
-def search_one(job: SearchJob, folder: Path, on_progress: Callable[[float], None] = lambda share: None) -> SearchRecord:
-    """Make the trials that are missing, and store the search after each."""
-    record, dataset = open_search(folder, job), open_dataset(job.run.data_fingerprint)
-    while not is_spent(job.search, record.trials):
-        sampler = Sampler(job.run.strategy, job.space, job.search, job.run.metric, record.trials)
-        record.trials.append(_try(job, dataset, sampler, record, on_progress))
-        record.write(search_path(folder, job))
+def search_one(
+    run: RunSpec, search: SearchSpec, new: SearchRecord, inputs: JobInputs, store: SearchStore, on_progress: Progress
+) -> SearchRecord:
+    """Run the trials that are missing from the budget, and store the search after each. new: before any trial."""
+    record = store.open(new)
+    while not record.is_spent(search):
+        space = search.space_of(run.strategy)
+        sampler = Sampler(run.strategy, space, search, run.metric, record.trials)
+        record.trials.append(_run_trial(run, search, sampler, record, inputs, on_progress))
+        store.write(record)
     return record
 
 
-def _try(
-    job: SearchJob, dataset: Dataset, sampler: Sampler, record: SearchRecord, on_progress: Callable[[float], None]
+def _run_trial(
+    run: RunSpec,
+    search: SearchSpec,
+    sampler: Sampler,
+    record: SearchRecord,
+    inputs: JobInputs,
+    on_progress: Progress,
 ) -> Trial:
-    trial, started = sampler.ask(), time.perf_counter()
-    spent = sum(earlier.seconds for earlier in record.trials)
+    trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
 
-    def is_over(score: float) -> bool:
+    def seconds() -> float:
+        return seconds_before + time.perf_counter() - started
+
+    def should_stop(score: float) -> bool:
         nonlocal state
         trial.scores.append(score)
-        is_late = job.search.budget is not None and spent + time.perf_counter() - started >= job.search.budget
-        is_weak = sampler.is_weak(trial.scores)
-        if len(trial.scores) < job.run.recipe.epochs:
+        is_late = search.budget is not None and seconds() >= search.budget
+        is_weak = sampler.should_stop(trial.scores)
+        if len(trial.scores) < run.recipe.epochs:
             state = STOPPED if is_weak else CUT if is_late else DONE
         return state != DONE
 
     def progress(share: float) -> None:
-        if job.search.trials is not None:
-            on_progress((len(record.trials) + share) / job.search.trials)
+        if search.trials is not None:
+            on_progress((len(record.trials) + share) / search.trials)
         else:
-            on_progress(min(1.0, (spent + time.perf_counter() - started) / (job.search.budget or 1)))
+            on_progress(min(1.0, seconds() / (search.budget or 1)))
 
-    run = job.run.model_copy(update={"found": trial.options, "save_model": False})
+    trial_run = run.model_copy(update={"searched_options": trial.options, "save_model": False})
     try:
-        trial.score = _validated(run, dataset, progress, is_over)
+        trial.score = _validation_score(trial_run, inputs, progress, should_stop)
         trial.state = state
-    except Exception as error:  # whatever a trial does, the others go on
+    except Exception as error:  # a failed trial is stored as one, and the search goes on
         trial.state = FAILED
         trial.error = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
     trial.attributes = sampler.attributes()
@@ -91,9 +72,10 @@ def _try(
     return trial
 
 
-def _validated(
-    run: RunSpec, dataset: Dataset, on_progress: Callable[[float], None], is_over: Callable[[float], bool]
+def _validation_score(
+    run: RunSpec, inputs: JobInputs, on_progress: Progress, should_stop: Callable[[float], bool]
 ) -> float:
-    fitted = fit(run, dataset, ("validation",), on_progress, is_over)
+    dataset = inputs.dataset(run)
+    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
     labels = labels_of(dataset.splits["validation"])
     return metrics.evaluate(labels, fitted.predicted("validation"), fitted.probabilities["validation"])[run.metric]

@@ -1,27 +1,27 @@
-"""A Comparison -> index.html, report.md, tables and figures. Reads the Comparison, never a run folder."""
+"""Write a report: page, Markdown, tables and figures. Reads a Comparison, never a run folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import vl_convert
 
-from tuneoff import formats
+from tuneoff import tables
 from tuneoff.comparison.result import Comparison
-from tuneoff.formats import Table
-from tuneoff.report.charts import charts
-from tuneoff.report.curves import curve_charts
-from tuneoff.report.error_charts import error_charts
+from tuneoff.data.describe import DataDescription
+from tuneoff.data.spec import TruncationPolicy
+from tuneoff.formats import markdown_text
 from tuneoff.report.page import page
-from tuneoff.report.searches import said, search_charts
-from tuneoff.report.slices import slice_charts, weakest
-from tuneoff.report.tables import every_table, whole_study
+from tuneoff.report.section import Block, Bullets, Details, Figures, Heading, Rows, Section, Text
+from tuneoff.report.sections import sections
+from tuneoff.report.sections.data import data_section
+from tuneoff.tables import Table
 
 _INK = "#222222"
-# as the page shows charts; it adds the ink of light or dark itself
+# charts on the page, which adds the ink of its light or dark scheme
 _ON_PAGE = {"background": "transparent", "font": "system-ui, sans-serif", "view": {"stroke": None}}
-# as a column of a paper shows them: on white, letters that are still read when it is 8 cm wide
+# charts in a paper's column: white, with letters that are still readable at a width of 8 cm
 _ON_PAPER = {"background": "white", "font": "Helvetica, Arial, Liberation Sans, sans-serif", "view": {"stroke": None}}
 _LEGEND = {"labelLimit": 300, "orient": "bottom"}
 _PAPER_SIZES = {
@@ -35,111 +35,111 @@ _PAPER_SIZES = {
     "legend": {**_LEGEND, "labelFontSize": 13, "labelColor": _INK},
     "title": {"fontSize": 14, "color": _INK},
 }
-_SCALE = 2.5  # pixels of a PNG for one of the SVG: 300 dots an inch where a chart is 8 cm wide
+_SCALE = 2.5  # pixels of a PNG per pixel of the SVG: 300 dots per inch where a chart is 8 cm wide
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write report/index.html, report.md, tables/ and figures/ into a study's folder."""
-    tables = every_table(comparison)
-    specs = {}
-    if comparison.rows:
-        made = {**charts(comparison), **curve_charts(comparison), **search_charts(comparison)}
-        made |= error_charts(comparison) | slice_charts(comparison)
-        specs = {name: _without_if(json.loads(chart.to_json(indent=None))) for name, chart in made.items()}
-    on_page = {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
-    html, text = page(comparison, tables, on_page), markdown(comparison, tables, specs)
+    parts = sections(comparison)
+    charts = {name: chart for section in parts for name, chart in section.charts()}
+    specs, on_page = _specs(charts)
+    encoders = ", ".join(dict.fromkeys(comparison.study.model))
+    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page)
+    text = markdown(comparison.name, parts)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(html, encoding="utf-8")
     (folder / "report.md").write_text(text, encoding="utf-8")
-    _write_tables(tables, comparison.name, folder / "tables")
+    _write_tables([table for section in parts for table in section.tables()], comparison.name, folder / "tables")
     _write_figures(specs, folder / "figures")
 
 
-def _without_if(spec: Any) -> Any:
-    """A chart whose words or labels Vega does not take for its own "if": an invisible character follows that word.
+def write_data_page(data: DataDescription, truncation: TruncationPolicy, path: Path) -> None:
+    """Write a page with the description of a dataset and nothing else."""
+    section = data_section(data, truncation)
+    _, on_page = _specs(dict(section.charts()))
+    path.write_text(page(data.name, _summary(data), [section], on_page), encoding="utf-8")
 
-    Vega 6 reads the string "if" in an order that is given as a list as the name of a function.
+
+def _summary(data: DataDescription) -> str:
+    """Return name, classes and split sizes of a dataset in one line."""
+    sizes = ", ".join(f"{split.examples:,} {name}" for name, split in data.splits.items())
+    return f"{data.name} · {len(data.label_names)} classes · {sizes}"
+
+
+def _specs(charts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the Vega-Lite specifications of charts, plain and as the page shows them."""
+    specs = {name: _escape_if(json.loads(chart.to_json(indent=None))) for name, chart in charts.items()}
+    return specs, {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
+
+
+def _escape_if(spec: Any) -> Any:
+    """Put an invisible character after every string "if".
+
+    Vega 6 reads that string, in an order given as a list, as the name of a function.
     """
     if isinstance(spec, dict):
-        return {key: _without_if(value) for key, value in spec.items()}
+        return {key: _escape_if(value) for key, value in spec.items()}
     if isinstance(spec, list):
-        return [_without_if(value) for value in spec]
+        return [_escape_if(value) for value in spec]
     return "if\u2060" if spec == "if" else spec
 
 
-def _write_tables(tables: Mapping[str, Table], study: str, folder: Path) -> None:
-    for name, table in tables.items():
-        if not table[1]:
-            for suffix in ("csv", "md", "tex"):
-                (folder / f"{name}.{suffix}").unlink(missing_ok=True)
-            continue
-        formats.write_csv(table, folder / f"{name}.csv")
-        (folder / f"{name}.md").write_text(formats.markdown(table) + "\n", encoding="utf-8")
-        caption = f"{name.replace('-', ' ').capitalize()} of {study}"
-        (folder / f"{name}.tex").write_text(formats.latex(table, caption), encoding="utf-8")
+def _write_tables(written: Sequence[Table], study: str, folder: Path) -> None:
+    _remove_others(folder, {table.name for table in written})
+    for table in written:
+        tables.write_csv(table, folder / f"{table.name}.csv")
+        (folder / f"{table.name}.md").write_text(tables.markdown(table) + "\n", encoding="utf-8")
+        caption = f"{table.name.replace('-', ' ').capitalize()} of {study}"
+        (folder / f"{table.name}.tex").write_text(tables.latex(table, caption), encoding="utf-8")
 
 
 def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
-    for old in [path for kind in ("confusion", "slice", "search") for path in folder.glob(f"{kind}-*.*")]:
-        old.unlink()  # perhaps of what is compared no more
+    _remove_others(folder, set(specs))
     for name, spec in specs.items():
         svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
 
 
-def markdown(comparison: Comparison, tables: Mapping[str, Table], specs: Mapping[str, Any]) -> str:
-    """The report for a code host: verdict, tables and the main figures. specs: charts by name."""
-    text = formats.markdown_text
-
-    def figures(*names: str) -> str:
-        return " ".join(f"![{name.replace('-', ' ')}](figures/{name}.svg)" for name in names if name in specs)
-
-    def table(name: str) -> str:
-        return formats.markdown(tables[name]) if tables[name][1] else ""
-
-    def part(title: str, *blocks: str) -> list[str]:
-        return [f"## {title}", *blocks] if any(blocks) else []
-
-    parts = [f"# {text(comparison.name)}"]
-    if comparison.verdict:
-        parts += [f"**{text(comparison.verdict.text)}**", table("leaderboard")]
-        parts += [figures("scores", f"cost-{comparison.verdict.cost}")]
-    else:
-        parts += ["No run succeeded."]
-    if comparison.failures:
-        lines = [f"- {text(f.label)}, seed {f.seed}: {f.status} – {text(f.reason)}" for f in comparison.failures]
-        parts += part("Runs that did not finish", "\n".join(lines))
-    if comparison.pairs:
-        parts += part("Every two strategies", "p after Holm's correction over all pairs.", table("pairs"))
-    notes = [*comparison.data["notes"], *comparison.data["findings"]]
-    parts += part("Data", table("data"), "\n".join(f"- {text(note)}" for note in notes), table("lengths"))
-    if comparison.rows:
-        parts += part("Every metric", table("metrics"))
-        if comparison.curve:
-            parts += part("Learning curves", text(comparison.advice), figures("learning-curve"), table("curves"))
-        found = [figures(*[name for name in specs if name.startswith("search-")]), table("searches")]
-        parts += part("Search", text(said(comparison)), *found)
-        parts += part("Training", figures("validation", "loss"), table("parameters"))
-        parts += part("Classes", figures("f1"), figures(*[name for name in specs if name.startswith("confusion-")]))
-        parts += part("Where they fail", figures("errors-true", "errors-predicted"), figures("errors-length", "words"))
-        sliced = figures(*[name for name in specs if name.startswith("slice-")])
-        parts += part("Slices", text(weakest(comparison)), sliced, table("slices"))
-        parts += part("Calibration", figures("reliability"), table("calibration"))
-        parts += part("Compute", figures("compute"), table("costs"), f"The whole study: {whole_study(comparison)}")
-        parts += part("Reported elsewhere", table("reported"))
-    parts += part("How it was run", _how(comparison))
-    return "\n\n".join(part for part in parts if part) + "\n"
+def _remove_others(folder: Path, names: set[str]) -> None:
+    """Remove the files of tables or figures that an earlier report had and this one has not."""
+    for path in folder.iterdir():
+        if path.suffix in (".csv", ".md", ".tex", ".svg", ".png") and path.stem not in names:
+            path.unlink()
 
 
-def _how(comparison: Comparison) -> str:
-    lines = [
-        f"- Data fingerprint: `{comparison.data['fingerprint']}`",
-        "- The study, every default written out: `study.yaml`",
-    ]
-    if comparison.records:
-        found = comparison.records[0]
-        versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-        lines += [f"- {found.machine.get('processor')}, {found.machine.get('cores')} cores; {versions}"]
-    return "\n".join(map(str, lines))
+def markdown(name: str, parts: Sequence[Section]) -> str:
+    """Return the report as Markdown for a code host; charts are links to figures/."""
+    lines = [f"# {markdown_text(name)}"]
+    for section in parts:
+        lines += [f"## {section.heading}", *_markdown_blocks(section.blocks)]
+    return "\n\n".join(lines) + "\n"
+
+
+def _markdown_blocks(blocks: Sequence[Block]) -> Iterator[str]:
+    for block in blocks:
+        match block:
+            case Text():
+                yield f"**{markdown_text(block.text)}**" if block.is_key else markdown_text(block.text)
+            case Heading():
+                yield f"### {markdown_text(block.text)}"
+            case Bullets():
+                yield "\n".join(f"- {markdown_text(item)}" for item in block.items)
+            case Rows():
+                yield tables.markdown(block.table)
+            case Figures():
+                names = [*block.charts, *([block.menu.selected] if block.menu else [])]
+                yield " ".join(map(_figure, names))
+                if block.table:
+                    yield tables.markdown(block.table)
+            case Details() if inner := list(_markdown_blocks(block.blocks)):
+                yield f"<details><summary>{markdown_text(block.summary)}</summary>"
+                yield from inner
+                yield "</details>"
+            case _:
+                pass  # on the page only
+
+
+def _figure(name: str) -> str:
+    return f"![{name.replace('-', ' ')}](figures/{name}.svg)"

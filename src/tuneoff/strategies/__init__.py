@@ -1,4 +1,4 @@
-"""The table of strategies: to add one, write its file and a row here."""
+"""The table of strategies. To add one, write its file, a row here, and a row of tests/strategies/rows.py."""
 
 from tuneoff.strategies.adapter import Adapter, adapter
 from tuneoff.strategies.base import (
@@ -21,18 +21,33 @@ from tuneoff.strategies.peft import Peft, apply_peft
 from tuneoff.strategies.probe import Probe, probe
 
 STRATEGIES: dict[str, Strategy] = {
-    "majority": Strategy(Majority, "text", majority, "the most frequent class", is_seeded=False),
-    "tfidf": Strategy(Tfidf, "text", tfidf, "logistic regression on TF-IDF of words and bigrams", is_seeded=False),
-    "untrained": Strategy(Untrained, "gradient", untrained, "pretrained encoder, fresh head, no training"),
-    "probe": Strategy(Probe, "features", probe, "a linear classifier on frozen embeddings", is_seeded=False),
-    "head": Strategy(Head, "gradient", head, "encoder frozen, head trained"),
-    "partial": Strategy(Partial, "gradient", partial, "the last blocks and the head"),
-    "bitfit": Strategy(BitFit, "gradient", bitfit, "biases and the head"),
-    "lora": Strategy(LoRA, "gradient", lora, "low-rank updates of chosen projections, and the head"),
-    "adapter": Strategy(Adapter, "gradient", adapter, "bottleneck adapters in every block, and the head"),
-    "peft": Strategy(Peft, "gradient", apply_peft, "any other method of peft by its type, and the head"),
-    "full": Strategy(Full, "gradient", full, "everything"),
-}
+    "majority": Strategy(
+        Majority, "texts", majority, "the most frequent class",
+        is_seeded=False, learns=False, is_baseline=True, is_default=True,
+    ),
+    "tfidf": Strategy(
+        Tfidf, "texts", tfidf, "logistic regression on TF-IDF of words and bigrams",
+        is_seeded=False, is_baseline=True, is_default=True,
+    ),
+    "untrained": Strategy(
+        Untrained, "model", untrained, "pretrained encoder with a randomly initialised head, not trained", learns=False
+    ),
+    "probe": Strategy(
+        Probe, "embeddings", probe, "linear probe: a linear classifier on frozen embeddings",
+        is_seeded=False, is_default=True,
+    ),
+    "head": Strategy(Head, "model", head, "encoder frozen, head trained", is_default=True),
+    "partial": Strategy(Partial, "model", partial, "last blocks and head trained", is_default=True),
+    "bitfit": Strategy(BitFit, "model", bitfit, "biases and head trained"),
+    "lora": Strategy(
+        LoRA, "model", lora, "LoRA: low-rank updates of chosen projections, and the head", is_default=True
+    ),
+    "adapter": Strategy(Adapter, "model", adapter, "bottleneck adapters in every block, and the head"),
+    "peft": Strategy(
+        Peft, "model", apply_peft, "another peft method, chosen by its type, and the head", needs_options=True
+    ),
+    "full": Strategy(Full, "model", full, "full fine-tuning: every parameter", is_default=True),
+}  # fmt: skip
 
 __all__ = [
     "STRATEGIES",

@@ -1,4 +1,4 @@
-"""Bottleneck adapters: small two-layer networks inside every block."""
+"""Bottleneck adapters: small two-layer networks inside the blocks, saved in the layout of AdapterHub."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,15 @@ from tuneoff.encoder.anatomy import Anatomy, anatomy, blocks, is_head, layers
 from tuneoff.errors import ConfigError
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
-_NAME = "tuneoff"  # what the adapter is called inside AdapterHub's layout
+_NAME = "tuneoff"  # name of the adapter in AdapterHub's layout
 
 
 class Adapter(GradientConfig):
     """Bottleneck adapters and the head.
 
-    pfeiffer: one after each feed-forward, reading the normed sum (Pfeiffer et al., AdapterFusion, EACL 2021).
-    houlsby: one after attention and one after each feed-forward (Houlsby et al., ICML 2019).
-    parallel: one beside each feed-forward, reading what that reads (He et al., ICLR 2022).
+    pfeiffer: one after each feed-forward; its input is the normed sum (Pfeiffer et al., AdapterFusion, EACL 2021).
+    houlsby: one after each attention and one after each feed-forward (Houlsby et al., ICML 2019).
+    parallel: one parallel to each feed-forward, with the same input (He et al., ICLR 2022).
     """
 
     name: ClassVar[str] = "adapter"
@@ -31,15 +31,15 @@ class Adapter(GradientConfig):
     activation: Literal["relu", "gelu", "silu", "tanh"] = "relu"  # AdapterFusion
     placement: Literal["pfeiffer", "houlsby", "parallel"] = "pfeiffer"
     # He et al., section 4.5: 4 for parallel adapters; the others have none
-    scale: float = Field(4.0, gt=0, description="by which a parallel adapter's correction is multiplied")
+    scale: float = Field(4.0, gt=0, description="factor of a parallel adapter's output")
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
 
 
 class Bottleneck(nn.Module):
-    """up(activation(down(states))): what an adapter adds. states: (..., H) -> (..., H).
+    """The network of an adapter: up(activation(down(states))). states: (..., H) -> (..., H).
 
-    up starts at zero, so that the adapted model starts as the plain one (He et al., ICLR 2022, section 4.1).
-    Names are AdapterHub's.
+    up starts at zero, so that the adapted model starts equal to the plain one (He et al., ICLR 2022, section 4.1).
+    The names of the parts are AdapterHub's.
     """
 
     def __init__(self, hidden: int, size: int, activation: str) -> None:
@@ -52,67 +52,72 @@ class Bottleneck(nn.Module):
         self.adapter_up = up
 
     def forward(self, states: Tensor) -> Tensor:
-        """The correction alone."""
+        """Compute the update, without the states that it is added to."""
         return self.adapter_up(self.adapter_down(states))
 
 
 def adapter(model: Any, config: Adapter) -> Adapted:
-    """Put a bottleneck into or beside the feed-forward of every chosen block, and for houlsby into its attention."""
+    """Add a bottleneck to the feed-forward of every chosen block, and for houlsby also to its attention."""
     hidden = model.config.hidden_size
     if config.reduction > hidden:
-        raise ConfigError(f"reduction {config.reduction} is above the hidden size {hidden}; use 1 to {hidden}")
+        raise ConfigError(
+            f"reduction {config.reduction} is above the hidden size {hidden}; use a number from 1 to {hidden}"
+        )
     parts = anatomy(model.config)
     before = {id(parameter) for parameter in model.parameters()}
 
-    def add(layer: nn.Module, home: str) -> Bottleneck:
+    def new_bottleneck(layer: nn.Module, path: str) -> Bottleneck:
         with torch.device(next(model.parameters()).device):
             bottleneck = Bottleneck(hidden, hidden // config.reduction, config.activation)
-        return _put(layer, f"{home}.{_NAME}", bottleneck)
+        return _register(layer, f"{path}.{_NAME}", bottleneck)
 
+    # dict.fromkeys: ALBERT's list repeats a block
     for block in dict.fromkeys(blocks(model)[index] for index in chosen_blocks(model, config.layers)):
         for layer in layers(model, block):
             after_attention, after_feed_forward = parts.adapters
             if config.placement == "parallel":
-                _beside(layer, parts, add(layer, after_feed_forward), config.scale)
+                _add_in_parallel(layer, parts, new_bottleneck(layer, after_feed_forward), config.scale)
                 continue
             if config.placement == "pfeiffer" and parts.feed_forward_norm:
                 norm = layer.get_submodule(parts.feed_forward_norm)
-                norm.register_forward_hook(_around_norm(add(layer, after_feed_forward)))
+                norm.register_forward_hook(_pfeiffer_hook(new_bottleneck(layer, after_feed_forward)))
                 continue
             output = layer.get_submodule(parts.feed_forward_output)
-            output.register_forward_hook(_after(add(layer, after_feed_forward)))
+            output.register_forward_hook(_residual_hook(new_bottleneck(layer, after_feed_forward)))
             if config.placement == "houlsby":
                 output = layer.get_submodule(parts.attention_output)
-                output.register_forward_hook(_after(add(layer, after_attention)))
+                output.register_forward_hook(_residual_hook(new_bottleneck(layer, after_attention)))
     added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(added) or is_head(model, name))
-    return Adapted(model, added, saves=lambda adapted, folder: _save(adapted, added, config, folder))
+    return Adapted(model, added, save=lambda adapted, folder: _save(adapted, added, config, folder))
 
 
-# Forward hooks, so that the names in the base model stay as they were.
-def _after(bottleneck: Bottleneck) -> Any:
-    """Correct a module's output: h + bottleneck(h)."""
+# Forward hooks instead of wrapper modules: the parameters of the encoder keep their names, and saved weights load in
+# other libraries.
+def _residual_hook(bottleneck: Bottleneck) -> Any:
+    """Return a hook that turns a module's output h into h + bottleneck(h)."""
     return lambda module, arguments, output: output + bottleneck(output)
 
 
-def _beside(layer: nn.Module, parts: Anatomy, bottleneck: Bottleneck, scale: float) -> None:
-    """Correct what a feed-forward gives by what it read: f(h) + scale * bottleneck(h)."""
-    entrance, exit_ = layer.get_submodule(parts.projections["up"][0]), layer.get_submodule(parts.feed_forward_output)
-    read: list[Tensor] = []
-    entrance.register_forward_pre_hook(lambda module, arguments: read.append(arguments[0]))
-    exit_.register_forward_hook(lambda module, arguments, output: output + scale * bottleneck(read.pop()))
+def _add_in_parallel(layer: nn.Module, parts: Anatomy, bottleneck: Bottleneck, scale: float) -> None:
+    """Make a feed-forward f compute f(h) + scale * bottleneck(h)."""
+    first, last = layer.get_submodule(parts.projections["up"][0]), layer.get_submodule(parts.feed_forward_output)
+    inputs: list[Tensor] = []  # from the first module to the last; popped, so that no tensor outlives the pass
+    first.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    last.register_forward_hook(lambda module, arguments, output: output + scale * bottleneck(inputs.pop()))
 
 
-def _around_norm(bottleneck: Bottleneck) -> Any:
-    """Correct what a norm reads by what it says: norm(s + bottleneck(norm(s)))."""
+def _pfeiffer_hook(bottleneck: Bottleneck) -> Any:
+    """Return a hook that turns a norm's output norm(s) into norm(s + bottleneck(norm(s)))."""
+    # norm.forward, not norm(...), which would call this hook again
     return lambda norm, arguments, normed: norm.forward(arguments[0] + bottleneck(normed))
 
 
-def _put(module: nn.Module, path: str, part: Bottleneck) -> Bottleneck:
-    """Register a part under a dotted path, making what lacks on the way."""
-    *way, last = path.split(".")
-    for name in way:
+def _register(module: nn.Module, path: str, part: Bottleneck) -> Bottleneck:
+    """Register a module under a dotted path, with empty modules for the names in between that do not exist."""
+    *parents, last = path.split(".")
+    for name in parents:
         if not hasattr(module, name):
             module.add_module(name, nn.Module())
         module = module.get_submodule(name)
@@ -121,32 +126,32 @@ def _put(module: nn.Module, path: str, part: Bottleneck) -> Bottleneck:
 
 
 def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> None:
-    """Write what AdapterHub's load_adapter(folder, use_safetensors=True) reads; the head lies in the same file."""
+    """Save adapter and head, to be read by AdapterHub's load_adapter(folder, use_safetensors=True)."""
     weights = {n: v.contiguous() for n, v in model.state_dict().items() if n in set(added) or is_head(model, n)}
     save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
-    reads_norm = config.placement == "pfeiffer" and anatomy(model.config).feed_forward_norm is not None
-    chosen = chosen_blocks(model, config.layers)
-    described = {
+    has_normed_input = config.placement == "pfeiffer" and anatomy(model.config).feed_forward_norm is not None
+    adapted_blocks = chosen_blocks(model, config.layers)
+    adapter_config = {
         "config": {
             "mh_adapter": config.placement == "houlsby",
             "output_adapter": True,
             "reduction_factor": config.reduction,
             "non_linearity": config.activation,
-            "original_ln_before": reads_norm,
+            "original_ln_before": has_normed_input,
             "original_ln_after": True,
             "residual_before_ln": True,
             "adapter_residual_before_ln": False,
             "ln_before": False,
             "ln_after": False,
             **({"is_parallel": True, "scaling": config.scale} if config.placement == "parallel" else {}),
-            "leave_out": [index for index in range(len(blocks(model))) if index not in chosen],
+            "leave_out": [index for index in range(len(blocks(model))) if index not in adapted_blocks],
         },
         "hidden_size": model.config.hidden_size,
         "model_class": type(model).__name__,
-        "model_name": model.config._name_or_path,
+        "model_name": model.config.name_or_path,
         "model_type": model.config.model_type,
         "name": _NAME,
-        "version": "adapters.1.3.0",  # the layout's version
+        "version": "adapters.1.3.0",  # of the layout
     }
-    (folder / "adapter_config.json").write_text(json.dumps(described, indent=2, sort_keys=True))
+    (folder / "adapter_config.json").write_text(json.dumps(adapter_config, indent=2, sort_keys=True))
     model.config.save_pretrained(folder)

@@ -1,4 +1,8 @@
-"""What a strategy is: a small config, and a function that says what changes and what trains. It never owns a loop."""
+"""The interface of strategies: a small config, and a function that adapts a model or fits a classifier.
+
+A strategy decides which parameters are added and which train. It has no training loop of its own; the engine trains the
+result (engine/loop.py).
+"""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,22 +18,22 @@ from tuneoff.errors import ConfigError
 
 
 class StrategyConfig(BaseModel):
-    """Base of every strategy's options. Unknown options are errors."""
+    """Base class of the options of a strategy. Unknown options are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
-    # the options that a search varies unless told otherwise, and the factor between the first values it tries
+    # hyperparameters that a search varies by default -> the factor between the first values that it tries
     searched: ClassVar[dict[str, float]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _one_value_is_a_list_of_one(cls, given: Any) -> Any:
-        """targets: query means targets: [query]."""
-        if not isinstance(given, dict):
-            return given
+    def _wrap_single_values(cls, options: Any) -> Any:
+        """Accept `targets: query` for `targets: [query]`."""
+        if not isinstance(options, dict):
+            return options
         plain = (str, int, float)
         lists = {name for name, field in cls.model_fields.items() if "tuple" in str(field.annotation)}
-        return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in given.items()}
+        return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in options.items()}
 
     @property
     def changed(self) -> dict[str, Any]:
@@ -38,42 +42,68 @@ class StrategyConfig(BaseModel):
 
     @property
     def label(self) -> str:
-        """The strategy and what differs from its defaults: 'lora rank=16'."""
-        return " ".join([self.name, *[f"{key}={short(value)}" for key, value in self.changed.items()]])
+        """The strategy's name and its changed options: 'lora rank=16'."""
+        return " ".join([self.name, *[f"{key}={format_option(value)}" for key, value in self.changed.items()]])
 
 
 class GradientConfig(StrategyConfig):
-    """Base of the strategies that train by gradient descent."""
+    """Base class of the options of strategies that train by gradient descent."""
 
-    searched: ClassVar[dict[str, float]] = {"learning_rate": 3.0}  # as the grids of Devlin et al. and of Hu et al. do
+    searched: ClassVar[dict[str, float]] = {"learning_rate": 3.0}  # as in the grids of Devlin et al. and Hu et al.
     learning_rate: float = Field(gt=0, le=1)
 
 
-def short(value: Any) -> str:
-    """An option's value for people."""
+def format_option(value: Any) -> str:
+    """Format the value of an option for display: ('query', 'value') as query+value."""
     return "+".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+# fields of the recipe that a run depends on, by Strategy.fits_on; None for all
+_TRUNCATION_FIELDS = frozenset({"max_length", "long_texts", "overlap", "max_windows"})
+_RECIPE_FIELDS = {
+    "texts": frozenset({"class_weights"}),
+    "embeddings": _TRUNCATION_FIELDS | {"precision", "class_weights"},
+    "model": None,
+}
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One row of STRATEGIES."""
+    """One row of STRATEGIES. Other parts of the package read these fields and never compare a strategy's name."""
 
     config: type[StrategyConfig]
-    # text: fits on the texts themselves | features: on frozen embeddings | gradient: changes and trains the model
-    kind: Literal["text", "features", "gradient"]
-    apply: Callable[..., Any]  # gradient: (model, config) -> Adapted; others: what `fit.py` describes
-    summary: str
-    is_seeded: bool = True  # whether the seed changes anything; if not, one run stands for all seeds
+    # texts: fits a scikit-learn pipeline on texts; embeddings: fits a scikit-learn classifier on the frozen encoder's
+    # embeddings; model: adapts the model, which the engine may then train
+    fits_on: Literal["texts", "embeddings", "model"]
+    apply: Callable[..., Any]  # model: (model, config) -> Adapted; the others return a fitted scikit-learn classifier
+    summary: str  # for the command line
+    is_seeded: bool = True  # the seed changes the result; if False, one run stands for all seeds
+    learns: bool = True  # predictions depend on the text; False for the majority class and an untrained head
+    is_baseline: bool = False  # added to every study, unless baselines: false
+    is_default: bool = False  # compared when a study names no strategies
+    needs_options: bool = False  # it has an option without a default, so its name is not a complete strategy
+
+    @property
+    def uses_encoder(self) -> bool:
+        """True if a run needs a pretrained encoder."""
+        return self.fits_on != "texts"
+
+    @property
+    def recipe_fields(self) -> frozenset[str] | None:
+        """The fields of the recipe that change a run of this strategy; None for all of them."""
+        if self.fits_on == "model" and not self.learns:
+            return _TRUNCATION_FIELDS
+        return _RECIPE_FIELDS[self.fits_on]
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A model as a strategy left it. The engine derives everything else from the flags on its parameters."""
+    """A model that a strategy has adapted. A parameter trains if its requires_grad is True."""
 
     model: Any
-    added: tuple[str, ...] = ()  # full names of the parameters that the strategy put in
-    layer_decay: float = 1.0  # each block's rate is the next one's times this
-    saves: Callable[[Any, Any], None] | None = None  # (model, folder): how to save, if not as a whole model
+    added: tuple[str, ...] = ()  # full names of the parameters that the strategy added
+    layer_decay: float = 1.0  # the learning rate of each block is that of the next block times this
+    save: Callable[[Any, Any], None] | None = None  # (model, folder): saves the changes; None: save the whole model
 
     @property
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -82,9 +112,9 @@ class Adapted:
 
     @property
     def first_trained_block(self) -> int:
-        """The first block that trains or is changed; the number of blocks where only the head trains.
+        """The index of the first block that trains or is changed; the number of blocks if only the head trains.
 
-        0 also where embeddings train. Everything before it gives the same outputs throughout training.
+        0 if embeddings train. The outputs of all blocks before it stay the same throughout training.
         """
         depths = parameter_depths(self.model)
         trained = [depths[name] for name in self.trainable]
@@ -93,7 +123,7 @@ class Adapted:
 
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How many numbers train, were added, belong to the head, and there are in all (added ones included)."""
+    """Numbers of parameters: trainable, added by the strategy, in the head, and in total, including added ones."""
 
     trainable: int
     added: int
@@ -102,7 +132,7 @@ class ParameterCounts:
 
 
 def count_parameters(adapted: Adapted) -> ParameterCounts:
-    """Count once each parameter of an adapted model."""
+    """Count the parameters of an adapted model; a shared parameter counts once."""
     sizes = {name: parameter.numel() for name, parameter in adapted.model.named_parameters()}
     return ParameterCounts(
         trainable=sum(sizes[name] for name in adapted.trainable),
@@ -113,43 +143,43 @@ def count_parameters(adapted: Adapted) -> ParameterCounts:
 
 
 def operations_per_token(adapted: Adapted) -> float:
-    """Operations of a training step for each token, matrix products of the blocks alone.
+    """Floating point operations of a training step per token, in the matrix products of the blocks.
 
-    A forward pass is 2 a weight; a backward pass 2 for the states behind the first trained block and 2 more for the
-    weights that train (Kaplan et al., 2020, section 2.1). Attention's own products, a few percent at the lengths of
-    sentences, are left out.
+    2 per weight in the forward pass; in the backward pass 2 for the gradient of the states, from the last block down to
+    the first that trains, and 2 more for the gradient of weights that train (Kaplan et al., 2020, section 2.1). The
+    products of attention itself, a few percent at the lengths of sentences, are not counted.
     """
     return sum(operations_by_block(adapted))
 
 
 def operations_by_block(adapted: Adapted) -> list[float]:
-    """The same for each block that is not frozen with all before it."""
+    """Floating point operations of a training step per token, for each block from first_trained_block on."""
     parts = [list(block.parameters()) for block in blocks(adapted.model)[adapted.first_trained_block :]]
     return [sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in parameters) for parameters in parts]
 
 
-def for_labels(classifier: Any, labels: np.ndarray) -> Any:
-    """A scikit-learn classifier for labels: itself, or one for each label where an example may have several.
-
-    labels: (N,) or (N, C).
-    """
+def one_vs_rest_if_multilabel(classifier: Any, labels: np.ndarray) -> Any:
+    """Return a scikit-learn classifier as it is for labels (N,), and one per label for multi-label data, (N, C)."""
     return OneVsRestClassifier(classifier) if labels.ndim == 2 else classifier
 
 
 def train_only(model: Any, is_trained: Callable[[str], bool]) -> None:
-    """Let the parameters train whose full name is accepted; freeze the rest."""
+    """Make the parameters trainable for whose full name is_trained returns True; freeze all others."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(is_trained(name))
 
 
 def chosen_blocks(model: Any, layers: int | Iterable[int] | None) -> list[int]:
-    """Indices of blocks: all for None, the last N for a number, or exactly those listed."""
+    """Return the indices of blocks that the option `layers` selects: None for all, N for the last N, or a list.
+
+    Raises ConfigError for blocks that the encoder does not have.
+    """
     count = len(blocks(model))
     if layers is None:
         return list(range(count))
     chosen = list(range(count))[-layers:] if isinstance(layers, int) else sorted(set(layers))
-    too_many = isinstance(layers, int) and layers > count
-    if too_many or any(index >= count or index < 0 for index in chosen):
+    is_too_many = isinstance(layers, int) and layers > count
+    if is_too_many or any(index >= count or index < 0 for index in chosen):
         allowed = f"a number from 1 to {count}" if isinstance(layers, int) else f"indices from 0 to {count - 1}"
-        raise ConfigError(f"layers {short(layers)} does not fit an encoder of {count} blocks; give {allowed}")
+        raise ConfigError(f"layers {format_option(layers)} does not fit an encoder of {count} blocks; give {allowed}")
     return chosen

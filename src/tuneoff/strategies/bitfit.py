@@ -1,4 +1,4 @@
-"""Biases and head."""
+"""BitFit: biases and head."""
 
 from typing import Any, ClassVar
 
@@ -17,8 +17,11 @@ class BitFit(GradientConfig):
 
 
 def bitfit(model: Any, config: BitFit) -> Adapted:
-    """Train what is called bias, layer norms' included."""
+    """Train every parameter named bias, including those of layer norms, and the head.
+
+    Raises ModelError for an encoder without biases (ModernBERT).
+    """
     if not any(name.endswith("bias") and not is_head(model, name) for name, _ in model.named_parameters()):
-        raise ModelError(f"bitfit trains biases, and {model.config.model_type} has none here; choose lora or adapter")
+        raise ModelError(f"bitfit trains biases, and this {model.config.model_type} has none; choose lora or adapter")
     train_only(model, lambda name: name.endswith("bias") or is_head(model, name))
     return Adapted(model)

@@ -1,16 +1,16 @@
-"""Low-rank updates of chosen projections, through peft."""
+"""LoRA: low-rank updates of chosen projections, by peft."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.tuners.lora.layer import Linear
 from peft.utils import get_peft_model_state_dict
 from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tuneoff.compat import use_fast_lora
 from tuneoff.encoder.anatomy import anatomy, is_head, projection_names
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
@@ -24,38 +24,21 @@ class LoRA(GradientConfig):
     learning_rate: float = Field(5e-4, gt=0, le=1)  # Hu et al., Table 9: 5e-4 for RoBERTa base on SST-2 and others
     rank: int = Field(8, ge=1)  # Hu et al., Table 9
     alpha: int = Field(16, gt=0, description="the update is scaled by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on what enters the update")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the input of the update")
     targets: tuple[Projection, ...] = Field(("query", "value"), min_length=1)  # Hu et al., Table 9
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
 
 
-class FastLinear(Linear):
-    """peft's LoRA layer with the same weights and sums in fewer passes: W x + b + s B (A x), added in place."""
-
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """x: (..., in) -> (..., out). What is not plain LoRA is peft's own."""
-        (name,) = self.active_adapters
-        if self.disable_adapters or self.merged or self.lora_variant or args or kwargs:
-            return super().forward(x, *args, **kwargs)
-        low = self.lora_A[name](self.lora_dropout[name](x)) * self.scaling[name]  # (..., r)
-        result = self.base_layer(x)
-        up: Tensor = self.lora_B[name].weight  # type: ignore[assignment]  # (out, r)
-        result.view(-1, len(up)).addmm_(low.flatten(0, -2), up.t())
-        return result
-
-
 def lora(model: Any, config: LoRA) -> Adapted:
-    """Put an update beside each chosen projection; it starts at zero, so the model starts as it was."""
+    """Add an update to each chosen projection. It starts at zero, so that the model's outputs stay as they were."""
     names = projection_names(model, config.targets, chosen_blocks(model, config.layers))
     settings = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
     )
     before = {id(parameter) for parameter in model.parameters()}
-    # in place and without peft's copy of the head, so that parameters are counted once
+    # in place, without get_peft_model: its modules_to_save would copy the head, and count it twice
     inject_adapter_in_model(settings, model)
-    for module in model.modules():
-        if type(module) is Linear:
-            module.__class__ = FastLinear
+    use_fast_lora(model)
     added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(added) or is_head(model, name))
@@ -64,17 +47,17 @@ def lora(model: Any, config: LoRA) -> Adapted:
         weights = get_peft_model_state_dict(adapted, adapter_name="default")
         save_adapter(adapted, settings, {f"base_model.model.{name}": value for name, value in weights.items()}, folder)
 
-    return Adapted(model, added, saves=save)
+    return Adapted(model, added, save=save)
 
 
 def save_adapter(model: Any, settings: PeftConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write what PeftModel.from_pretrained reads: what was added, by peft's own names, and the head."""
+    """Save the added weights and the head, to be read by PeftModel.from_pretrained. weights: by peft's own names."""
     settings.task_type = "SEQ_CLS"
     settings.inference_mode = True
     settings.modules_to_save = list(anatomy(model.config).head)  # type: ignore[attr-defined]
-    settings.base_model_name_or_path = model.config._name_or_path
+    settings.base_model_name_or_path = model.config.name_or_path
     settings.save_pretrained(str(folder))
     head = {f"base_model.model.{name}": value for name, value in model.state_dict().items() if is_head(model, name)}
-    # copies: some methods share what is random between layers
-    whole = {name: value.contiguous().clone() for name, value in {**weights, **head}.items()}
-    save_file(whole, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    # clone: some methods share random matrices between layers, and safetensors rejects tensors that share memory
+    tensors = {name: value.contiguous().clone() for name, value in {**weights, **head}.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

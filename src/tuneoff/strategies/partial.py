@@ -1,4 +1,4 @@
-"""The last blocks and the head."""
+"""Partial fine-tuning: the last blocks and the head."""
 
 from typing import Any, ClassVar
 
@@ -12,14 +12,14 @@ class Partial(GradientConfig):
     """The last N blocks and the head; the blocks below are frozen and run once (Lee, Tang & Lin, 2019)."""
 
     name: ClassVar[str] = "partial"
-    learning_rate: float = Field(1e-4, gt=0, le=1)  # between full's and head's: docs/log.md
-    layers: int = Field(2, ge=1, description="how many of the last blocks train")
+    learning_rate: float = Field(1e-4, gt=0, le=1)  # between those of full and head: docs/log.md
+    layers: int = Field(2, ge=1, description="number of last blocks that train")
 
 
 def partial(model: Any, config: Partial) -> Adapted:
-    """Train the last blocks and what comes after them.
+    """Train the last blocks, the final norm and the head.
 
-    A block that earlier positions share (ALBERT) trains in all of them.
+    ALBERT runs the same block at every position, so it trains at all of them.
     """
     inside = block_parameters(model, chosen_blocks(model, config.layers))
     depths = parameter_depths(model)

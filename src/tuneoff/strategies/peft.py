@@ -1,4 +1,4 @@
-"""Every other method of peft that changes an encoder's layers in place, through one strategy."""
+"""Other parameter-efficient methods of the peft library, in one strategy with an option `type`."""
 
 import dataclasses
 import warnings
@@ -6,23 +6,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import peft
-from peft.tuners.vera.layer import VeraLayer
 from peft.utils import get_peft_model_state_dict
 from pydantic import ConfigDict, Field, model_validator
 from torch import nn
 
+from tuneoff.compat import keep_vera_dtype
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
 from tuneoff.errors import ConfigError, unknown
-from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, short
+from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, format_option
 from tuneoff.strategies.lora import Projection, save_adapter
 
 
 @dataclass(frozen=True)
 class Method:
-    """One of peft's methods: its config, what we set in it by default, and its rate."""
+    """A method of peft: the class of its config, and our defaults."""
 
     config: type[peft.PeftConfig]
-    rate: float  # LoRA's own for its nearest kin, else the best of five on validation: docs/log.md
+    learning_rate: float  # LoRA's for its closest variants, else the best of five on validation: docs/log.md
     defaults: dict[str, Any] = field(default_factory=dict)
     targets: tuple[Projection, ...] = ("query", "value")  # Hu et al., ICLR 2022, Table 9; the same for all
 
@@ -47,87 +47,99 @@ METHODS = {
     "hira": Method(peft.HiraConfig, 1e-2, {"r": 8}),  # Huang et al., ICLR 2025
     "randlora": Method(peft.RandLoraConfig, 5e-4),  # Albert et al., ICLR 2025
 }
-_VIRTUAL_TOKENS = "it puts virtual tokens before padded texts, and texts are packed here"
-# what peft has beside these, and why it is not taken
+_VIRTUAL_TOKENS = "it puts virtual tokens before padded texts, but Tuneoff packs texts without padding"
+# other methods of peft, and the reason why they are not supported
 UNSUPPORTED = {
     "prefix": _VIRTUAL_TOKENS,
     "ptuning": _VIRTUAL_TOKENS,
     "prompt": _VIRTUAL_TOKENS,
-    "adalora": "it moves ranks between layers inside the training loop, of which there is one for all",
+    "adalora": "it changes ranks inside the training loop, but all strategies share one loop",
     "vblora": "it keeps its parameters outside the model's layers",
     "tinylora": "it keeps its parameters outside the model's layers",
-    "shira": "its mask cannot be drawn where only a config is known, as plans need it",
+    "shira": "its mask needs the weights, but plans count parameters from a config only",
     "delora": "its layers do not compute in bf16",
-    "adaption_prompt": "it is made for decoders",
-    "xlora": "it mixes adapters that were trained before",
+    "adaption_prompt": "it is for decoders",
+    "xlora": "it mixes adapters that were trained earlier",
     "poly": "it mixes adapters of several tasks",
 }
-# what we set in a peft config ourselves
-_OURS = {"target_modules", "feedforward_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias"}
-_OURS |= {"task_type", "peft_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"}
+# fields of a peft config that this strategy sets itself
+_RESERVED = {
+    "target_modules",
+    "feedforward_modules",
+    "layers_to_transform",
+    "layers_pattern",
+    "modules_to_save",
+    "bias",
+}
+_RESERVED |= {"task_type", "peft_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"}
 
 
 class Peft(GradientConfig):
-    """A method of peft by its type; further options are those of peft's own config."""
+    """A method of peft, chosen by `type`. Further options are fields of that method's config in peft."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     name: ClassVar[str] = "peft"
     type: str = Field(description=f"one of {', '.join(METHODS)}")
-    learning_rate: float = Field(gt=0, le=1, description="by default the type's own")
-    targets: tuple[Projection, ...] | None = Field(None, min_length=1, description="by default query and value")
+    learning_rate: float = Field(gt=0, le=1, description="by default that of the type")
+    targets: tuple[Projection, ...] | None = Field(
+        None, min_length=1, description="by default query and value; ia3: key, value and down"
+    )
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
 
     @model_validator(mode="before")
     @classmethod
-    def _with_the_types_rate(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or "type" not in given:
+    def _set_default_learning_rate(cls, options: Any) -> Any:
+        if not isinstance(options, dict) or "type" not in options:
             raise ConfigError(f"strategy peft needs a type: one of {', '.join(METHODS)}")
-        kind = given["type"]
+        kind = options["type"]
         if kind in UNSUPPORTED:
             raise ConfigError(f"peft type {kind!r} is not supported: {UNSUPPORTED[kind]}")
         if kind not in METHODS:
             raise ConfigError(unknown("peft type", str(kind), METHODS))
-        return {"learning_rate": METHODS[kind].rate, **given}
+        return {"learning_rate": METHODS[kind].learning_rate, **options}
 
     @model_validator(mode="after")
-    def _knows_its_options(self) -> "Peft":
+    def _check_options(self) -> "Peft":
         fields = {f.name for f in dataclasses.fields(METHODS[self.type].config)}
         for key in self.model_extra or {}:
-            if key in _OURS:
+            if key in _RESERVED:
                 raise ConfigError(f"peft option {key!r} is set by Tuneoff; choose targets and layers instead")
             if key not in fields:
-                raise ConfigError(unknown("key", key, sorted({*fields, *type(self).model_fields} - _OURS)))
+                raise ConfigError(unknown("key", key, sorted({*fields, *type(self).model_fields} - _RESERVED)))
         if self.type == "ln_tuning" and self.targets:
-            raise ConfigError("peft type 'ln_tuning' trains the norms; leave targets out")
+            raise ConfigError("peft type 'ln_tuning' trains the norms and has no targets; remove targets")
         return self
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The options that differ from the type's own."""
+        """The options that differ from the defaults of the type."""
         options = self.model_dump(exclude={"type"}, exclude_none=True)
-        if options["learning_rate"] == METHODS[self.type].rate:
+        if options["learning_rate"] == METHODS[self.type].learning_rate:
             del options["learning_rate"]
         return options
 
     @property
     def label(self) -> str:
-        """The type and what differs from its defaults: 'peft dora r=16'."""
-        return " ".join(["peft", self.type, *[f"{key}={short(value)}" for key, value in self.changed.items()]])
+        """The strategy's name, the type and its changed options: 'peft dora r=16'."""
+        return " ".join(["peft", self.type, *[f"{key}={format_option(value)}" for key, value in self.changed.items()]])
 
 
 def apply_peft(model: Any, config: Peft) -> Adapted:
-    """Let peft change the chosen layers in place; what it adds trains, and the head."""
+    """Adapt the chosen layers by peft, in place. The parameters that peft makes trainable train, and the head.
+
+    Raises ConfigError if the options do not fit the encoder.
+    """
     method, chosen = METHODS[config.type], chosen_blocks(model, config.layers)
     if config.type == "ln_tuning":
         targets: dict[str, Any] = {"target_modules": _norms(model, chosen)}
     else:
         names = config.targets or method.targets
         targets = {"target_modules": projection_names(model, names, chosen)}
-        if config.type == "ia3":  # which of them scale what enters a layer, and not what leaves it
-            inner = tuple(name for name in names if name == "down")
-            targets["feedforward_modules"] = projection_names(model, inner, chosen) if inner else []
+        if config.type == "ia3":  # IA3 scales the input of the feed-forward's second layer, and the output of others
+            scaled_inputs = tuple(name for name in names if name == "down")
+            targets["feedforward_modules"] = projection_names(model, scaled_inputs, chosen) if scaled_inputs else []
     options = method.defaults | (config.model_extra or {})
-    if config.type == "c3a":  # blocks have to divide a layer's width, and peft's own default often does not
+    if config.type == "c3a":  # the block size must divide the width of a layer; peft's default often does not
         options = {"block_size": model.config.hidden_size // 4, **options}
     before = {id(parameter) for parameter in model.parameters()}
     try:
@@ -140,8 +152,7 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
         raise ConfigError(
             f"peft type {config.type!r} does not fit this encoder with these options: {reason}"
         ) from error
-    for layer in [module for module in model.modules() if isinstance(module, VeraLayer)]:
-        layer.register_forward_pre_hook(_follow)  # type: ignore[attr-defined]
+    keep_vera_dtype(model)
     new = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in before}
     trained = {name for name, parameter in new.items() if parameter.requires_grad}
     for name, parameter in model.named_parameters():
@@ -150,25 +161,17 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
     def save(adapted: Any, folder: Any) -> None:
         save_adapter(adapted, settings, get_peft_model_state_dict(wrapped), folder)
 
-    return Adapted(model, tuple(new), saves=save)
-
-
-def _follow(layer: Any, given: Any) -> None:
-    """Let the random projections that all VeRA layers share compute in what the layer computes in; peft does not."""
-    for name, scale in layer.vera_lambda_d.items():
-        for shared in (layer.vera_A, layer.vera_B):
-            if shared[name].dtype != scale.dtype:
-                shared[name] = shared[name].to(scale.dtype)
+    return Adapted(model, tuple(new), save=save)
 
 
 def _norms(model: Any, chosen: list[int]) -> list[str]:
-    """Names of the layer norms of some blocks; of all blocks, also those of the embeddings and the end."""
+    """Return the names of the layer norms in the chosen blocks, or in the whole encoder if all blocks are chosen."""
     depths = parameter_depths(model)
-    is_whole = len(chosen) == len(blocks(model))
+    are_all = len(chosen) == len(blocks(model))
     return [
         name
         for name, module in model.named_modules()
         if isinstance(module, nn.LayerNorm)
         and not is_head(model, f"{name}.weight")
-        and (is_whole or depths[f"{name}.weight"] in chosen)
+        and (are_all or depths[f"{name}.weight"] in chosen)
     ]

@@ -1,4 +1,4 @@
-"""A linear classifier on frozen embeddings."""
+"""Linear probe: a linear classifier on frozen embeddings."""
 
 from typing import Any, ClassVar, Literal
 
@@ -11,19 +11,21 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from tuneoff.decide import best_thresholds, decide
-from tuneoff.metrics import evaluate, is_better, log_losses
-from tuneoff.strategies.base import StrategyConfig, for_labels
+from tuneoff.scoring.metrics import evaluate, is_better, log_losses
+from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
+from tuneoff.strategies.base import StrategyConfig, one_vs_rest_if_multilabel
 
 
 class Probe(StrategyConfig):
-    """A linear SVM or logistic regression on the frozen encoder's embeddings; C is chosen on validation."""
+    """Logistic regression or a linear SVM on the frozen encoder's embeddings; C is chosen on validation."""
 
     name: ClassVar[str] = "probe"
     searched: ClassVar[dict[str, float]] = {"C": 10.0}
     classifier: Literal["svm", "logistic"] = "logistic"
     pooling: Literal["cls", "mean"] = "mean"  # 4 points over cls on validation: docs/log.md
-    C: tuple[float, ...] = Field((0.001, 0.01, 0.1, 1.0), min_length=1, description="values tried on validation")
+    C: tuple[float, ...] = Field(
+        (0.001, 0.01, 0.1, 1.0), min_length=1, description="inverse strengths of the L2 penalty to try on validation"
+    )
 
 
 def probe(
@@ -34,19 +36,19 @@ def probe(
     metric: str,
     class_weight: str | None,
 ) -> Any:
-    """Fit one classifier per C and keep the best on validation (the stronger penalty where they tie).
+    """Fit one classifier per value of C, and return the best one on validation; the smallest C if scores are equal.
 
-    features: (N, H), labels: (N,) or (N, C), validation: the same two of the validation split. class_weight: "balanced"
-    or None.
+    features: (N, H). labels: (N,) or (N, C). validation: features and labels of the validation split. metric: selects
+    C. class_weight: "balanced" or None.
     """
     best, best_score = None, 0.0
     for C in sorted(config.C):
-        fitted = _fit(features, labels, C, config, class_weight)
-        chances = probabilities(fitted, validation[0], validation)
-        predicted = decide(chances, best_thresholds(validation[1], chances))
-        score = evaluate(validation[1], predicted, chances)[metric]
+        classifier = _fit(features, labels, C, config, class_weight)
+        by_class = probabilities(classifier, validation[0], validation)
+        predicted = labels_from_probabilities(by_class, best_thresholds(validation[1], by_class))
+        score = evaluate(validation[1], predicted, by_class)[metric]
         if best is None or is_better(metric, score, best_score):
-            best, best_score = fitted, score
+            best, best_score = classifier, score
     return best
 
 
@@ -54,27 +56,29 @@ def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, clas
     linear: Any = LinearSVC(C=C, dual=False, class_weight=class_weight)
     if config.classifier == "logistic":
         linear = LogisticRegression(C=C, max_iter=2000, class_weight=class_weight)
-    return make_pipeline(StandardScaler(), for_labels(linear, labels)).fit(features, labels)
+    return make_pipeline(StandardScaler(), one_vs_rest_if_multilabel(linear, labels)).fit(features, labels)
 
 
 def probabilities(classifier: Pipeline, features: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
     """Class probabilities of a fitted probe. features: (N, H) -> (N, C).
 
-    An SVM gives margins: they become probabilities through a softmax with one scale (of several labels, a logistic
-    function), fitted on validation so that its log loss is least; the likeliest class stays the SVM's own.
+    An SVM returns margins. They become probabilities by softmax(scale * margins), or for multi-label data by a logistic
+    function per label, with the scale that minimizes the log loss on validation: temperature scaling (Guo et al., ICML
+    2017). The predicted class stays that of the SVM.
     """
     if hasattr(classifier, "predict_proba"):
         return classifier.predict_proba(features)
-    held_out, labels = _margins(classifier, validation[0]), validation[1]
-    squash: Any = expit if labels.ndim == 2 else lambda margins: softmax(margins, axis=1)
+    validation_margins, labels = _margins(classifier, validation[0]), validation[1]
+    to_probabilities: Any = expit if labels.ndim == 2 else lambda margins: softmax(margins, axis=1)
 
     def loss(log_scale: float) -> float:
-        return float(log_losses(labels, squash(np.exp(log_scale) * held_out)).mean())
+        return float(log_losses(labels, to_probabilities(np.exp(log_scale) * validation_margins)).mean())
 
     scale = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
-    return squash(scale * _margins(classifier, features))
+    return to_probabilities(scale * _margins(classifier, features))
 
 
 def _margins(classifier: Pipeline, features: np.ndarray) -> np.ndarray:
+    """Margins of each class. (N, H) -> (N, C). With two classes scikit-learn returns one: half of it for each."""
     margins = classifier.decision_function(features)
     return np.stack([-margins, margins], axis=1) / 2 if margins.ndim == 1 else margins

@@ -1,0 +1,124 @@
+"""Options that commands share, and parsers of their values. Options of the data are made from DataSpec's fields."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Optional
+
+import typer
+import yaml
+
+from tuneoff.costs import choosable_costs
+from tuneoff.data.spec import DataSpec, SplitName
+from tuneoff.errors import ConfigError
+from tuneoff.studies import packaged_studies
+
+Word = Optional[str]  # noqa: UP045  typer reads Optional
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="a YAML file, a study's folder, or studies:NAME",
+        autocompletion=lambda: [f"studies:{name}" for name in packaged_studies()],
+    ),
+]
+COST_HELP = "cost by which the verdict chooses among statistically tied strategies"
+Cost = Annotated[Word, typer.Option(help=COST_HELP, autocompletion=choosable_costs)]
+Source = Annotated[
+    Word,
+    typer.Argument(
+        metavar="DATA",
+        help="a file (csv, tsv, jsonl, parquet), a folder with one file per split, packaged:NAME or hf:NAME",
+    ),
+]
+_SPLITS: tuple[str, ...] = SplitName.__args__  # type: ignore[attr-defined]
+
+
+def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an argument DATA and an option for each field of DataSpec.
+
+    The command receives them as one dictionary of DataSpec's fields, as its first argument `data`. Splits are options
+    of their own (--train FILE), and --limit stands for limits.
+    """
+    options = [_option(name) for name in DataSpec.model_fields if name not in ("source", "splits", "limits")]
+    splits = [
+        _parameter(split, Word, None, f"file of the {split} split, or the source's name for it") for split in _SPLITS
+    ]
+    limit = _parameter("limit", Word, None, "examples at most: 2000 of train, or train=2000,validation=500,test=500")
+    source = inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Source)
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "data"]
+    data_parameters = [source, *options, *splits, limit]
+    names = [parameter.name for parameter in data_parameters]
+
+    @functools.wraps(command)
+    def with_data(**values: Any) -> None:
+        data = _data_spec({name: values.pop(name) for name in names})
+        command(data, **values)
+
+    parameters = [source, *own, *options, *splits, limit]
+    with_data.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_data.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    del with_data.__wrapped__  # typer would read its signature
+    return with_data
+
+
+def _option(name: str) -> inspect.Parameter:
+    field = DataSpec.model_fields[name]
+    kind = field.annotation if field.annotation in (bool, int, float) else Word
+    default = field.default if kind is not Word else None
+    return _parameter(name, kind, default, field.description or "")
+
+
+def _parameter(name: str, kind: Any, default: Any, description: str) -> inspect.Parameter:
+    option = typer.Option(f"--{name.replace('_', '-')}", help=description)
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _data_spec(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of data options as DataSpec's fields."""
+    splits = {split: values.pop(split) for split in _SPLITS}
+    if values["source"] is None and splits["train"] is None:
+        raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
+    spec: dict[str, Any] = {"splits": {split: file for split, file in splits.items() if file}}
+    limit = values.pop("limit")
+    for name, value in values.items():
+        is_list = "tuple" in str(DataSpec.model_fields[name].annotation)
+        spec[name] = split_list(value or "") if is_list and (value or name != "labels") else value
+    return {**spec, "limits": parse_limits(limit)}
+
+
+def split_list(text: str) -> list[str]:
+    """Split text at commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_recipe(text: str | None) -> dict[str, Any]:
+    """Parse key=value,key=value; values as YAML reads them."""
+    options = {}
+    for part in split_list(text or ""):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"--recipe {text!r}: {part!r} is not key=value; write e.g. class_weights=balanced")
+        options[key.strip()] = yaml.safe_load(value)
+    return options
+
+
+def parse_limits(text: str | None) -> dict[str, Any]:
+    """Parse 2000, or train=2000,test=500, into numbers by split."""
+    limits = {}
+    for part in text.split(",") if text else ():
+        split, equals, count = part.rpartition("=")
+        if not count.isdigit():
+            raise ConfigError(f"--limit {text!r} is not a number or split=number; write e.g. train=2000,test=500")
+        limits[split if equals else "train"] = int(count)
+    return limits
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """Parse 3, or 1,2,42, into a number or numbers."""
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"--seeds {text!r} is not a number or numbers separated by commas; write 3 or 1,2,42")
+    return int(text) if len(parts) == 1 else [int(part) for part in parts]

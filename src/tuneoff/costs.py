@@ -1,0 +1,83 @@
+"""The costs of a run, one row each: its name, its unit, and how reports show it.
+
+A run measures most costs under these keys (execute/fit.py, execute/run.py); comparison/assemble.py averages them over
+seeds and derives the others. The verdict, the leaderboard, the compute section, the cost charts and the help of --cost
+are made from this table: a new cost is a row here and the line that measures it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.tables import BYTES, COUNT, OPERATIONS, SECONDS, SHARE, Format
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """One cost. Its key in COSTS ends in its base unit."""
+
+    name: str  # in sentences and menus
+    column: str  # heading in tables
+    format: Format
+    axis: str = ""  # title of a chart's axis, with the unit of the axis
+    axis_factor: float = 1.0  # from the base unit to the axis' unit
+    is_choosable: bool = False  # the verdict may choose by it (--cost); it needs an axis
+    phase: str = ""  # the phase of a run that it is the time of
+
+
+COSTS: dict[str, Cost] = {
+    # training and the frozen blocks' one pass that it needs: a run on its own would pay for both
+    "fit_seconds": Cost(
+        name="training time", column="training", format=SECONDS, axis="training seconds", is_choosable=True
+    ),
+    "peak_bytes": Cost(
+        name="memory", column="memory", format=BYTES, axis="peak memory, MB", axis_factor=1e-6, is_choosable=True
+    ),
+    "model_bytes": Cost(
+        name="size on disk", column="model", format=BYTES, axis="size on disk, MB", axis_factor=1e-6, is_choosable=True
+    ),
+    "latency_seconds": Cost(
+        name="inference latency",
+        column="latency",
+        format=SECONDS,
+        axis="milliseconds to classify one text",
+        axis_factor=1e3,
+        is_choosable=True,
+    ),
+    "trainable_parameters": Cost(
+        name="trainable parameters", column="trainable", format=COUNT, axis="trainable parameters", is_choosable=True
+    ),
+    "tokenize_seconds": Cost(name="tokenization time", column="tokenize", format=SECONDS, phase="tokenization"),
+    "prefix_seconds": Cost(
+        name="time of the frozen blocks", column="frozen blocks", format=SECONDS, phase="frozen blocks"
+    ),
+    "train_seconds": Cost(name="time of the training steps", column="train", format=SECONDS, phase="training steps"),
+    "evaluate_seconds": Cost(name="evaluation time", column="evaluate", format=SECONDS, phase="evaluation"),
+    "run_seconds": Cost(name="time of the whole run", column="whole run", format=SECONDS),
+    "examples_per_second": Cost(name="training throughput in examples", column="examples/s", format=COUNT),
+    "tokens_per_second": Cost(name="training throughput in tokens", column="tokens/s", format=COUNT),
+    "operations": Cost(name="training operations", column="operations", format=OPERATIONS),
+    "peak_share": Cost(name="share of the peak speed", column="of peak", format=SHARE),
+}
+DEFAULT_COST = "fit_seconds"
+# keys of earlier versions, in stored studies and runs
+_RENAMED_CHOICES = {"train_seconds": "fit_seconds"}
+_RENAMED_KEYS = {"encode_seconds": "tokenize_seconds"}
+
+
+def choosable_costs() -> list[str]:
+    """Return the keys of the costs that the verdict may choose by."""
+    return [key for key, cost in COSTS.items() if cost.is_choosable]
+
+
+def check_cost(name: str) -> str:
+    """Return the key of a cost that the verdict may choose by. Raises ConfigError, listing the valid ones."""
+    name = _RENAMED_CHOICES.get(name, name)
+    if name not in choosable_costs():
+        raise ConfigError(unknown("cost", name, choosable_costs()))
+    return name
+
+
+def current_keys(costs: Mapping[str, float]) -> dict[str, float]:
+    """Return the costs of a stored run under today's keys."""
+    return {_RENAMED_KEYS.get(key, key): value for key, value in costs.items()}

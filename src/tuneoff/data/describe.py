@@ -1,0 +1,153 @@
+"""Description of a dataset for reports: sizes, class balance, lengths, sample texts and findings of the checks."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tuneoff.data.checks import check_data
+from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.tokens import TokenTable
+from tuneoff.formats import shorten
+from tuneoff.scoring.metrics import as_rows
+
+_BINS = 32  # of a length histogram
+_MAX_SAMPLES = 30
+_SAMPLE_LENGTH = 300  # characters
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """Size of one split."""
+
+    examples: int
+    labels: list[int]  # examples of each label
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts between neighbouring edges; the last bin includes its upper edge."""
+
+    edges: list[int]
+    examples: list[int]
+
+
+@dataclass(frozen=True)
+class LengthSummary:
+    """Tokens per example of one split, after truncation."""
+
+    mean: float
+    median: float
+    p95: float
+    max: int
+    truncated: float  # share of examples
+    box: list[float]  # lower whisker, quartiles, upper whisker
+    histogram: Histogram
+
+
+@dataclass(frozen=True)
+class DataDescription:
+    """Everything that a report shows about the data. Stored as JSON."""
+
+    name: str
+    fingerprint: str
+    label_names: tuple[str, ...]
+    is_pair: bool
+    is_multilabel: bool
+    notes: tuple[str, ...]  # how splits and subsets were made
+    splits: dict[str, SplitSummary]
+    lengths: dict[str, dict[str, LengthSummary]]  # encoder -> split
+    first_examples: tuple[dict[str, str], ...]  # label, text, perhaps text_pair
+    findings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the description as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> "DataDescription":
+        """Rebuild a stored description; earlier versions lack some of its parts."""
+        lengths = {
+            model: {split: _length_summary(summary) for split, summary in splits.items() if "histogram" in summary}
+            for model, splits in stored.get("lengths", {}).items()
+        }
+        return cls(
+            name=stored["name"],
+            fingerprint=stored["fingerprint"],
+            label_names=tuple(stored["label_names"]),
+            is_pair=stored["is_pair"],
+            is_multilabel=stored.get("is_multilabel", False),
+            notes=tuple(stored["notes"]),
+            splits={split: SplitSummary(**summary) for split, summary in stored["splits"].items()},
+            lengths={model: splits for model, splits in lengths.items() if splits},
+            first_examples=tuple(stored.get("first_examples", ())),
+            findings=tuple(stored["findings"]),
+        )
+
+
+def _length_summary(stored: Mapping[str, Any]) -> LengthSummary:
+    return LengthSummary(**{**stored, "histogram": Histogram(**stored["histogram"])})
+
+
+def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -> DataDescription:
+    """Describe a dataset. tokens: encoder -> split -> tokens; lengths are left out for an empty mapping."""
+    splits = {}
+    for split, table in dataset.splits.items():
+        counts = label_counts(labels_of(table), dataset.num_labels)
+        splits[split] = SplitSummary(table.num_rows, counts.tolist())
+    return DataDescription(
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        label_names=dataset.label_names,
+        is_pair=dataset.is_pair,
+        is_multilabel=dataset.is_multilabel,
+        notes=dataset.notes,
+        splits=splits,
+        lengths={
+            model: {split: summarise_lengths(table, _bin_edges(tables)) for split, table in tables.items()}
+            for model, tables in tokens.items()
+        },
+        first_examples=_first_examples(dataset),
+        findings=tuple(check_data(dataset)),
+    )
+
+
+def summarise_lengths(table: TokenTable, edges: np.ndarray) -> LengthSummary:
+    """Summarise tokens per example and the share of truncated ones. edges: of the histogram's bins."""
+    lengths = table.lengths
+    low, median, high = np.quantile(lengths, [0.25, 0.5, 0.75])
+    reach = 1.5 * (high - low)  # Tukey (1977): a whisker ends at the last example within it
+    return LengthSummary(
+        mean=float(lengths.mean()),
+        median=float(median),
+        p95=float(np.quantile(lengths, 0.95)),
+        max=int(lengths.max()),
+        truncated=float(table.is_truncated.mean()),
+        box=[
+            int(lengths[lengths >= low - reach].min()),
+            *map(float, (low, median, high)),
+            int(lengths[lengths <= high + reach].max()),
+        ],
+        histogram=Histogram(edges.tolist(), np.histogram(lengths, edges)[0].tolist()),
+    )
+
+
+def _bin_edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
+    """Return integer edges of bins of equal width that cover the lengths of all splits."""
+    longest = max(int(table.lengths.max()) for table in tables.values())
+    width = -(-longest // _BINS)
+    return np.arange(0, longest + 1 + width, width)
+
+
+def _first_examples(dataset: Dataset) -> tuple[dict[str, str], ...]:
+    """Return the first training examples of each label, long texts shortened."""
+    train, examples = dataset.splits["train"], []
+    labels, texts = as_rows(labels_of(train), dataset.num_labels), ["text", *(["text_pair"] if dataset.is_pair else [])]
+    each = max(1, min(3, _MAX_SAMPLES // dataset.num_labels))
+    for index, name in enumerate(dataset.label_names[:_MAX_SAMPLES]):
+        rows = train.filter(pa.array(labels[:, index])).slice(0, each)
+        for row in rows.select(texts).to_pylist():
+            examples.append({"label": name, **{column: shorten(text, _SAMPLE_LENGTH) for column, text in row.items()}})
+    return tuple(examples)

@@ -1,0 +1,112 @@
+"""Options of the data: source, columns, splits and limits; subsets of train; truncation. Plain models, no data."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tuneoff.errors import ConfigError
+
+SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+LongTexts = Literal["head", "tail", "head_tail", "windows"]
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class DataSpec(BaseModel):
+    """Data source, its columns, its splits and how many examples of each to use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str | None = Field(
+        None, description="a file, a folder with one file per split, packaged:NAME, or hf:NAME[/CONFIG]"
+    )
+    splits: dict[SplitName, str] = Field(
+        {}, description="split -> a file, or the source's own name of that split (test: validation)"
+    )
+    text: str | None = Field(None, description="text column; detected by common names if not set")
+    text_pair: str | None = Field(None, description="column of the second text of a sentence pair")
+    label: str | None = Field(
+        None, description="label column; for multi-label data it may hold lists; detected by common names if not set"
+    )
+    label_separator: str | None = Field(
+        None, min_length=1, description="multi-label: separator of the labels in the label column, | for news|sport"
+    )
+    label_columns: Names = Field(
+        (), description="multi-label: columns of 0 and 1, one per label, instead of a label column"
+    )
+    labels: tuple[str, ...] | None = Field(None, description="label names in the order of their ids")
+    # a tenth each, as in Rotten Tomatoes' official splits
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=1, description="share of train to hold out as validation if there is none"
+    )
+    test_fraction: float = Field(0.1, gt=0, lt=1, description="share of train to hold out as test if there is none")
+    split_seed: int = Field(0, ge=0, description="random seed of held-out splits and of limits")
+    group: str | None = Field(
+        None, description="group column (author, patient, thread): no group is in two splits, against leakage"
+    )
+    slices: Names = Field((), description="columns to slice test scores by: source, language, length")
+    limits: dict[SplitName, int] = Field({}, description="largest number of examples of a split, stratified by label")
+    drop_unlabelled: bool = Field(False, description="drop examples without a label instead of stopping")
+    drop_empty: bool = Field(False, description="drop examples with an empty text instead of stopping")
+
+
+class Subset(BaseModel):
+    """A subset of train, one point of a learning curve: a fraction, or a number of examples per class."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    fraction: float | None = Field(None, gt=0, lt=1)
+    per_class: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _has_one_size(self) -> "Subset":
+        if (self.fraction is None) == (self.per_class is None):
+            raise ConfigError("a subset of train needs either a fraction or a number per class")
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name in reports."""
+        return f"{100 * self.fraction:g} %" if self.fraction else f"{self.per_class} per class"
+
+    @property
+    def key(self) -> str:
+        """Part of a run's fingerprint; never changes, so that stored runs stay valid."""
+        return f"{100 * self.fraction:g} %" if self.fraction else f"{self.per_class} a class"
+
+
+@dataclass(frozen=True)
+class TruncationPolicy:
+    """Maximum sequence length, and which tokens of a longer text are kept."""
+
+    max_length: int  # of a sequence, special tokens included
+    long_texts: LongTexts = "head"
+    overlap: float = 0.25  # share of a window that the next window repeats
+    max_windows: int = 8
+
+    def describe(self) -> str:
+        """Return the policy in words, for reports and model cards."""
+        longest = f"{self.max_length} tokens"
+        windows = f"up to {self.max_windows} windows of {longest} with an overlap of {self.overlap_tokens}"
+        return {
+            "head": f"the first {longest}",
+            "tail": f"the last {longest}",
+            "head_tail": f"{longest}: the first {self.head_tokens} and the last {self.max_length - self.head_tokens}",
+            "windows": f"{windows}; their logits (for a probe, their embeddings) are averaged",
+        }[self.long_texts]
+
+    @property
+    def head_tokens(self) -> int:
+        """Tokens from the start in head_tail: a quarter (Sun et al., CCL 2019: 128 of 510)."""
+        return self.max_length // 4
+
+    @property
+    def overlap_tokens(self) -> int:
+        """Tokens that neighbouring windows share."""
+        return int(self.overlap * self.max_length)

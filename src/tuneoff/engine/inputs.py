@@ -1,0 +1,189 @@
+"""Model inputs for one split: packed tokens, or cached outputs of the frozen lower blocks.
+
+Algorithm: if the first block that trains is block k, blocks 0..k-1 and the embeddings compute the same outputs for an
+example in every epoch, seed and strategy, because dropout is off in them. So they run once over the split, and their
+outputs, (T, H) for all tokens, are stored in the cache as a memory-mapped file, whose key is the fingerprint of model,
+tokens, k and dtype. Training then starts from rows of that file at block k. If no block trains (probe, head), only the
+pooled vectors are stored, (W, H). Features of a frozen encoder are computed once in the feature-based approach of BERT
+(Devlin et al., NAACL 2019, section 5.3); the cache between blocks extends that to partly frozen encoders.
+
+Trade-off: disk, 2 or 4 bytes * T * H per split and k. Beyond PREFIX_BYTES the frozen blocks run again in every epoch,
+with the same results up to rounding.
+
+# N examples  W sequences (windows of long texts; else W = N)  T tokens  B examples of a batch  H hidden  C classes
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tuneoff.cache import build_seconds, cached_folder, fingerprint
+from tuneoff.data.batches import PackedBatch, length_sorted_batches, pack, pad_to_bucket
+from tuneoff.data.tokens import TokenTable, token_positions
+from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
+from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
+from tuneoff.engine.precision import compute_dtype, inference
+
+# tokens of an evaluation batch, counted as if padded: enough for full speed, in less memory than a training step
+EVALUATION_TOKENS = 2048
+PREFIX_BYTES = 4 * 2**30  # largest size on disk of the cached states of one split
+
+
+@dataclass(frozen=True)
+class SplitInputs:
+    """Inputs of a model for the examples of one split: tokens, and if the lower blocks are frozen, their outputs."""
+
+    table: TokenTable
+    # (T, H) inputs of first_block, or (W, H) pooled vectors if no block trains; None: start from tokens
+    states: Tensor | None = None
+    first_block: int = 0
+    is_pooled: bool = False
+    seconds: float = 0.0  # spent on computing the states, in this run or an earlier one
+    subset: np.ndarray | None = None  # indices of the examples to use; None for all
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example. (N,)."""
+        return self.table.lengths if self.subset is None else self.table.lengths[self.subset]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Label ids, (N,), or for multi-label data 0 and 1, (N, C)."""
+        return self.table.labels if self.subset is None else self.table.labels[self.subset]
+
+    def batch(self, examples: np.ndarray, device: torch.device) -> tuple[PackedBatch, Tensor | None]:
+        """Return some examples as a packed batch, and the states to start from: (1, T, H), pooled (W, 1, H), or None.
+
+        examples: (B,) indices, into the subset if there is one.
+        """
+        examples = examples if self.subset is None else self.subset[examples]
+        batch = pack(self.table, examples).to(device)
+        if self.states is None:
+            return batch, None
+        sequences, _ = self.table.sequences(examples)
+        if self.is_pooled:
+            return batch, self.states[torch.from_numpy(sequences)].to(device)[:, None]
+        # filled up like the tokens of pack, so that states and tokens have the same T
+        rows = torch.from_numpy(pad_to_bucket(token_positions(self.table.offsets, sequences)))
+        return batch, self.states[rows].to(device)[None]
+
+
+def batch_logits(model: Any, inputs: SplitInputs, examples: np.ndarray) -> tuple[Tensor, PackedBatch]:
+    """Logits of some examples, (B, C), and their packed batch. examples: (B,) indices."""
+    batch, states = inputs.batch(examples, next(model.parameters()).device)
+    if states is None:
+        return average_windows(forward(model, batch), batch), batch
+    pooled = states if inputs.is_pooled else read_out(model, states, batch, inputs.first_block)
+    return average_windows(classify(model, pooled), batch), batch
+
+
+def average_windows(values: Tensor, batch: PackedBatch) -> Tensor:
+    """Average over the windows of each example, for long texts. values: logits or vectors, (W, ...) -> (B, ...)."""
+    if batch.windows is None:
+        return values
+    example_of_window = torch.repeat_interleave(torch.arange(len(batch.windows), device=values.device), batch.windows)
+    sums = values.new_zeros(len(batch.windows), *values.shape[1:]).index_add(0, example_of_window, values)
+    return sums / batch.windows[:, None]
+
+
+def predict_logits(model: Any, inputs: SplitInputs) -> np.ndarray:
+    """Logits of every example, in the order of the split. (N, C) float32."""
+    model.eval()
+    logits = np.empty((len(inputs), model.config.num_labels), np.float32)
+    with inference():
+        for examples in length_sorted_batches(inputs.lengths, EVALUATION_TOKENS):
+            logits[examples] = batch_logits(model, inputs, examples)[0].cpu().numpy()
+    return logits
+
+
+def cached_prefix_inputs(
+    model: Any,
+    table: TokenTable,
+    first_block: int,
+    model_fingerprint: str,
+    dtype: torch.dtype,
+    budget: int = PREFIX_BYTES,
+) -> SplitInputs:
+    """Inputs that start behind the frozen blocks 0..first_block-1, with their outputs from the cache.
+
+    Outputs that the cache lacks are computed and stored. The inputs are tokens instead if no block is frozen, if the
+    outputs need more than `budget` bytes, or if the architecture runs padded, so that its blocks cannot run one by one.
+    Frozen blocks run without dropout in both cases, so results are the same, up to the rounding of products in batches
+    of another composition. dtype: of the frozen blocks.
+    """
+    num_blocks, hidden = len(blocks(model)), model.config.hidden_size
+    if first_block == num_blocks:
+        pooling = "mean" if pools_mean(model.config) else "cls"
+        states, seconds = embeddings(model, table, pooling, model_fingerprint, dtype)
+        return SplitInputs(table, states, first_block, is_pooled=True, seconds=seconds)
+    bytes_needed = int(table.offsets[-1]) * hidden * dtype.itemsize
+    if first_block == 0 or bytes_needed > budget or not anatomy(model.config).is_packed:
+        return SplitInputs(table)
+    key = fingerprint(model_fingerprint, table.fingerprint, first_block, str(dtype))
+    folder = cached_folder(f"prefix-{key}", lambda into: _write_states(model, table, first_block, dtype, into))
+    return SplitInputs(table, _read(folder / "states.npy", dtype), first_block, seconds=build_seconds(folder))
+
+
+def embeddings(
+    model: Any, table: TokenTable, pooling: str, model_fingerprint: str, dtype: torch.dtype
+) -> tuple[Tensor, float]:
+    """The frozen encoder's vector of each sequence, (W, H) in fp32, and the seconds spent on computing them.
+
+    dtype: of the encoder's computation. One pass stores every pooling, so that the strategies probe and head share it.
+    """
+
+    def write(into: Path) -> None:
+        size = (len(table.offsets) - 1, model.config.hidden_size)  # (W, H)
+        pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
+        with compute_dtype(dtype, model), inference():
+            for examples, batch in _frozen_batches(model, table):
+                states = final_states(model, batch)
+                for name, vectors in pooled.items():
+                    vectors[table.sequences(examples)[0]] = pool(model, states, batch, name)[:, 0].cpu().numpy()
+
+    key = fingerprint(model_fingerprint, table.fingerprint, "pooled", str(dtype))
+    folder = cached_folder(f"prefix-{key}", write)
+    return _read(folder / f"{pooling}.npy", torch.float32), build_seconds(folder)
+
+
+def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
+    """Write the inputs of `first_block` for all tokens of a split, (T, H), to into/states.npy."""
+    states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)
+    with compute_dtype(dtype, model), inference():
+        for examples, batch in _frozen_batches(model, table):
+            tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
+            states[token_positions(table.offsets, table.sequences(examples)[0])] = _as_numpy(
+                tokens[: batch.num_tokens].cpu()
+            )
+
+
+def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray, PackedBatch]]:
+    """Yield the examples of a split in batches of similar lengths; the model is in evaluation mode."""
+    model.eval()
+    device = next(model.parameters()).device
+    for examples in length_sorted_batches(table.lengths, EVALUATION_TOKENS):
+        yield examples, pack(table, examples).to(device)
+
+
+# numpy has no bf16: a file holds its bits as int16
+def _as_numpy(states: Tensor) -> np.ndarray:
+    return (states.view(torch.int16) if states.dtype == torch.bfloat16 else states).numpy()
+
+
+def _create(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> np.ndarray:
+    stored = np.int16 if dtype == torch.bfloat16 else np.float32
+    return np.lib.format.open_memmap(path, mode="w+", dtype=stored, shape=shape)
+
+
+def _read(path: Path, dtype: torch.dtype) -> Tensor:
+    # copy-on-write, because torch warns about read-only memory; the file is never written
+    states = torch.from_numpy(np.load(path, mmap_mode="c"))
+    return states.view(torch.bfloat16) if dtype == torch.bfloat16 else states

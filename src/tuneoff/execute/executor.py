@@ -1,0 +1,41 @@
+"""Executor protocol: run jobs somewhere and report events. The local one uses this machine's cores."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from tuneoff.runs import RunRecord, StudyStore
+from tuneoff.search.record import SearchRecord
+from tuneoff.spec import Job
+
+
+@dataclass(frozen=True)
+class Event:
+    """A job started, made progress, or ended (with its stored record)."""
+
+    kind: Literal["started", "progress", "done"]
+    job: Job
+    share: float = 0.0  # of the job that is done, 0 to 1
+    record: RunRecord | SearchRecord | None = None
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Jobs at once, and threads of each.
+
+    Fixed for the whole grid of a study, whatever part of it is missing: times stay comparable, and a run that is added
+    later has as many threads as its siblings and so gives the same bits.
+    """
+
+    workers: int
+    threads: int
+
+
+class Executor(Protocol):
+    """Something that runs jobs."""
+
+    def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
+        """Run jobs in order, as many at once as there are slots, and store what each leaves.
+
+        A job that fails, or that takes its process along, is stored as failed and leaves the others alone.
+        """

@@ -1,0 +1,56 @@
+"""Inputs of a job: its dataset, tokens and encoder.
+
+Jobs ask through this protocol and assume nothing about where they run. On one machine the inputs come from the cache
+on its disk; an executor on a cluster gives jobs an implementation that fetches them.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.load import open_dataset
+from tuneoff.data.tokens import TokenTable, tokenize_split
+from tuneoff.encoder.load import load_model, load_tokenizer
+from tuneoff.spec import RunSpec
+
+
+class JobInputs(Protocol):
+    """Source of a job's inputs."""
+
+    def dataset(self, run: RunSpec) -> Dataset:
+        """Return the dataset that the run's data_fingerprint names."""
+
+    def tokenizer(self, run: RunSpec) -> Any:
+        """Return the encoder's fast tokenizer."""
+
+    def tokens(self, run: RunSpec, dataset: Dataset, splits: Sequence[str]) -> dict[str, TokenTable]:
+        """Return the tokens of some splits, truncated by the run's recipe."""
+
+    def model(self, run: RunSpec, dataset: Dataset) -> Any:
+        """Return the pretrained encoder with a head initialised from the run's seed."""
+
+
+class CachedInputs:
+    """Inputs from this machine's cache and model folders."""
+
+    def dataset(self, run: RunSpec) -> Dataset:
+        """Map the stored dataset into memory."""
+        return open_dataset(run.data_fingerprint)
+
+    def tokenizer(self, run: RunSpec) -> Any:
+        """Load the tokenizer by the encoder's name."""
+        return load_tokenizer(_encoder_name(run))
+
+    def tokens(self, run: RunSpec, dataset: Dataset, splits: Sequence[str]) -> dict[str, TokenTable]:
+        """Map the stored tokens into memory; tokenize what is missing."""
+        tokenizer = self.tokenizer(run)
+        return {split: tokenize_split(dataset.splits[split], tokenizer, run.recipe.truncation) for split in splits}
+
+    def model(self, run: RunSpec, dataset: Dataset) -> Any:
+        """Load the model by the encoder's name."""
+        return load_model(_encoder_name(run), dataset.label_names, run.seed, run.recipe.dropout, dataset.is_multilabel)
+
+
+def _encoder_name(run: RunSpec) -> str:
+    assert run.model is not None, f"strategy {run.strategy.name} uses no encoder"
+    return run.model

@@ -1,0 +1,44 @@
+"""One job from its specification to its stored record. The only place that tells runs and searches apart."""
+
+from collections.abc import Callable
+
+from tuneoff.execute.inputs import JobInputs
+from tuneoff.execute.run import failed_record, run_one
+from tuneoff.execute.search import search_one
+from tuneoff.runs import RunRecord, StudyStore
+from tuneoff.search.record import FAILED, SearchRecord, Trial
+from tuneoff.spec import Job
+
+Record = RunRecord | SearchRecord
+
+
+def run_job(
+    job: Job, inputs: JobInputs, store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
+) -> None:
+    """Run a job and store what it leaves. on_progress: called with the share that is done, 0 to 1."""
+    if job.search:
+        search_one(job.run, job.search, job.new_search, inputs, store.searches, on_progress)
+    else:
+        run_one(job.run, inputs, store.runs, on_progress)
+
+
+def is_finished(job: Job, store: StudyStore) -> bool:
+    """Return True if there is nothing left to do for a job."""
+    if job.search:
+        return store.searches.open(job.new_search).is_spent(job.search)
+    return store.runs.is_done(job.job_id)
+
+
+def stored_record(job: Job, store: StudyStore) -> Record:
+    """Return what a job has left."""
+    return store.searches.open(job.new_search) if job.search else store.runs.record(job.job_id)
+
+
+def record_crash(job: Job, store: StudyStore, reason: str) -> Record:
+    """Store that a job's process died, which the job could not do itself: a failed run, or a failed trial."""
+    if not job.search:
+        return store.runs.write(failed_record(job.run, reason))
+    record = store.searches.open(job.new_search)
+    record.trials.append(Trial({}, state=FAILED, error=reason))
+    store.searches.write(record)
+    return record

@@ -1,0 +1,104 @@
+"""One run, from its specification to its stored record."""
+
+import math
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from tuneoff.data.dataset import labels_of
+from tuneoff.data.splits import subset_size
+from tuneoff.deliver.card import write_card
+from tuneoff.engine.loop import Trained
+from tuneoff.engine.meter import latency, peak_operations
+from tuneoff.engine.precision import resolve
+from tuneoff.errors import DivergedError, TuneoffError
+from tuneoff.execute.fit import EVAL_SPLITS, fit
+from tuneoff.execute.inputs import JobInputs
+from tuneoff.machine import device, machine, peak_bytes, versions
+from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore
+from tuneoff.scoring import metrics
+from tuneoff.spec import RunSpec
+
+
+def run_one(
+    spec: RunSpec, inputs: JobInputs, store: RunStore, on_progress: Callable[[float], None] = lambda share: None
+) -> RunRecord:
+    """Fit, evaluate and store one run. An error is stored too, as a failed or diverged run."""
+    started = time.perf_counter()
+    try:
+        dataset = inputs.dataset(spec)
+        fitted = fit(spec, dataset, inputs, on_progress=on_progress)
+    except Exception as error:
+        status = DIVERGED if isinstance(error, DivergedError) else FAILED
+        reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
+        return store.write(_record(spec, status=status, error=reason))
+    labels = {split: labels_of(dataset.splits[split]) for split in EVAL_SPLITS}
+    predicted = {split: fitted.predicted(split) for split in EVAL_SPLITS}
+    pairs = {split: (labels[split], predicted[split]) for split in EVAL_SPLITS}
+    fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+    fitted.costs["latency_seconds"] = latency(fitted.classify_one, dataset.num_examples("test"))
+    if fitted.costs.get("operations"):
+        dtype = resolve(spec.recipe.precision, device())
+        fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
+    record = _record(
+        spec,
+        status=OK,
+        metrics={split: metrics.evaluate(*pairs[split], fitted.probabilities[split]) for split in EVAL_SPLITS},
+        per_class={split: metrics.per_class(*pairs[split], dataset.label_names) for split in EVAL_SPLITS},
+        confusion={split: metrics.confusion(*pairs[split], dataset.num_labels).tolist() for split in EVAL_SPLITS},
+        costs=fitted.costs,
+        parameters=fitted.parameters,
+        train_examples=subset_size(dataset, spec.subset, spec.seed),
+        thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
+        best_epoch=fitted.trained.best_epoch if fitted.trained else None,
+    )
+    predictions = RunPredictions(labels, predicted, fitted.probabilities)
+
+    def save(folder: Path) -> None:
+        fitted.save(folder)
+        write_card(folder, record, dataset)
+
+    return store.write(record, predictions, _history(fitted.trained), save if spec.save_model else None)
+
+
+def _history(trained: Trained | None) -> pd.DataFrame | None:
+    if trained is None:
+        return None
+    steps = pd.DataFrame(trained.steps).assign(kind="step")
+    return pd.concat([steps, pd.DataFrame(trained.epochs).assign(kind="epoch")], ignore_index=True)
+
+
+def _record(spec: RunSpec, status: str, **fields: Any) -> RunRecord:
+    return RunRecord(
+        run_id=spec.run_id,
+        group=spec.group,
+        strategy=spec.strategy.name,
+        label=spec.strategy.label,
+        model=spec.model,
+        seed=spec.seed,
+        status=status,
+        spec=spec.model_dump(mode="json"),
+        versions=versions(),
+        machine=machine(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        **{name: _without_nan(value) for name, value in fields.items()},
+    )
+
+
+def failed_record(spec: RunSpec, reason: str) -> RunRecord:
+    """Return the record of a run whose process died."""
+    return _record(spec, status=FAILED, error=reason)
+
+
+def _without_nan(value: Any) -> Any:
+    """Replace NaN and infinity, which JSON cannot hold, by null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

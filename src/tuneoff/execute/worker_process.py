@@ -1,0 +1,87 @@
+"""Handle of the worker process, which runs jobs. It is started early, because its imports take seconds.
+
+Nothing slow is imported here, so that the command line can start it before anything else.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from typing import Any, Self
+
+WORKER = "tuneoff.execute.worker"
+_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",  # tokens come from the cache
+    # glibc then keeps memory that a step frees for the next one instead of returning it to the system: docs/log.md
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the largest value that it accepts
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+
+
+class WorkerProcess:
+    """A worker process. It runs each job in a child of its own and reports events as JSON lines."""
+
+    def __init__(self) -> None:
+        self.is_ready = False  # it has reported "ready" and not ended since
+        self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
+        self._listeners: list[threading.Thread] = []
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process, or start it again. It reports "ready" after its imports."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=_ENVIRONMENT | dict(os.environ),
+            # Ctrl-C reaches this process alone, which then stops the worker
+            start_new_session=True,
+        )
+        listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
+        self._listeners.append(listener)
+        listener.start()
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        with process:  # closes its pipes
+            for line in process.stdout:
+                self._messages.put(json.loads(line))
+        self._messages.put({"event": "ended", "code": process.returncode})
+
+    def submit(self, job: dict[str, Any]) -> None:
+        """Start a job now, beside those that are running."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has died; next_message reports that
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.flush()
+
+    def next_message(self) -> dict[str, Any]:
+        """Wait for the next event: ready, ended, or a job's progress, done or crashed."""
+        return self._messages.get()
+
+    def last_stderr_line(self) -> str:
+        """Return the last line that the worker itself wrote to standard error."""
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it printed no reason"
+
+    def stop(self) -> None:
+        """End the worker and its jobs. Safe to call more than once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the jobs
+        for listener in self._listeners:
+            listener.join()
+        self._stderr.close()

@@ -1,0 +1,48 @@
+"""Read and write JSON and Parquet. Writes are atomic: to a temporary name, then renamed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from tuneoff.errors import StoreError
+
+if TYPE_CHECKING:
+    import pandas as pd  # slow to import: the command line reads no table
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON file."""
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    _write_atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises StoreError if it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a Parquet file."""
+    _write_atomically(path, lambda unfinished: pyarrow.parquet.write_table(table, unfinished, compression="zstd"))
+
+
+def read_table(path: Path) -> "pd.DataFrame":
+    """Read a Parquet file. Raises StoreError if it is missing or broken."""
+    try:
+        return pyarrow.parquet.read_table(path).to_pandas()
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    write(unfinished)
+    unfinished.rename(path)

@@ -1,0 +1,84 @@
+"""Parts that charts of several sections share: sizes, colours, which strategies they show, box plots, heat maps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from tuneoff.comparison.result import Comparison, Row
+
+alt.data_transformers.disable_max_rows()  # the page's size is limited as a whole, not chart by chart
+
+WIDTH, HEIGHT = 400, 240
+MAX_STRATEGIES = 10  # in charts with a line, a box or a panel per strategy: the best ones
+INK = "#777777"  # readable on white and on near-black
+BEST, TIED, WORSE = "#0072b2", "#56b4e9", "#a5a5a5"
+# Okabe & Ito, distinct without colour vision; without black, which would vanish on a dark page
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#8c6bb1", "#8c564b", "#7f7f7f")
+MAX_LABELLED_CELLS = 12  # rows of a heat map up to which cells hold their number
+_STANDINGS = ("best", "statistically tied with the best", "significantly worse")
+
+
+def shown(comparison: Comparison) -> Sequence[Row]:
+    """Return the rows that charts with a part per strategy show: the best of those whose predictions use the text."""
+    learners = comparison.errors.learners if comparison.errors else ()
+    return [row for row in comparison.rows if row.group in learners][:MAX_STRATEGIES]
+
+
+def shown_note(comparison: Comparison) -> str:
+    """Return a sentence, with a space before it, about the strategies that such charts leave out; empty if none."""
+    num_hidden = len(comparison.rows) - len(shown(comparison))
+    if comparison.errors is None or num_hidden == 0:
+        return ""
+    if len(comparison.errors.learners) > MAX_STRATEGIES:
+        return f" The charts show the best {MAX_STRATEGIES} strategies; the tables hold all."
+    return " The charts leave out strategies that do not use the text."
+
+
+def by_strategy(comparison: Comparison, has_legend: bool = True) -> alt.Color:
+    """Return the colour of each strategy, the same in every chart."""
+    names = [comparison.names[row.group] for row in shown(comparison)]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
+    scale = alt.Scale(domain=names, range=colours)
+    legend = alt.Legend(columns=4, symbolLimit=0) if has_legend else None
+    return alt.Color("strategy:N", title=None, scale=scale, legend=legend)
+
+
+def standing(index: int, row: Row) -> str:
+    """Return how a row compares with the best one. index: of the row on the leaderboard."""
+    return _STANDINGS[0 if index == 0 else 1 if row.is_tied else 2]
+
+
+def by_standing() -> alt.Color:
+    """Return the colour of each standing."""
+    scale = alt.Scale(domain=list(_STANDINGS), range=[BEST, TIED, WORSE])
+    return alt.Color("standing:N", title=None, scale=scale)
+
+
+def score_axis(title: str) -> dict[str, Any]:
+    """Return the properties of an axis of scores, which need not start at zero."""
+    return {"title": title, "scale": alt.Scale(zero=False)}
+
+
+def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, colour: alt.Color) -> Any:
+    """Draw horizontal boxes, one per row. boxes: columns `category`, low, q1, median, q3, high."""
+    five = [alt.Tooltip(name, format=",.3~f") for name in ("low", "q1", "median", "q3", "high")]
+    base = alt.Chart(boxes).encode(
+        y=alt.Y(f"{category}:N", sort=order, title=None, axis=alt.Axis(labelLimit=220)), tooltip=[category, *five]
+    )
+    whiskers = base.mark_rule(color=INK).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    bodies = base.mark_bar(size=13).encode(x="q1:Q", x2="q3:Q", color=colour)
+    medians = base.mark_tick(color="white", size=13, thickness=2).encode(x="median:Q")
+    return (whiskers + bodies + medians).properties(width=WIDTH, height=alt.Step(24))
+
+
+def heat_map(base: alt.Chart, value: str, number_format: str, scheme: Any, is_labelled: bool) -> Any:
+    """Draw cells coloured by a value from 0 to 1, with its number if there is room."""
+    cells = base.mark_rect().encode(
+        color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme=scheme, domain=[0, 1]), legend=None)
+    )
+    if not is_labelled:
+        return cells
+    ink = alt.when(alt.datum[value] > 0.6).then(alt.value("white")).otherwise(alt.value("#222222"))
+    return cells + base.mark_text(fontSize=11).encode(text=alt.Text(f"{value}:Q", format=number_format), color=ink)

@@ -1,0 +1,108 @@
+"""Classes: confusion matrices, and precision, recall and F1 of each class."""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from tuneoff.comparison.result import Comparison
+from tuneoff.formats import short_names
+from tuneoff.report.chart import MAX_LABELLED_CELLS, heat_map, shown, shown_note
+from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
+
+MAX_CLASSES = 40  # a confusion matrix of more is neither readable nor small
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return the scores of each class; None without a successful run."""
+    if not comparison.rows:
+        return None
+    note, blocks = shown_note(comparison), list[Block]()
+    if comparison.data.is_multilabel:
+        blocks += [
+            Text(
+                "Multi-label data: every label is a yes-or-no decision of its own, with the threshold that had the "
+                "best F1 on validation. Accuracy is subset accuracy: the share of examples with every label right."
+            )
+        ]
+    else:
+        text = "Confusion matrices: of the test examples with a true label (row), the share predicted as each label "
+        text += "(column), over all seeds."
+        if len(comparison.label_names) > MAX_CLASSES:
+            text += f" The {MAX_CLASSES} labels with the most mistakes are shown."
+        charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in shown(comparison)}
+        blocks += [Text(text + note), *figures_if_any(charts)]
+    blocks += [Text(f"F1 of each class by strategy: the harmonic mean of precision and recall.{note}")]
+    blocks += figures_if_any({"f1": by_class(comparison, "f1", "F1", "greens")})
+    blocks += details_if_any("Precision, recall and F1 of each class", Rows(classes(comparison), is_tall=True))
+    return Section("classes", "Classes", blocks)
+
+
+def classes(comparison: Comparison) -> Table:
+    """Precision, recall and F1 of each class and strategy."""
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        Column("label", "label", TEXT),
+        *[Column(name.lower(), name, SCORE) for name in ("precision", "recall", "F1")],
+        Column("examples", "examples", COUNT),
+    )
+    rows = [
+        [comparison.names[row.group], str(c["label"]), c["precision"], c["recall"], c["f1"], c["examples"]]
+        for row in comparison.rows
+        for c in comparison.classes[row.group]
+    ]
+    return Table("classes", columns, rows)
+
+
+def confusion(comparison: Comparison, group: str) -> Any:
+    """Test examples by true and predicted label; shares are of the examples of the true label."""
+    matrix, labels = comparison.confusion[group], short_names(comparison.label_names)
+    totals = matrix.sum(1).clip(min=1)
+    if len(labels) > MAX_CLASSES:
+        mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
+        kept = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
+        matrix, totals, labels = matrix[np.ix_(kept, kept)], totals[kept], [labels[index] for index in kept]
+    is_labelled = len(labels) <= MAX_LABELLED_CELLS
+    cells = pd.DataFrame(
+        {"true": labels[i], "predicted": labels[j], "examples": int(count), "share": round(count / totals[i], 4)}
+        for (i, j), count in np.ndenumerate(matrix)
+        if count or is_labelled
+    )
+    angle, every_label = 0 if len(labels) <= 3 else -40, alt.Scale(domain=labels)
+    base = alt.Chart(cells).encode(
+        x=alt.X("predicted:N", sort=labels, axis=alt.Axis(labelLimit=100, labelAngle=angle), scale=every_label),
+        y=alt.Y("true:N", sort=labels, axis=alt.Axis(labelLimit=100), scale=every_label),
+        tooltip=["true", "predicted", "examples", alt.Tooltip("share", format=".1%")],
+    )
+    side = 200 if is_labelled else 420
+    title = alt.Title(comparison.names[group], anchor="start")
+    return heat_map(base, "share", ".0%", "blues", is_labelled).properties(width=side, height=side, title=title)
+
+
+def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> Any:
+    """One measure of each class and strategy. Recall and precision are shown as error rates: one minus the value."""
+    is_error, labels = measure != "f1", short_names(comparison.label_names)
+    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    cells = pd.DataFrame(
+        {"strategy": name, "label": label, "value": round(abs(is_error - scores[measure]), 4)}
+        for group, name in names.items()
+        for label, scores in zip(labels, comparison.classes[group], strict=True)
+        if _num_examples(scores, measure)
+    )
+    is_labelled = len(labels) <= 2 * MAX_LABELLED_CELLS
+    base = alt.Chart(cells).encode(
+        x=alt.X("strategy:N", sort=list(names.values()), title=None, axis=alt.Axis(labelAngle=-40, labelLimit=140)),
+        y=alt.Y("label:N", sort=labels, title=None, axis=alt.Axis(labelLimit=160)),
+        tooltip=["strategy", "label", alt.Tooltip("value", title=title, format=".3f")],
+    )
+    chart = heat_map(base, "value", ".0%" if is_error else ".2f", scheme, is_labelled)
+    size = {"width": alt.Step(38), "height": alt.Step(26 if is_labelled else 11)}
+    return chart.properties(title=alt.Title(title, anchor="start", fontSize=11, fontWeight="normal"), **size)
+
+
+def _num_examples(scores: dict[str, Any], measure: str) -> int:
+    """Return the number of examples that a class's measure is a share of; with none it is undefined."""
+    parts = {"recall": ("examples",), "precision": ("predicted",), "f1": ("examples", "predicted")}[measure]
+    return sum(scores[part] for part in parts)

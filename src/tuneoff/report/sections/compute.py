@@ -1,0 +1,78 @@
+"""Compute: time by phase, throughput, use of the machine, and the cost of the whole study."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from tuneoff import formats
+from tuneoff.comparison.result import Comparison
+from tuneoff.costs import COSTS
+from tuneoff.report.chart import COLOURS, WIDTH
+from tuneoff.report.section import Section, Text, figures_if_any, table_if_any
+from tuneoff.tables import TEXT, Column, Table
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return time and throughput of each strategy; None without a successful run."""
+    if not comparison.rows:
+        return None
+    text = (
+        "Means over seeds. Tokens and the outputs of frozen blocks are computed once and shared between runs; each row "
+        "shows what they would cost a run on its own. Operations are those of training's matrix products; the last "
+        "column compares their speed with that of the fastest matrix product on the same number of threads."
+    )
+    blocks = [Text(text), *figures_if_any({"compute": phase_chart(comparison)}), *table_if_any(costs(comparison))]
+    return Section("compute", "Compute", [*blocks, Text(f"The whole study: {whole_study(comparison)}")])
+
+
+def costs(comparison: Comparison) -> Table:
+    """The costs that are not on the leaderboard, mean over seeds."""
+    keys = [key for key, cost in COSTS.items() if not cost.is_choosable]
+    columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
+    rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in comparison.rows]
+    return Table("costs", columns, rows)
+
+
+def phase_chart(comparison: Comparison) -> Any:
+    """Seconds of a run by phase, mean over seeds."""
+    phases = {key: cost.phase for key, cost in COSTS.items() if cost.phase}
+    rows = pd.DataFrame(
+        {
+            "strategy": comparison.names[row.group],
+            "phase": phase,
+            "order": index,
+            "seconds": round(row.costs.get(key, 0.0), 3),
+        }
+        for row in comparison.rows
+        for index, (key, phase) in enumerate(phases.items())
+    )
+    names, order = list(phases.values()), [comparison.names[row.group] for row in comparison.rows]
+    scale = alt.Scale(domain=names, range=list(COLOURS[: len(names)]))
+    bars = alt.Chart(rows).mark_bar()
+    bars = bars.encode(
+        y=alt.Y("strategy:N", sort=order, title=None, axis=alt.Axis(labelLimit=260)),
+        x=alt.X("seconds:Q", title="seconds of a run, mean over seeds"),
+        color=alt.Color("phase:N", title=None, sort=names, scale=scale),
+        order=alt.Order("order:Q"),
+        tooltip=["strategy", "phase", alt.Tooltip("seconds", format=",.1f")],
+    )
+    return bars.properties(width=WIDTH, height=alt.Step(22))
+
+
+def whole_study(comparison: Comparison) -> str:
+    """Return the time, and where known the energy, of all runs and searches in words."""
+    sessions, records = comparison.sessions, (*comparison.records, *comparison.subset_records)
+    total = formats.seconds(sum(record.costs.get("run_seconds", 0.0) for record in records))
+    text = f"{len(records)} runs that took {total} in total"
+    trials = [trial.seconds for record in comparison.searches for trial in record.trials]
+    if trials:
+        text += f" and {len(trials)} trials that took {formats.seconds(sum(trials))}"
+    if sum(session.runs for session in sessions) < len(records):
+        return f"{text}."  # some sessions are not known
+    elapsed = formats.seconds(sum(session.seconds for session in sessions))
+    text += f", finished in {elapsed} with {max(session.workers for session in sessions)} at once."
+    joules = [session.joules for session in sessions if session.joules is not None]
+    if len(joules) < len(sessions):
+        return f"{text} The energy is unknown: this machine has no readable counters."
+    return f"{text} The machine's processors used {sum(joules) / 3600:,.1f} Wh in that time, including other work."

@@ -1,0 +1,277 @@
+"""Errors: by label, length, confidence and word, shared errors, likely label errors, and the example browser."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from tuneoff.comparison.errors import Errors
+from tuneoff.comparison.result import Comparison
+from tuneoff.formats import shorten, show_control_characters
+from tuneoff.report.chart import (
+    BEST,
+    HEIGHT,
+    INK,
+    MAX_LABELLED_CELLS,
+    WIDTH,
+    WORSE,
+    box_plot,
+    by_strategy,
+    heat_map,
+    shown,
+    shown_note,
+)
+from tuneoff.report.examples import browser_data
+from tuneoff.report.section import (
+    Block,
+    Details,
+    Examples,
+    Heading,
+    Rows,
+    Section,
+    Text,
+    figures_if_any,
+    table_if_any,
+)
+from tuneoff.report.sections.classes import by_class
+from tuneoff.tables import COUNT, HUNDREDTHS, INTERVAL, LONG_TEXT, P_VALUE, SCORE, TENTHS, TEXT, Column, Table
+
+_MAX_WORDS = 12  # in the chart, on each side of zero
+_MAX_LISTED = 25  # rows of the tables of words and likely label errors
+_TEXT_LENGTH = 300  # characters of a text in a table
+_SIGNIFICANT = 0.05  # false discovery rate among the words that are called significant
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return the error analysis; None without a successful run."""
+    errors = comparison.errors
+    if errors is None:
+        return None
+    blocks = [*_by_label(comparison), *_by_length(comparison, errors), *_by_confidence(comparison, errors)]
+    blocks += [*_by_word(errors), *_shared(comparison, errors), *_label_errors(comparison, errors)]
+    return Section("errors", "Error analysis", [*blocks, *_examples(comparison, errors)], menu="Errors")
+
+
+def _by_label(comparison: Comparison) -> list[Block]:
+    charts = {
+        "errors-true": by_class(comparison, "recall", "error rate by true label", "oranges"),
+        "errors-predicted": by_class(comparison, "precision", "error rate by predicted label", "oranges"),
+    }
+    text = "Share of errors among the test examples of each true label, and among the predictions of each label, over "
+    return [
+        Heading("By label"),
+        Text(f"{text}all seeds.{shown_note(comparison)}"),
+        *figures_if_any(charts),
+    ]
+
+
+def _by_length(comparison: Comparison, errors: Errors) -> list[Block]:
+    if not len(errors.by_length):
+        return []
+    text = f"Error rate by length of the text in {errors.length_unit}, in groups of about equally many test examples."
+    return [
+        Heading("By length"),
+        Text(text + shown_note(comparison)),
+        *figures_if_any({"errors-length": length_chart(comparison, errors)}),
+    ]
+
+
+def _by_confidence(comparison: Comparison, errors: Errors) -> list[Block]:
+    charts = {
+        "confidence": confidence_chart(comparison, errors, "wrong", "probability of a wrong prediction"),
+        "margin": confidence_chart(
+            comparison, errors, "margin", "probability of the predicted minus of the true label, where wrong"
+        ),
+    }
+    if all(chart is None for chart in charts.values()):
+        return []
+    text = (
+        "Confidence of wrong predictions, and the gap between the probabilities of the predicted and of the true "
+        "label. Boxes hold the middle half of the wrong predictions of all seeds."
+    )
+    return [Heading("By confidence"), Text(text + shown_note(comparison)), *figures_if_any(charts)]
+
+
+def _by_word(errors: Errors) -> list[Block]:
+    if not len(errors.words):
+        return []
+    text = (
+        "Words that are over-represented in misclassified texts (right of the line) or under-represented (left), over "
+        "all strategies that use the text: log-odds ratio with an informative Dirichlet prior, which corrects for how "
+        f"frequent a word is. {_significant_words(errors)}"
+    )
+    return [
+        Heading("By word"),
+        Text(text),
+        *figures_if_any({"words": word_chart(errors.words)}),
+        Details("The most significant words", [Rows(words(errors), is_tall=True)]),
+    ]
+
+
+def _significant_words(errors: Errors) -> str:
+    count, rate = int((errors.words["q"] < _SIGNIFICANT).sum()), f"{100 * _SIGNIFICANT:.0f} %"
+    if count == 0:
+        return f"No word is significant at a false discovery rate of {rate}: among many words, some differ by chance."
+    verb = "word is" if count == 1 else "words are"
+    return f"{count:,} {verb} significant at a false discovery rate of {rate}, shown in colour."
+
+
+def _shared(comparison: Comparison, errors: Errors) -> list[Block]:
+    if len(errors.learners) < 2:
+        return []
+    text = "Share of their errors that two strategies have in common, and the number of test examples by how many "
+    text += "strategies misclassify them. Examples that all of them misclassify are hard, ambiguous or mislabelled."
+    charts = {"overlap": overlap_chart(comparison, errors), "missed": missed_chart(errors)}
+    return [Heading("Shared errors"), Text(text), *figures_if_any(charts)]
+
+
+def _label_errors(comparison: Comparison, errors: Errors) -> list[Block]:
+    heading, table = Heading("Likely label errors"), label_errors(comparison, errors)
+    if not table.rows:
+        reason = "Not computed for multi-label data." if comparison.data.is_multilabel else "None were found."
+        return [heading, Text(reason)]
+    text = (
+        "Test examples whose label is probably wrong by confident learning: the mean probability of another class "
+        f"reaches that class's usual confidence, and is higher. {len(errors.label_errors):,} were found"
+    )
+    text += f", the {len(table.rows)} most likely are shown" if len(errors.label_errors) > len(table.rows) else ""
+    return [heading, Text(text + ". Check them before relying on small differences."), *table_if_any(table, True)]
+
+
+def _examples(comparison: Comparison, errors: Errors) -> list[Block]:
+    data = browser_data(comparison)
+    if data is None:
+        reason = "An earlier version made this study and did not store the test texts; run it again to see them."
+        return [Text(reason)]
+    text = "Every test example with the prediction of each strategy"
+    if len(data["examples"]) < data["all"]:
+        text += f"; the page has room for {len(data['examples']):,} of {data['all']:,}, hardest first"
+    text += ". Where seeds disagree, the majority counts; percentages are the mean probability of the prediction"
+    text += ", for multi-label data of its least confident label." if comparison.data.is_multilabel else "."
+    return [Examples(text, data, errors.length_unit)]
+
+
+def label_errors(comparison: Comparison, errors: Errors) -> Table:
+    """Test examples whose label is most likely wrong."""
+    columns = (
+        Column("example", "example", COUNT),
+        Column("label", "label", TEXT),
+        Column("likely_label", "likely", TEXT),
+        Column("label_probability", "probability of label", SCORE),
+        Column("likely_probability", "of likely", SCORE),
+        Column("text", "text", LONG_TEXT),
+    )
+    names, texts = comparison.label_names, comparison.texts
+    rows = [
+        [
+            row["example"],
+            names[int(row["label"])],
+            names[int(row["likely"])],
+            row["label_probability"],
+            row["likely_probability"],
+            shorten(texts[int(row["example"])], _TEXT_LENGTH) if texts else None,
+        ]
+        for row in errors.label_errors.head(_MAX_LISTED).to_dict("records")
+    ]
+    return Table("label-errors", columns, rows)
+
+
+def words(errors: Errors) -> Table:
+    """Words over- or under-represented in misclassified texts, most significant first."""
+    columns = (
+        Column("word", "word", TEXT),
+        Column("log_odds", "log-odds", HUNDREDTHS),
+        Column("log_odds", "95 % interval", INTERVAL),
+        Column("false_discovery_rate", "false discovery rate", P_VALUE),
+        Column("texts", "texts", COUNT),
+        Column("misclassified_texts", "misclassified", TENTHS),
+    )
+    rows = [
+        [str(row["word"]), row["log_odds"], (row["low"], row["high"]), row["q"], row["texts"], row["in_errors"]]
+        for row in errors.words.head(_MAX_LISTED).to_dict("records")
+    ]
+    return Table("words", columns, rows)
+
+
+def length_chart(comparison: Comparison, errors: Errors) -> Any:
+    """Error rate by length, one line per strategy."""
+    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    rows = errors.by_length[errors.by_length["group"].isin(list(names))]
+    rows = rows.assign(strategy=rows["group"].map(names), middle=(rows["shortest"] + rows["longest"]) / 2)
+    rates = [alt.Tooltip(name, format=".1%") for name in ("rate", "low", "high")]
+    base = alt.Chart(rows.drop(columns="group").round(4)).encode(
+        x=alt.X("middle:Q", title=f"{errors.length_unit} of the text"),
+        y=alt.Y("rate:Q", title="error rate", axis=alt.Axis(format="%")),
+        color=by_strategy(comparison),
+        tooltip=["strategy", "shortest", "longest", "examples", *rates],
+    )
+    return base.mark_line(point=True).properties(width=WIDTH, height=HEIGHT)
+
+
+def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: str) -> Any:
+    """Boxes of one kind of confidence, one per strategy; None if no strategy has such predictions."""
+    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    table = errors.confidence
+    boxes = table[(table["of"] == kind) & table["group"].isin(list(names))]
+    if not len(boxes):
+        return None
+    boxes = boxes.assign(strategy=boxes["group"].map(names)).drop(columns=["group", "of"]).round(4)
+    return box_plot(boxes, "strategy", list(names.values()), title, by_strategy(comparison, has_legend=False))
+
+
+def word_chart(table: pd.DataFrame) -> Any:
+    """Log-odds ratios of the most significant words, over- and under-represented."""
+    over, under = table[table["log_odds"] > 0].head(_MAX_WORDS), table[table["log_odds"] < 0].head(_MAX_WORDS)
+    rows = pd.concat([over, under]).sort_values("log_odds", ascending=False)
+    names = rows["word"].map(lambda word: show_control_characters(shorten(word, 32)))
+    rows = rows.assign(word=names, is_significant=rows["q"] < _SIGNIFICANT)
+    rows = rows[["word", "log_odds", "low", "high", "texts", "in_errors", "is_significant"]].round(3)
+    colour = alt.when(alt.datum.is_significant).then(alt.value(BEST)).otherwise(alt.value(WORSE))
+    base = alt.Chart(rows).encode(
+        y=alt.Y("word:N", sort=list(rows["word"]), title=None, axis=alt.Axis(labelLimit=160)),
+        color=colour,
+        tooltip=[
+            "word",
+            "texts",
+            alt.Tooltip("in_errors", title="misclassified", format=".1f"),
+            "log_odds",
+            "low",
+            "high",
+        ],
+    )
+    zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
+    title = "log-odds ratio, misclassified against other texts, 95 % interval"
+    intervals = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    dots = base.mark_circle(size=50, opacity=1).encode(x="log_odds:Q")
+    return (zero + intervals + dots).properties(width=WIDTH, height=alt.Step(17))
+
+
+def overlap_chart(comparison: Comparison, errors: Errors) -> Any:
+    """Share of their errors that two strategies have in common."""
+    names = {row.group: comparison.names[row.group] for row in comparison.rows if row.group in errors.learners}
+    cells = errors.overlap
+    cells = cells.assign(one=cells["one"].map(names), other=cells["other"].map(names)).round(4)
+    order = list(names.values())
+    base = alt.Chart(cells).encode(
+        x=alt.X("other:N", sort=order, title=None, axis=alt.Axis(labelAngle=-40, labelLimit=140)),
+        y=alt.Y("one:N", sort=order, title=None, axis=alt.Axis(labelLimit=160)),
+        tooltip=["one", "other", alt.Tooltip("shared", format=".0%")],
+    )
+    is_labelled = len(order) <= MAX_LABELLED_CELLS
+    step = alt.Step(34 if is_labelled else 14)
+    return heat_map(base, "shared", ".0%", "purples", is_labelled).properties(width=step, height=step)
+
+
+def missed_chart(errors: Errors) -> Any:
+    """Number of test examples by how many strategies misclassify them."""
+    rows = pd.DataFrame({"strategies": range(len(errors.missed_counts)), "examples": errors.missed_counts})
+    title = f"strategies, of {len(errors.learners)}, that misclassify an example"
+    base = alt.Chart(rows).encode(
+        x=alt.X("strategies:O", title=title, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("examples:Q", title="test examples"),
+        tooltip=["strategies", "examples"],
+    )
+    bars = base.mark_bar(color=BEST)
+    numbers = base.mark_text(dy=-7, color=INK).encode(text="examples:Q")
+    is_labelled = len(rows) <= 2 * MAX_LABELLED_CELLS
+    return (bars + numbers if is_labelled else bars).properties(width=WIDTH, height=HEIGHT)

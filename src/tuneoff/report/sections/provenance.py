@@ -1,0 +1,41 @@
+"""Provenance: seeds, machine, versions, fingerprints and the resolved study."""
+
+import json
+from typing import Any
+
+import yaml
+
+from tuneoff.comparison.result import Comparison
+from tuneoff.report.section import Block, Bullets, Code, Details, Section, Text
+
+
+def section(comparison: Comparison) -> Section:
+    """Return everything that is needed to repeat the study."""
+    text = (
+        "study.yaml holds every option of the study, defaults included: tuneoff run study.yaml repeats it. On the same "
+        "machine with the same number of threads it gives the same bits."
+    )
+    study = yaml.safe_dump(comparison.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    files = "Tables are in tables/ as CSV, Markdown and LaTeX, charts in figures/ as SVG and PNG, predictions in runs/."
+    blocks: list[Block] = [Text(text), Bullets(_facts(comparison)), Details("The resolved study", [Code(study)])]
+    return Section("provenance", "Provenance", [*blocks, Text(files)])
+
+
+def _facts(comparison: Comparison) -> list[str]:
+    facts = [f"Seeds: {', '.join(map(str, comparison.study.seeds))}"]
+    records = comparison.records
+    machines = {json.dumps(record.machine): record.machine for record in records}
+    facts += [f"Machine: {_machine(machine)}" for machine in machines.values()]
+    if records:
+        facts.append(f"Versions: {', '.join(f'{name} {version}' for name, version in records[0].versions.items())}")
+    facts.append(f"Data fingerprint: {comparison.data.fingerprint}")
+    fingerprints = {record.model: record.spec.get("model_fingerprint") for record in records if record.model}
+    return facts + [f"Encoder fingerprint: {model} {value}" for model, value in fingerprints.items() if value]
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    parts = [f"{machine['processor']}", f"{machine['cores']} cores", f"{machine['memory_bytes'] / 2**30:.0f} GiB"]
+    parts += [machine["gpu"]] if machine.get("gpu") else []
+    if (threads := machine.get("threads")) is not None:
+        parts.append(f"{threads} {'thread' if threads == 1 else 'threads'} per run")
+    return ", ".join(parts)

@@ -1,0 +1,172 @@
+"""Hyperparameter search: budget, search spaces, every trial, and the options that were chosen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from tuneoff import formats
+from tuneoff.comparison.result import Comparison
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, by_strategy, score_axis, shown, shown_note
+from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any, table_if_any
+from tuneoff.scoring.metrics import display_name
+from tuneoff.search.record import CUT, DONE, FAILED, SearchRecord
+from tuneoff.strategies.base import format_option
+from tuneoff.tables import COUNT, SCORE, SECONDS, TEXT, Column, Table
+
+_STATES = {"done": "complete", "stopped": "stopped early", "cut": "cut by the time budget", "failed": "failed"}
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return the searches, or the statement that there was none; None without a successful run."""
+    if not comparison.rows:
+        return None
+    has_searches = bool(comparison.searches)
+    blocks: list[Block] = [Text(search_text(comparison) + (shown_note(comparison) if has_searches else ""))]
+    blocks += [*figures_if_any(search_charts(comparison)), *table_if_any(searches(comparison))]
+    if has_searches:
+        blocks += details_if_any("Every trial", Rows(trials(comparison), is_tall=True))
+    return Section("search", "Hyperparameter search", blocks, menu="Search")
+
+
+def search_text(comparison: Comparison) -> str:
+    """Return the budget and the rules of the search in words."""
+    spec = comparison.study.search
+    if spec is None:
+        return "There was no hyperparameter search: every strategy ran with the options in the study, or its defaults."
+    budget = f"{spec.trials} trials" if spec.trials else f"{formats.seconds(spec.budget)} of trials"
+    text = (
+        f"Before the runs, every strategy had a search with the same budget: {budget}, scored on validation only, with "
+        f"seed {comparison.study.seeds[0]}. The first trial is the strategy with its default options, where the search "
+        "space contains them (for a probe: the middle of its values of C). The options of the best trial were used for "
+        "the runs."
+    )
+    if spec.halving:
+        text += (
+            " Successive halving stopped a trial that after 1, 2, 4, ... epochs was not in the better half of the "
+            "trials so far."
+        )
+    if any(trial.state in (CUT, FAILED) for record in comparison.searches for trial in record.trials):
+        text += " Trials that failed, or that the end of the time budget cut short, count as trials."
+    unsearched = set(comparison.names.values()) - {search_name(comparison, record) for record in comparison.searches}
+    return text + (f" No search was needed for {', '.join(sorted(unsearched))}." if unsearched else "")
+
+
+def search_name(comparison: Comparison, record: SearchRecord) -> str:
+    """Return the name of a search's strategy in the comparison."""
+    rows = [row for row in comparison.rows if (row.label, row.model) == (record.label, record.model)]
+    name = comparison.names[rows[0].group] if rows else record.label
+    return f"{name} on {record.part}" if record.part else name
+
+
+def searches(comparison: Comparison) -> Table:
+    """One row per search: its space, its trials, and the options that it chose."""
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        Column("space", "search space", TEXT),
+        Column("trials", "trials", COUNT),
+        Column("complete_trials", "complete", COUNT),
+        Column("seconds", "time", SECONDS),
+        Column("first_score", "first score", SCORE),
+        Column("best_score", "best score", SCORE),
+        Column("chosen", "chosen", TEXT),
+    )
+    rows = []
+    for record in comparison.searches:
+        best = record.best
+        spaces = [f"{display_name(option)} {_space(values)}" for option, values in record.space.items()]
+        rows.append(
+            [
+                search_name(comparison, record),
+                "; ".join(spaces),
+                len(record.trials),
+                sum(trial.state == DONE for trial in record.trials),
+                record.seconds,
+                record.trials[0].score if record.trials else None,
+                best.score if best else None,
+                _options(best.options) if best else "the defaults: every trial failed",
+            ]
+        )
+    return Table("searches", columns, rows)
+
+
+def trials(comparison: Comparison) -> Table:
+    """Every trial of every search."""
+    metric = comparison.searches[0].metric if comparison.searches else comparison.metric
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        Column("trial", "trial", COUNT),
+        Column("options", "options", TEXT),
+        Column("score_by_epoch", "score by epoch", TEXT),
+        Column(f"validation_{metric}", f"validation {display_name(metric)}", SCORE),
+        Column("state", "state", TEXT),
+        Column("seconds", "time", SECONDS),
+    )
+    rows = [
+        [
+            search_name(comparison, record),
+            index + 1,
+            _options(trial.options),
+            " ".join(f"{score:.3f}" for score in trial.scores) or None,
+            trial.score,
+            _STATES[trial.state],
+            trial.seconds,
+        ]
+        for record in comparison.searches
+        for index, trial in enumerate(record.trials)
+    ]
+    return Table("trials", columns, rows)
+
+
+def search_charts(comparison: Comparison) -> dict[str, Any]:
+    """Validation score against each numeric hyperparameter, one line per strategy."""
+    names, rows = {comparison.names[row.group] for row in shown(comparison)}, []
+    for record in comparison.searches:
+        name = search_name(comparison, record)
+        for trial in record.trials if name in names else ():
+            for option, value in trial.options.items():
+                if trial.score is not None and isinstance(value, (int, float)) and value > 0:
+                    row = {"strategy": name, "option": option, "value": value, "score": round(trial.score, 4)}
+                    rows.append({**row, "state": _STATES[trial.state]})
+    if not rows:
+        return {}
+    by_option = pd.DataFrame(rows).groupby("option", sort=False)
+    return {f"search-{option}": _chart(comparison, str(option), points) for option, points in by_option}
+
+
+def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Any:
+    base = alt.Chart(points).encode(
+        x=alt.X(
+            "value:Q",
+            title=f"{display_name(option)} (log scale)",
+            scale=alt.Scale(type="log", nice=True),
+            axis=alt.Axis(tickCount=5, format=".2~g", grid=False),
+        ),
+        y=alt.Y("score:Q", **score_axis(f"validation {display_name(comparison.searches[0].metric)}")),
+        color=by_strategy(comparison),
+        tooltip=[
+            alt.Tooltip("strategy"),
+            alt.Tooltip("value", title=display_name(option), format=".3~g"),
+            alt.Tooltip("score", format=".3f"),
+            alt.Tooltip("state"),
+        ],
+    )
+    shapes = alt.Shape(
+        "state:N",
+        title=None,
+        scale=alt.Scale(domain=list(_STATES.values())[:3], range=["circle", "cross", "square"]),
+        legend=alt.Legend(orient="top", symbolFillColor=INK, symbolStrokeColor=INK),
+    )
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes)
+    return (base.mark_line(opacity=0.5) + dots).properties(width=WIDTH, height=HEIGHT)
+
+
+def _space(values: Any) -> str:
+    if isinstance(values, dict):
+        return f"{values['low']:.3g} to {values['high']:.3g}{' (log)' if values['log'] else ''}"
+    return ", ".join(format_option(value) for value in values)
+
+
+def _options(options: Mapping[str, Any]) -> str | None:
+    return ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in options.items()) or None

@@ -1,0 +1,86 @@
+"""Slices: scores on parts of test, by the values of a column."""
+
+from typing import Any
+
+import altair as alt
+
+from tuneoff.comparison.result import Comparison
+from tuneoff.report.chart import WIDTH, by_strategy, score_axis, shown, shown_note
+from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.scoring.metrics import direction, display_name
+from tuneoff.tables import COUNT, ESTIMATE, TEXT, Column, Table
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return the scores of each slice; None without slice columns."""
+    if not len(comparison.slices):
+        return None
+    text = "Test scores on slices of the data, with 95 % confidence intervals over their examples and the seeds."
+    blocks: list[Block] = [Text(text + shown_note(comparison))]
+    blocks += [Text(sentence, is_key=True)] if (sentence := weakest_slice(comparison)) else []
+    blocks += figures_if_any(slice_charts(comparison))
+    return Section(
+        "slices", "Slices", [*blocks, *details_if_any("Every slice", Rows(slices(comparison), is_tall=True))]
+    )
+
+
+def slices(comparison: Comparison) -> Table:
+    """The metric of each strategy on each slice."""
+    names = comparison.names
+    columns = (
+        Column("slice", "slice", TEXT),
+        Column("value", "value", TEXT),
+        Column("examples", "examples", COUNT),
+        *[Column(name, name, ESTIMATE) for name in names.values()],
+    )
+    rows = []
+    for (column, value), part in comparison.slices.groupby(["slice", "value"], sort=False):
+        scores = {row.group: (row.score, row.low, row.high) for row in part.itertuples()}
+        rows.append([str(column), str(value), part["examples"].iloc[0], *[scores[group] for group in names]])
+    return Table("slices", columns, rows)
+
+
+def weakest_slice(comparison: Comparison) -> str:
+    """Return a sentence about the slice with the lowest score of the recommended strategy."""
+    if comparison.verdict is None:
+        return ""
+    group, sign, name = comparison.verdict.recommended, direction(comparison.metric), display_name(comparison.metric)
+    own = comparison.slices[comparison.slices["group"] == group]
+    row = own.iloc[int((sign * own["score"]).to_numpy().argmin())]
+    overall = next(row.score for row in comparison.rows if row.group == group)
+    if sign * (overall - row["score"]) <= 0:
+        return f"No slice has a lower score of {comparison.names[group]} than the whole test split."
+    return (
+        f"The lowest score of {comparison.names[group]} is where {row['slice']} is {row['value']}: {name} "
+        f"{row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f}) on {row['examples']:,} examples, against "
+        f"{overall:.3f} on the whole test split. Among many slices, some are low by chance."
+    )
+
+
+def slice_charts(comparison: Comparison) -> dict[str, Any]:
+    """Scores by the values of each slice column, one dot per strategy."""
+    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    rows = comparison.slices[comparison.slices["group"].isin(list(names))].round(4)
+    rows = rows.assign(strategy=rows["group"].map(names))
+    charts = {}
+    for column, part in rows.groupby("slice", sort=False):
+        values = [f"{value} ({count:,})" for value, count in part[["value", "examples"]].drop_duplicates().to_numpy()]
+        part = part.assign(value=[f"{v} ({n:,})" for v, n in zip(part["value"], part["examples"], strict=True)])
+        numbers = [alt.Tooltip(name, format=".3f") for name in ("score", "low", "high")]
+        base = alt.Chart(part.drop(columns=["group", "slice"])).encode(
+            y=alt.Y("value:N", sort=values, title=str(column), axis=alt.Axis(labelLimit=220)),
+            yOffset=alt.YOffset("strategy:N", sort=list(names.values())),
+            color=by_strategy(comparison),
+            tooltip=[alt.Tooltip("value"), alt.Tooltip("strategy"), *numbers],
+        )
+        axis = score_axis(f"test {display_name(comparison.metric)}, 95 % interval")
+        intervals = base.mark_rule(strokeWidth=2).encode(
+            x=alt.X("low:Q", axis=alt.Axis(tickCount=6), **axis), x2="high:Q"
+        )
+        dots = base.mark_circle(size=50, opacity=1).encode(x="score:Q")
+        charts[f"slice-{_file_name(str(column))}"] = (intervals + dots).properties(width=WIDTH, height=alt.Step(11))
+    return charts
+
+
+def _file_name(column: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in column)

@@ -1,0 +1,103 @@
+"""Training: validation score by epoch, training loss, and the parameters of each strategy."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from tuneoff.comparison.result import Comparison
+from tuneoff.report.chart import HEIGHT, WIDTH, by_strategy, score_axis, shown, shown_note
+from tuneoff.report.section import Block, Section, Text, figures_if_any, table_if_any
+from tuneoff.scoring.metrics import display_name
+from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table
+
+_MAX_POINTS = 12_000  # of all loss curves together
+
+
+def section(comparison: Comparison) -> Section | None:
+    """Return the training curves and parameter counts; None without a successful run."""
+    if not comparison.rows:
+        return None
+    charts = {"validation": validation_chart(comparison), "loss": loss_chart(comparison)}
+    blocks: list[Block] = []
+    if any(chart is not None for chart in charts.values()):
+        text = "Validation score after each epoch, which selects the epoch whose weights are kept, and training loss; "
+        blocks += [Text(f"{text}one line per seed.{shown_note(comparison)}"), *figures_if_any(charts)]
+    text = (
+        "Trainable parameters of each strategy. The head counts as trainable, added parameters as part of the total; "
+    )
+    blocks += [Text(text + "the last column compares with full fine-tuning of the same encoder.")]
+    return Section("training", "Training", [*blocks, *table_if_any(parameters(comparison))])
+
+
+def parameters(comparison: Comparison) -> Table:
+    """Trainable and added parameters of each strategy, and the reduction against full fine-tuning."""
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        *[Column(f"{kind}_parameters", kind, COUNT) for kind in ("total", "trainable", "added", "head")],
+        Column("trainable_share", "trainable share", SMALL_SHARE),
+        Column("times_fewer_than_full", "fewer than full", FACTOR),
+    )
+    rows = []
+    for row in comparison.rows:
+        if row.parameters:
+            total, trainable, added, head = (row.parameters[kind] for kind in ("total", "trainable", "added", "head"))
+            factor = (total - added) / trainable if trainable and row.model else None
+            counts = [total, trainable, added, head, trainable / max(1, total), factor]
+            rows.append([comparison.names[row.group], *counts])
+    return Table("parameters", columns, rows)
+
+
+def _history(comparison: Comparison, kind: str) -> pd.DataFrame:
+    """Return the history rows of a kind, "step" or "epoch", of every run that charts show."""
+    names, parts = {row.group: comparison.names[row.group] for row in shown(comparison)}, []
+    for record in comparison.records:
+        history = comparison.histories[record.run_id]
+        if len(history) and record.group in names:
+            rows = history[history["kind"] == kind].dropna(axis=1, how="all")
+            parts.append(rows.assign(strategy=names[record.group], seed=record.seed))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def validation_chart(comparison: Comparison) -> Any:
+    """The study's metric on validation after each epoch, one line per seed; None if nothing trains in epochs."""
+    epochs, score = _history(comparison, "epoch"), f"validation_{comparison.metric}"
+    if not len(epochs):
+        return None
+    lines = alt.Chart(epochs[["strategy", "seed", "epoch", score]].round(4)).mark_line(point=True)
+    lines = lines.encode(
+        x=alt.X("epoch:O", title="epoch", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y(f"{score}:Q", **score_axis(f"validation {display_name(comparison.metric)}")),
+        color=by_strategy(comparison),
+        detail="seed:N",
+        tooltip=["strategy", "seed", "epoch", alt.Tooltip(score, format=".3f")],
+    )
+    return lines.properties(width=WIDTH, height=HEIGHT)
+
+
+def loss_chart(comparison: Comparison) -> Any:
+    """The training loss, averaged over pieces of the run, one line per seed; None if nothing trains in steps."""
+    steps = _binned_steps(comparison)
+    if not len(steps):
+        return None
+    lines = alt.Chart(steps).mark_line(opacity=0.7)
+    lines = lines.encode(
+        x=alt.X("step:Q", title="step"),
+        y=alt.Y("loss:Q", title="training loss"),
+        color=by_strategy(comparison),
+        detail="seed:N",
+        tooltip=["strategy", "seed", alt.Tooltip("step", format=".0f"), alt.Tooltip("loss", format=".3f")],
+    )
+    return lines.properties(width=WIDTH, height=HEIGHT)
+
+
+def _binned_steps(comparison: Comparison) -> pd.DataFrame:
+    """Average losses over bins of steps, so that the page stays small however many runs there are."""
+    steps = _history(comparison, "step")
+    num_bins = max(10, min(24, _MAX_POINTS // max(1, len(comparison.records))))
+    if not len(steps):
+        return steps
+    last = steps.groupby(["strategy", "seed"])["step"].transform("max")
+    bins = ((steps["step"] - 1) * num_bins // last).astype(int)
+    grouped = steps.groupby(["strategy", "seed", bins.rename("bin")], as_index=False)
+    return grouped.agg(step=("step", "mean"), loss=("loss", "mean")).drop(columns="bin").round(4)

@@ -1,0 +1,367 @@
+"""Uncertainty of scores and of differences: bootstrap, confidence intervals, p values, statistical power.
+
+The score of a strategy is a mean over seeds on one test split. It would change with other test examples and with other
+seeds. The variance over examples comes from a bootstrap, the variance over seeds from the scores of the seeds.
+
+# N examples  C classes  R resamples  S seeds
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit
+from statsmodels.stats.multitest import multipletests
+
+from tuneoff.scoring.metrics import ALL_SCORES, counts_from, indicators, log_losses
+
+LEVEL = 0.95  # of confidence intervals; tests are significant below 1 - LEVEL
+POWER = 0.8  # of the test that required_size() plans (Cohen, 1988)
+RESAMPLES = 2000
+_MAX_RATIO = 6  # of one strategy's variance to the median, in the pooled seed variance
+_MAX_FACTOR = 2**10  # times the present number of examples or seeds that required_size() tries
+_MAX_EXPONENT = 700.0  # exp overflows soon above it
+_MIN_VARIANCE = 1e-30  # replaces 0 in a formula that needs a positive variance
+_BLOCK_SIZE = 2**24  # resampling weights in memory at once: 64 MiB of fp32
+
+
+def example_weights(num_examples: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw bootstrap resamples: the number of times that each example is drawn. (R, N) float32, rows sum to N."""
+    draws = rng.integers(num_examples, size=(resamples, num_examples))
+    row_starts = np.arange(resamples)[:, None] * num_examples
+    counts = np.bincount((draws + row_starts).ravel(), minlength=resamples * num_examples)
+    return counts.reshape(resamples, num_examples).astype(np.float32)
+
+
+def resampled_scores(
+    metric: str,
+    labels: np.ndarray,
+    predicted: list[np.ndarray],
+    probabilities: list[np.ndarray],
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:
+    """Score several runs on the same bootstrap resamples of the examples. -> (runs, R).
+
+    labels: (N,) or (N, C); predicted: one array of that shape per run; probabilities: one (N, C) per run. One seed
+    gives the same resamples for every metric and every run, so that scores can be compared in pairs (Efron &
+    Tibshirani, 1993, chapter 6). Resamples are drawn in blocks to limit memory; the block size does not change them.
+    """
+    rng = np.random.default_rng(seed)
+    block = max(1, min(resamples, _BLOCK_SIZE // max(1, len(labels))))
+    blocks = []
+    for start in range(0, resamples, block):
+        weights = example_weights(len(labels), min(block, resamples - start), rng)
+        blocks.append([_scores(metric, labels, *run, weights) for run in zip(predicted, probabilities, strict=True)])
+    return np.concatenate(blocks, axis=1)
+
+
+def _scores(
+    metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Score one run on each resample. weights: (R, N) -> (R,)."""
+    if metric == "log_loss":
+        return weights @ log_losses(labels, probabilities).astype(np.float32) / len(labels)
+    sums = weights @ indicators(labels, predicted, probabilities.shape[1]).astype(np.float32)  # (R, 3C + 2)
+    return ALL_SCORES[metric](counts_from(sums))
+
+
+def score_of(metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> float:
+    """Score one run on all examples. labels, predicted: (N,) or (N, C), probabilities: (N, C)."""
+    return float(_scores(metric, labels, predicted, probabilities, np.ones((1, len(labels)), np.float32))[0])
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """Test scores of the runs of one strategy."""
+
+    scores: np.ndarray  # (S,)
+    resampled: np.ndarray  # (S, R), on the same resamples for all strategies
+    seeds: tuple[object, ...]
+    is_seeded: bool = True  # another seed would give another score
+
+
+@dataclass(frozen=True)
+class ScoreEstimate:
+    """A mean score over seeds, or a difference of two, with its variance over test examples and over seeds."""
+
+    value: float
+    variance_from_examples: float  # over draws of the test examples
+    variance_from_seeds: float | None  # over draws of the seeds; None for a single run, which does not show it
+    num_examples: int
+    num_seeds: int
+    # variance of the mean as the spread of the seeds' scores shows it: the effect of seeds, plus the interaction of
+    # seeds with examples, which variance_from_examples includes too
+    variance_between_seeds: float = 0.0
+    seed_degrees_of_freedom: float = 1.0  # of variance_between_seeds
+
+    @property
+    def variance(self) -> float:
+        """Variance over draws of examples and of seeds; of examples only if the variance from seeds is unknown."""
+        return self.variance_from_examples + (self.variance_from_seeds or 0.0)
+
+    @property
+    def degrees_of_freedom(self) -> float:
+        """Degrees of freedom of the summed variance (Satterthwaite, 1946).
+
+        The sum of two estimated variances is treated as one with total^2 / sum(part^2 / degrees of part) degrees of
+        freedom. The part for seeds is variance_between_seeds, the estimate that has the few degrees of freedom.
+        """
+        example_degrees = max(1.0, self.num_examples - 1.0)
+        spread = (
+            self.variance_between_seeds**2 / self.seed_degrees_of_freedom
+            + self.variance_from_examples**2 / example_degrees
+        )
+        return max(1.0, self.variance**2 / spread) if spread else example_degrees
+
+    def extrapolate(self, num_examples: int, num_seeds: int) -> "ScoreEstimate":
+        """Return the estimate to expect with another number of examples and seeds.
+
+        Each variance shrinks in proportion to the count that it comes from; the interaction of seeds with examples
+        shrinks with both.
+        """
+        example_ratio, seed_ratio = self.num_examples / num_examples, self.num_seeds / num_seeds
+        interaction = max(0.0, self.variance_between_seeds - (self.variance_from_seeds or 0.0))
+        return ScoreEstimate(
+            self.value,
+            self.variance_from_examples * example_ratio,
+            None if self.variance_from_seeds is None else self.variance_from_seeds * seed_ratio,
+            num_examples,
+            num_seeds,
+            ((self.variance_from_seeds or 0.0) + interaction * example_ratio) * seed_ratio,
+            self.seed_degrees_of_freedom / seed_ratio,
+        )
+
+    def power(self, level: float = LEVEL) -> float:
+        """Probability that the test detects a true value as large as this one (noncentral t).
+
+        Counts only rejections on the side of the true value.
+        """
+        if self.variance == 0:
+            return float(self.value != 0)
+        critical = stats.t.ppf((1 + level) / 2, self.degrees_of_freedom)
+        return float(stats.nct.sf(critical, self.degrees_of_freedom, abs(self.value) / math.sqrt(self.variance)))
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p value of a true value of 0 (Student's t).
+
+        If the variance is 0 but the value is not, every example points to the same side: the sign test's p value.
+        """
+        if self.variance == 0:
+            return min(1.0, 2 * 0.5**self.num_examples) if self.value else 1.0
+        return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.variance), self.degrees_of_freedom))
+
+
+@dataclass(frozen=True)
+class SeedVariance:
+    """Seed-to-seed variance of a score, pooled over the strategies of a comparison."""
+
+    variance: float
+    degrees_of_freedom: float
+
+
+def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
+    """Average the seed-to-seed variances of the strategies; None if no strategy ran with several seeds.
+
+    Two or three seeds estimate a variance poorly: among many strategies some show almost no variance by chance. With
+    each strategy's own variance, 30 % of simulated comparisons of ten equal strategies had a false positive
+    (docs/log.md). estimate_score() therefore uses this mean as a lower limit for every strategy. The trade-off is a
+    wider interval for a strategy that is truly more stable than the others.
+
+    One unstable strategy must not dominate the mean, so each variance is clipped at 6 times the median. The median of
+    sample variances lies below the variance that they estimate; dividing by the median of the chi-squared distribution
+    corrects this. Strategies do not share one true variance, so their mean has fewer degrees of freedom than all seeds
+    together: half of them keeps the error rates in simulations (docs/benchmarks.md). Moderated variances (Smyth, 2004)
+    did not keep them (docs/log.md).
+    """
+    repeated = [strategy for strategy in runs if strategy.is_seeded and len(strategy.scores) > 1]
+    if not repeated:
+        return None
+    variances = np.array([float(strategy.scores.var(ddof=1)) for strategy in repeated])
+    degrees = np.array([len(strategy.scores) - 1 for strategy in repeated])
+    typical = np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
+    return SeedVariance(float(np.minimum(variances, _MAX_RATIO * typical).mean()), max(1.0, degrees.sum() / 2))
+
+
+def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | None = None) -> ScoreEstimate:
+    """Estimate the mean score over seeds, with its variance over examples and over seeds.
+
+    pooled: a lower limit for the seed-to-seed variance, and the only estimate of it for a single run.
+
+    The algorithm is two-way clustering (Cameron, Gelbach & Miller, 2011, equation 2.11). The result of one seed on one
+    example is a mean plus a seed effect, an example effect and an interaction. The bootstrap over examples, applied to
+    the mean over seeds, measures the example effect plus the interaction. The variance of the seeds' scores, divided by
+    S, measures the seed effect plus the same interaction. The sum would count the interaction twice, so it is
+    subtracted once, estimated from the resampled deviations of each seed from the mean over seeds. The trade-off:
+    intervals that counted it twice were too wide (95 % intervals covered the true score in 0.985 to 1.0 of simulations,
+    docs/log.md), but the subtraction leaves an imprecise and sometimes negative remainder. A negative one becomes 0,
+    and the degrees of freedom are taken from the larger variance before the subtraction.
+    """
+    num_seeds, mean_resampled = len(runs.scores), runs.resampled.mean(0)
+    variance_from_examples, value = float(mean_resampled.var(ddof=1)), float(runs.scores.mean())
+    if not runs.is_seeded:
+        return ScoreEstimate(value, variance_from_examples, 0.0, num_examples, num_seeds)
+    if num_seeds == 1:
+        if pooled is None:
+            return ScoreEstimate(value, variance_from_examples, None, num_examples, 1)
+        return ScoreEstimate(
+            value, variance_from_examples, pooled.variance, num_examples, 1, pooled.variance, pooled.degrees_of_freedom
+        )
+    between_seeds, degrees = float(runs.scores.var(ddof=1)) / num_seeds, num_seeds - 1.0
+    # the deviation from a mean of S has (S - 1) / S of the variance: S - 1 makes it that of the mean
+    interaction = float((runs.resampled - mean_resampled).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
+    if pooled is not None and pooled.variance / num_seeds > between_seeds:
+        between_seeds, degrees = pooled.variance / num_seeds, pooled.degrees_of_freedom
+    variance_from_seeds = max(0.0, between_seeds - interaction)
+    return ScoreEstimate(
+        value, variance_from_examples, variance_from_seeds, num_examples, num_seeds, between_seeds, degrees
+    )
+
+
+def difference(
+    first: RunScores, second: RunScores, num_examples: int, pooled: SeedVariance | None = None
+) -> ScoreEstimate:
+    """Estimate the difference first - second of two mean scores on the same test examples.
+
+    pooled: the seed-to-seed variance of one score, pooled over the strategies of the comparison.
+
+    Both strategies are scored on the same resamples, so the difference is paired by example: the difficulty that they
+    share cancels, and the interval is much narrower than one from two separate variances (Efron & Tibshirani, 1993).
+    With equal seeds, or if at most one strategy depends on the seed, the difference is paired by seed as well: one
+    difference per seed goes through estimate_score(). The pooled variance then counts once for each strategy that
+    depends on the seed, because their seed effects are assumed to be independent. With different seeds the variances
+    from seeds add up, and the smaller number of degrees of freedom is used: conservative, but simpler than combining
+    them.
+    """
+    is_seeded = first.is_seeded or second.is_seeded
+    if first.seeds == second.seeds or not (first.is_seeded and second.is_seeded):
+        seeds = first.seeds if first.is_seeded else second.seeds
+        gaps = RunScores(first.scores - second.scores, first.resampled - second.resampled, seeds, is_seeded)
+        num_seeded = first.is_seeded + second.is_seeded
+        pooled_gap = SeedVariance(num_seeded * pooled.variance, pooled.degrees_of_freedom) if pooled else None
+        return estimate_score(gaps, num_examples, pooled_gap)
+    parts = [estimate_score(runs, num_examples, pooled) for runs in (first, second)]
+    variance_from_examples = float((first.resampled.mean(0) - second.resampled.mean(0)).var(ddof=1))
+    value, num_seeds = parts[0].value - parts[1].value, min(len(first.seeds), len(second.seeds))
+    if parts[0].variance_from_seeds is None or parts[1].variance_from_seeds is None:
+        return ScoreEstimate(value, variance_from_examples, None, num_examples, num_seeds)
+    return ScoreEstimate(
+        value,
+        variance_from_examples,
+        parts[0].variance_from_seeds + parts[1].variance_from_seeds,
+        num_examples,
+        num_seeds,
+        parts[0].variance_between_seeds + parts[1].variance_between_seeds,
+        min(part.seed_degrees_of_freedom for part in parts),
+    )
+
+
+def interval(
+    estimate: ScoreEstimate, bounds: tuple[float, float] | None = None, level: float = LEVEL
+) -> tuple[float, float]:
+    """Confidence interval of a score or of a difference. bounds: lowest and highest possible value, if there are any.
+
+    Without bounds it is Student's t interval with Satterthwaite's degrees of freedom. Near a bound of the metric a
+    symmetric interval would contain impossible values. For a metric with two bounds the interval is therefore computed
+    on the logit scale and transformed back, for one with only a lower bound (log loss) on the log scale. The delta
+    method gives the standard error there: the derivative of the transformation times the standard error. The trade-off:
+    the interval is asymmetric, and the delta method is exact only for small standard errors. A value on a bound has no
+    finite logit; its symmetric interval is clipped.
+
+    If all resamples have the same score, for example if every prediction is correct, the bootstrap shows no variance.
+    The interval is then the exact binomial interval (Clopper & Pearson, 1934) of 0 events in N examples. If the seeds
+    still vary, it is extended to include the interval of the variance from seeds.
+    """
+    low, high = bounds or (-math.inf, math.inf)
+    if estimate.variance_from_examples == 0:
+        max_rate = 1 - ((1 - level) / 2) ** (1 / estimate.num_examples)  # upper limit of the rate of an unseen event
+        exact = max(low, estimate.value - max_rate), min(high, estimate.value + max_rate)
+        if estimate.variance == 0:
+            return exact
+        from_seeds = interval(replace(estimate, variance_from_examples=_MIN_VARIANCE), bounds, level)
+        return min(exact[0], from_seeds[0]), max(exact[1], from_seeds[1])
+    half_width = float(stats.t.ppf((1 + level) / 2, estimate.degrees_of_freedom)) * math.sqrt(estimate.variance)
+    if math.isinf(low) or not low < estimate.value < high:
+        return max(low, estimate.value - half_width), min(high, estimate.value + half_width)
+    above_low, below_high = estimate.value - low, high - estimate.value
+    if math.isinf(high):
+        factor = math.exp(min(half_width / above_low, _MAX_EXPONENT))
+        return low + above_low / factor, low + above_low * factor
+    logit, width = math.log(above_low / below_high), high - low
+    logit_half_width = half_width * (1 / above_low + 1 / below_high)
+    return low + width * float(expit(logit - logit_half_width)), low + width * float(expit(logit + logit_half_width))
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Mid-p value of McNemar's test that two classifiers have equal accuracy (Fagerland et al., 2013).
+
+    first, second: (N,) bool, True for a correct prediction. 1 if both are correct on the same examples.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = stats.binom(only_first + only_second, 0.5)
+    fewer = min(only_first, only_second)
+    return float(2 * discordant.cdf(fewer) - discordant.pmf(fewer))
+
+
+def cohen_g(first: np.ndarray, second: np.ndarray) -> float:
+    """Cohen's g: of the examples that only one classifier predicts correctly, the first one's share, minus a half.
+
+    Cohen (1988), chapter 5: 0.05 is small, 0.15 medium, 0.25 large. first, second: (N,) bool, True for a correct
+    prediction. 0 if both are correct on the same examples.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    return only_first / (only_first + only_second) - 0.5 if only_first + only_second else 0.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p values for multiple comparisons (Holm, 1979).
+
+    The probability of any false positive among them stays below the significance level.
+    """
+    return multipletests(p_values, method="holm")[1].tolist() if len(p_values) else []
+
+
+@dataclass(frozen=True)
+class RequiredSize:
+    """Sample sizes at which a difference would be detected; None if no practical size is enough."""
+
+    examples: int | None  # with the present number of seeds
+    seeds: int | None  # with the present number of test examples
+
+
+def required_size(gap: ScoreEstimate, level: float = LEVEL, power: float = POWER) -> RequiredSize:
+    """Compute the test examples, or the seeds, needed to detect a true difference as large as the measured one.
+
+    The measured variances are extrapolated to a larger number of examples, or of seeds, and the power at that size
+    comes from the noncentral t distribution. A normal approximation gives too small a size: it ignores that few seeds
+    estimate their variance poorly (docs/log.md). The smallest size with enough power is found by doubling, then by
+    bisection. The trade-off: this needs no simulation, but it treats the measured difference and variances as the true
+    ones, so the result is a rough guide. More examples do not reduce the variance from seeds, nor more seeds that from
+    examples: if no size up to 1,024 times the present one is enough, the result is None. Power analysis in NLP: Card et
+    al., "With Little Power Comes Great Responsibility", EMNLP 2020.
+    """
+    if gap.value == 0:
+        return RequiredSize(None, None)
+    return RequiredSize(
+        _smallest_count(lambda count: gap.extrapolate(count, gap.num_seeds).power(level) >= power, gap.num_examples),
+        _smallest_count(lambda count: gap.extrapolate(gap.num_examples, count).power(level) >= power, gap.num_seeds)
+        if gap.variance_from_seeds
+        else None,
+    )
+
+
+def _smallest_count(is_enough: Callable[[int], bool], start: int) -> int | None:
+    """Find the smallest count >= start that is enough; None above _MAX_FACTOR * start."""
+    high = start
+    while not is_enough(high):
+        high *= 2
+        if high > start * _MAX_FACTOR:
+            return None
+    low = high // 2 if high > start else start - 1  # not enough, or below start
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high

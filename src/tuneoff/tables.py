@@ -1,0 +1,168 @@
+"""Tables of typed values, and their Markdown, CSV and LaTeX.
+
+A cell holds a value in its base unit (seconds, bytes, a share from 0 to 1), never a string made from one. The format
+of its column decides how readers see it; CSV files hold the values themselves.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneoff import formats
+from tuneoff.formats import latex_text, markdown_text
+
+
+@dataclass(frozen=True)
+class Format:
+    """Text and CSV columns of one kind of value. A cell of None is missing: a dash, and empty in CSV."""
+
+    show: Callable[[Any], str]
+    suffixes: tuple[str, ...] = ("",)  # of the CSV columns that a value fills; a value of several is a tuple
+    is_text: bool = False
+    is_long: bool = False  # whole texts, set as paragraphs
+
+    def text(self, value: Any) -> str:
+        """Return a value as readers see it."""
+        return "–" if value is None else self.show(value)
+
+    def plain(self, value: Any) -> list[Any]:
+        """Return a value as the cells of its CSV columns."""
+        if value is None:
+            return [None] * len(self.suffixes)
+        return list(value) if len(self.suffixes) > 1 else [value]
+
+    def sort_key(self, value: Any) -> float | str | None:
+        """Return the value to sort by: a number, or text in lower case; None for a missing value."""
+        first = self.plain(value)[0]
+        return first if first is None else str(first).lower() if self.is_text else float(first)
+
+
+def _signed(value: float) -> str:
+    """Return a number with its sign; what rounds to zero has none."""
+    text = f"{value:+.3f}"
+    return text[1:] if float(text) == 0 else text
+
+
+TEXT = Format(str, is_text=True)
+LONG_TEXT = Format(str, is_text=True, is_long=True)
+COUNT = Format(formats.number)
+TENTHS = Format(lambda value: f"{value:.1f}")
+HUNDREDTHS = Format(lambda value: f"{value:+.2f}")
+SCORE = Format(lambda value: f"{value:.3f}")
+SIGNED_SCORE = Format(_signed)
+SHARE = Format(lambda value: f"{100 * value:.1f} %")
+SMALL_SHARE = Format(lambda value: f"{100 * value:.3f} %")
+FACTOR = Format(lambda value: f"{value:,.0f} x")
+SECONDS = Format(formats.seconds)
+BYTES = Format(formats.size)
+OPERATIONS = Format(formats.operations)
+P_VALUE = Format(formats.p_value)
+# (low, high)
+INTERVAL = Format(lambda ends: f"{ends[0]:.3f} to {ends[1]:.3f}", ("_low", "_high"))
+SIGNED_INTERVAL = Format(lambda ends: f"{_signed(ends[0])} to {_signed(ends[1])}", ("_low", "_high"))
+# (value, low, high)
+ESTIMATE = Format(lambda e: f"{e[0]:.3f} ({e[1]:.3f} to {e[2]:.3f})", ("", "_low", "_high"))
+SIGNED_ESTIMATE = Format(lambda e: f"{_signed(e[0])} ({_signed(e[1])} to {_signed(e[2])})", ("", "_low", "_high"))
+# (mean, standard deviation or None)
+MEAN_SD = Format(lambda v: f"{v[0]:.3f}" + (f" ± {v[1]:.3f}" if v[1] is not None else ""), ("", "_sd"))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name in CSV files, which ends in the unit if there is one, its heading and its format."""
+
+    key: str
+    title: str
+    format: Format
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of values under typed columns."""
+
+    name: str  # of its files
+    columns: tuple[Column, ...]
+    rows: Sequence[Sequence[Any]]
+    total: Sequence[Any] | None = None  # a last row that is not sorted with the others
+    marks: Sequence[str] = ()  # a CSS class for each row, on the page
+
+    def text_rows(self) -> list[list[str]]:
+        """Return every row as readers see it, the total last."""
+        every = [*self.rows, *([self.total] if self.total else [])]
+        return [[column.format.text(v) for column, v in zip(self.columns, row, strict=True)] for row in every]
+
+
+def markdown(table: Table) -> str:
+    """Return a table as Markdown."""
+    head = [column.title for column in table.columns]
+    alignment = ["---" if column.format.is_text else "---:" for column in table.columns]
+    lines = [[*map(markdown_text, head)], alignment, *[[*map(markdown_text, row)] for row in table.text_rows()]]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def write_csv(table: Table, path: Path) -> None:
+    """Write a table as CSV: plain numbers in base units, and text that no spreadsheet takes for a formula."""
+    head = [column.key + suffix for column in table.columns for suffix in column.format.suffixes]
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([_without_formula(cell) for cell in head])
+        for row in [*table.rows, *([table.total] if table.total else [])]:
+            plain = [cell for c, value in zip(table.columns, row, strict=True) for cell in c.format.plain(value)]
+            writer.writerow([_without_formula(cell) if isinstance(cell, str) else cell for cell in plain])
+
+
+def _without_formula(cell: str) -> str:
+    """Put an apostrophe before text that a spreadsheet would evaluate."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
+
+
+_LAST_LATIN = "\u024f"  # the last letter that pdfLaTeX sets without further packages
+_LONG = 40  # characters of a cell from which its column is set as paragraphs
+_WIDE = 8  # columns from which a table is scaled to the width of the text
+
+
+def latex(table: Table, caption: str) -> str:
+    """Return a table as a booktabs table: numbers to the right, names to the left, long texts as paragraphs."""
+    head = [latex_text(column.title) for column in table.columns]
+    rows = [" & ".join(map(latex_text, row)) + r" \\" for row in table.text_rows()]
+    is_wide = len(head) >= _WIDE
+    needs = "graphicx and booktabs" if is_wide else "booktabs"
+    is_foreign = any(c > _LAST_LATIN for c in "".join([latex_text(caption), *head, *rows]))
+    return "\n".join(
+        [
+            f"% needs {needs}" + ("; LuaLaTeX or XeLaTeX, with a font that has its letters" if is_foreign else ""),
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_text(caption)}}}",
+            *([r"\resizebox{\linewidth}{!}{%"] if is_wide else []),
+            rf"\begin{{tabular}}{{{''.join(_latex_alignments(table))}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}" + ("}" if is_wide else ""),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _latex_alignments(table: Table) -> list[str]:
+    rows, alignments = table.text_rows(), []
+    for index, column in enumerate(table.columns):
+        is_paragraph = any(len(row[index]) > _LONG for row in rows)
+        alignments.append(r"p{0.4\linewidth}" if is_paragraph else "l" if column.format.is_text else "r")
+    return alignments
+
+
+def csv_key(name: str) -> str:
+    """Return a name as part of a CSV column's: letters, digits and underscores.
+
+    >>> csv_key("5 %"), csv_key("macro f1")
+    ('5', 'macro_f1')
+    """
+    return re.sub(r"\W+", "_", name).strip("_").lower()

@@ -1,0 +1,132 @@
+"""The verdict: the cheapest strategy that is statistically tied with the best, in sentences."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+from tuneoff.comparison.result import Pair, Row
+from tuneoff.comparison.verdict import judge
+
+
+def row(name, score, fit_seconds, is_tied, **changes):
+    defaults = Row(
+        group=f"{name}-1",
+        label=name,
+        strategy=name,
+        model="m",
+        seeds=(0, 1),
+        score=score,
+        seed_sd=0.01,
+        interval=(score - 0.02, score + 0.02),
+        sd_from_examples=0.01,
+        sd_from_seeds=0.005,
+        validation=score,
+        scores={"accuracy": score, "macro_f1": score},
+        difference=score - 0.9,
+        difference_interval=(score - 0.92, 0.01 if is_tied else score - 0.88),
+        p_value=0.4 if is_tied else 0.001,
+        is_tied=is_tied,
+        costs={"fit_seconds": fit_seconds, "peak_bytes": 2e9, "model_bytes": 9e7, "run_seconds": fit_seconds + 1},
+        parameters={"trainable": 10, "added": 2, "head": 8, "total": 100},
+    )
+    return replace(defaults, **changes)
+
+
+def verdict_of(rows, metric="accuracy", cost="fit_seconds", required_examples=4321, required_seeds=None):
+    """The verdict on some rows, best first, whose pairs all have the same required sizes."""
+    pairs = [
+        Pair(
+            better=better.group,
+            worse=worse.group,
+            difference=better.score - worse.score,
+            interval=(better.score - worse.score - 0.02, better.score - worse.score + 0.02),
+            p_value=worse.p_value / 3,
+            p_corrected=worse.p_value,
+            mcnemar=worse.p_value / 2,
+            effect=0.1,
+            required_examples=required_examples,
+            required_seeds=required_seeds,
+        )
+        for better, worse in itertools.combinations(rows, 2)
+    ]
+    return judge(rows, pairs, metric, cost, num_test=1000)
+
+
+FULL, LORA = row("full", 0.9, 100, is_tied=True), row("lora", 0.89, 40, is_tied=True)
+HEAD = row("head", 0.7, 5, is_tied=False)
+MAJORITY = row("majority", 0.88, 0.1, is_tied=True, model=None)
+UNTRAINED = row("untrained", 0.87, 0.1, is_tied=True)
+
+
+def test_the_cheapest_of_the_tied_strategies_is_recommended():
+    verdict = verdict_of([FULL, LORA, HEAD])
+    assert (verdict.best, verdict.recommended, verdict.tied) == ("full-1", "lora-1", ("full-1", "lora-1"))
+    assert verdict.text == (
+        "full scores best: accuracy 0.900 (95 % confidence interval 0.880 to 0.920, 2 seeds). On 1,000 test examples the "
+        "difference to lora is not significant (statistically tied). Of the tied strategies, lora is the cheapest in "
+        "training time (2.5 times less than full): pick it. Detecting a true difference of 0.010 between full and lora "
+        "would take about 4,400 test examples (80 % power)."
+    )
+
+
+def test_the_best_strategy_is_recommended_if_it_is_the_cheapest():
+    slow = replace(LORA, costs={"fit_seconds": 500.0})
+    partial = row("partial", 0.885, 300, is_tied=True)
+    verdict = verdict_of([FULL, slow, partial])
+    assert verdict.recommended == "full-1"
+    assert "the differences to lora and partial are not significant (statistically tied)." in verdict.text
+    assert "Of the tied strategies, full is the cheapest in training time: pick it." in verdict.text
+    assert "between full and lora" in verdict.text
+
+
+@pytest.mark.parametrize(
+    ("required", "ending"),
+    [
+        ({"required_examples": None, "required_seeds": 12}, "would take 12 seeds (80 % power)."),
+        ({"required_examples": 950, "required_seeds": 12}, "would take about 950 test examples or 12 seeds (80 % power)."),
+        ({"required_examples": None}, "would take more test examples and more seeds."),
+    ],
+)  # fmt: skip
+def test_the_verdict_ends_with_the_required_size(required, ending):
+    assert verdict_of([FULL, LORA], **required).text.endswith(ending)
+
+
+@pytest.mark.parametrize(
+    ("no_learners", "sentence"),
+    [
+        ([MAJORITY], "majority does not learn from the text: no strategy is shown to have learned anything."),
+        ([UNTRAINED], "untrained does not learn from the text: no strategy is shown to have learned anything."),
+        ([MAJORITY, UNTRAINED], "majority and untrained do not learn from the text: no strategy is shown to have learned anything."),
+    ],
+)  # fmt: skip
+def test_a_tied_strategy_that_does_not_learn_is_not_recommended(no_learners, sentence):
+    verdict = verdict_of([FULL, LORA, *no_learners])
+    assert verdict.recommended == "lora-1"
+    assert sentence in verdict.text
+    assert "Of the tied strategies that learn, lora is the cheapest in training time" in verdict.text
+
+
+def test_an_untrained_head_is_not_tied_if_the_best_is_better_than_the_most_frequent_class():
+    verdict = verdict_of([FULL, UNTRAINED, replace(MAJORITY, is_tied=False)])
+    assert verdict.tied == ("full-1",)
+    assert "does not learn" not in verdict.text
+
+
+def test_a_strategy_that_is_better_than_every_other_is_recommended():
+    text = verdict_of([FULL, HEAD], "macro_f1").text
+    assert "better than every other: the nearest, head, is 0.200 behind (0.180 to 0.220)" in text
+    assert text.endswith("Pick full.")
+
+
+@pytest.mark.parametrize("only", [FULL, MAJORITY])
+def test_a_single_strategy_is_recommended(only):
+    verdict = verdict_of([only])
+    assert verdict.recommended == only.group
+    assert verdict.text.endswith(f"Pick {only.label}.")
+
+
+def test_no_strategy_is_named_cheapest_if_a_cost_was_not_measured():
+    text = verdict_of([replace(FULL, costs={}), LORA], cost="model_bytes").text
+    assert "The size on disk of some of them was not measured; choose by another cost." in text
+    assert "cheapest" not in text
