@@ -59,7 +59,7 @@ def _write_reviews() -> None:
     from tuneoff.data.load import load_dataset
     from tuneoff.data.spec import DataSpec
 
-    train = load_dataset(DataSpec(source="packaged:rotten-tomatoes")).splits["train"].slice(0, 1000)
+    train = load_dataset(DataSpec(source="packaged:rotten-tomatoes", limits={"train": 1000})).splits["train"]
     train.to_pandas()[["text", "label"]].to_csv("reviews.csv", index=False)
 
 

@@ -70,7 +70,7 @@ def write_texts(count: int, path: Path) -> None:
 def measure(library: str, path: str) -> dict[str, float]:
     """Tokenize every text of a file with one of LIBRARIES. Returns seconds, and bytes of memory that it added."""
     os.environ["TUNEOFF_CACHE"] = tempfile.mkdtemp()
-    from tuneoff.encoder.load import load_tokenizer
+    from tuneoff.encoder.config import load_tokenizer
 
     tokenizer = load_tokenizer("packaged:minilm")
     if library == "tuneoff":

@@ -34,7 +34,8 @@ from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
 from tuneoff.data.tokens import tokenize
 from tuneoff.encoder.anatomy import blocks
-from tuneoff.encoder.load import load_model, load_tokenizer
+from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.load import load_model
 from tuneoff.machine import cores, machine, versions
 from tuneoff.runs import OK
 from tuneoff.study import Study

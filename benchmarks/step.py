@@ -13,7 +13,8 @@ from torch.profiler import profile
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
 from tuneoff.data.tokens import tokenize
-from tuneoff.encoder.load import load_model, load_tokenizer, model_fingerprint
+from tuneoff.encoder.config import load_tokenizer, model_fingerprint
+from tuneoff.encoder.load import load_model
 from tuneoff.engine.inputs import cached_prefix_inputs
 from tuneoff.engine.loop import train
 from tuneoff.engine.precision import resolve

@@ -33,7 +33,7 @@ from transformers import (  # noqa: E402
     TrainingArguments,
 )
 
-from tuneoff.encoder.load import resolve  # noqa: E402
+from tuneoff.encoder.config import resolve  # noqa: E402
 from tuneoff.spec import parse_strategy  # noqa: E402
 from tuneoff.strategies import STRATEGIES  # noqa: E402
 

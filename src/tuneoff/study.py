@@ -1,4 +1,7 @@
-"""The whole flow: spec -> dataset and tokens -> missing searches and runs -> records -> comparison -> report."""
+"""The whole flow: spec -> dataset and tokens -> missing searches and runs -> records -> comparison -> report.
+
+Modules that jobs do not wait for (comparison, report) are imported when they are needed, so that jobs start sooner.
+"""
 
 import itertools
 import time
@@ -6,13 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from tuneoff.cache import prune
-from tuneoff.comparison.assemble import compare as compare_records
-from tuneoff.comparison.result import Comparison
 from tuneoff.data.batches import largest_batch
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.describe import describe
@@ -21,19 +22,21 @@ from tuneoff.data.sources import from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec
 from tuneoff.data.splits import check_subset, subset_size
 from tuneoff.data.tokens import TokenTable, tokenize
-from tuneoff.encoder.load import load_config, load_tokenizer, model_fingerprint
-from tuneoff.engine.meter import EnergyMeter
+from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError, unknown
-from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, estimate, measure_speed
+from tuneoff.execute.energy import EnergyMeter
+from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, estimate
 from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, num_workers
 from tuneoff.files import write_json
 from tuneoff.machine import cores
-from tuneoff.report.write import write_report
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spec import STRATEGIES, Job, RunSpec, StudySpec, read_study, study_from, write_study
+
+if TYPE_CHECKING:
+    from tuneoff.comparison.result import Comparison
 
 RESULTS = Path("results")
 # least number of steps of a run on a subset of train: in three epochs, a few examples would hardly be seen
@@ -79,7 +82,7 @@ class Study:
         on_event: Callable[[Event], None] = lambda event: None,
         on_plan: Callable[[list[Estimate]], None] = lambda plan: None,
         executor: Executor | None = None,
-    ) -> Comparison:
+    ) -> "Comparison":
         """Run what is missing, compare all runs, and write the report.
 
         on_plan: called with the missing searches, then with the missing runs. executor: by default this machine.
@@ -167,12 +170,16 @@ class Study:
                     f"{self.folder} holds a study of other data ({source}); give this one another name (--name)"
                 )
 
-    def comparison(self, cost: str | None = None) -> Comparison:
+    def comparison(self, cost: str | None = None) -> "Comparison":
         """Compare the stored runs; nothing is trained. cost: replaces the study's own."""
-        return compare_records(self.spec, self.store, cost)
+        from tuneoff.comparison.assemble import compare as compare_runs
 
-    def report(self, cost: str | None = None) -> Comparison:
+        return compare_runs(self.spec, self.store, cost)
+
+    def report(self, cost: str | None = None) -> "Comparison":
         """Write comparison.json and the report from the stored runs."""
+        from tuneoff.report.write import write_report
+
         comparison = self.comparison(cost)
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
@@ -180,6 +187,8 @@ class Study:
 
     def plan(self) -> "Plan":
         """Estimate the missing searches and runs; nothing is trained but a few steps to measure the speed."""
+        from tuneoff.execute.speed import measure_speed
+
         prepared = prepare(self.spec)
         searches = search_jobs(self.spec, prepared)
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
@@ -221,7 +230,7 @@ def compare(
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor | None = None,
     **options: Any,
-) -> Comparison:
+) -> "Comparison":
     """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
 
     options: fields of StudySpec (model, strategies, seeds, metric, cost, search, fractions, per_class, name, ...) and

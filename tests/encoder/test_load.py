@@ -6,14 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tuneoff.encoder.load import (
-    empty_model,
-    initialise_head,
-    load_config,
-    load_model,
-    load_tokenizer,
-    model_fingerprint,
-)
+from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
+from tuneoff.encoder.load import empty_model, initialise_head, load_model
 from tuneoff.errors import ModelError
 
 

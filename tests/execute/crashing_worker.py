@@ -3,9 +3,9 @@
 import os
 import signal
 
-from tuneoff.execute import job, worker
+from tuneoff.execute import run, worker
 
-run_one = job.run_one
+run_one = run.run_one
 
 
 def run_or_die(spec, *arguments):
@@ -14,5 +14,5 @@ def run_or_die(spec, *arguments):
     return run_one(spec, *arguments)
 
 
-job.run_one = run_or_die
+run.run_one = run_or_die
 worker.main()

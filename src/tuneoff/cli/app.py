@@ -55,6 +55,7 @@ console = Console(highlight=False)
 
 def main() -> None:
     """Run the command line; an error that a user can fix is one line and exit code 2."""
+    gc.disable()  # garbage collection is a fifth of the import time; _end_imports enables it
     try:
         app(standalone_mode=True)
     except (TuneoffError, OSError) as error:  # OSError: a full disk, no permission
@@ -187,6 +188,7 @@ def plan(study: StudyName, as_json: Json = False) -> None:
 
     opened = Study.open(study)
     _quiet_libraries()
+    _end_imports()
     with console.status("loading data and timing a few steps"):
         missing = opened.plan()
     if as_json:
@@ -229,6 +231,7 @@ def report(
     from tuneoff.study import Study
 
     opened = Study.open(folder)
+    _end_imports()
     _print_result(opened.report(cost), opened.folder, as_json, quiet)
 
 
@@ -246,9 +249,11 @@ def inspect(
     from tuneoff.data.load import load_dataset
     from tuneoff.data.spec import DataSpec, TruncationPolicy
     from tuneoff.data.tokens import tokenize
-    from tuneoff.encoder.load import load_tokenizer
+    from tuneoff.encoder.config import load_tokenizer
     from tuneoff.validation import validated
 
+    _quiet_libraries()
+    _end_imports()
     dataset = load_dataset(validated(DataSpec, data, "inspect"))
     policy = TruncationPolicy(512)
     description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
@@ -389,11 +394,7 @@ def _executor() -> "Iterator[Executor]":
     from tuneoff.execute.local import LocalExecutor
 
     with LocalExecutor() as executor:
-        gc.disable()  # garbage collection is a fifth of the import time
-        try:
-            yield executor
-        finally:
-            gc.enable()
+        yield executor
 
 
 def _run(spec: "StudySpec", folder: Path | None, executor: "Executor", as_json: bool, quiet: bool) -> None:
@@ -401,9 +402,8 @@ def _run(spec: "StudySpec", folder: Path | None, executor: "Executor", as_json: 
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)
-    gc.freeze()  # imported modules are not garbage
-    gc.enable()
     _quiet_libraries()
+    _end_imports()
     screen = Console(quiet=True) if quiet else Console(stderr=True, highlight=False) if as_json else console
     with StudyProgress(screen, spec.name) as progress:
         try:
@@ -465,10 +465,13 @@ def _samples(dataset: Any, label: int, count: int) -> list[str]:
     return [" ".join(text.split())[:160] for text in texts]
 
 
-def _quiet_libraries() -> None:
-    """Keep the progress bars and advice of libraries off the screen."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    import transformers
+def _end_imports() -> None:
+    """Enable garbage collection before real work starts; imported modules are not garbage."""
+    gc.freeze()
+    gc.enable()
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+
+def _quiet_libraries() -> None:
+    """Keep the progress bars and advice of libraries off the screen. To be called before they are imported."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

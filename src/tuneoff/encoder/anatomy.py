@@ -5,14 +5,16 @@ No other file names an architecture. A new one needs an Anatomy in ARCHITECTURES
 # B examples of a batch  H hidden  C classes
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from tuneoff.errors import ModelError, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PROJECTIONS = ("query", "key", "value", "output", "up", "down")
 
@@ -57,7 +59,7 @@ def _albert_head(model, pooled):
 
 
 def _distilbert_head(model, pooled):
-    return model.classifier(model.dropout(torch.relu(model.pre_classifier(pooled[:, 0]))))
+    return model.classifier(model.dropout(model.pre_classifier(pooled[:, 0]).relu()))
 
 
 def _modernbert_head(model, pooled):

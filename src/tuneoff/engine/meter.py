@@ -1,10 +1,8 @@
-"""Measurements: inference latency, peak speed of matrix products, energy of the processors."""
+"""Measurements: inference latency, and the peak speed of matrix products."""
 
-import threading
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,6 @@ import torch
 _LATENCY_EXAMPLES = 20  # spread evenly over the split
 _LATENCY_REPEATS = 3  # per example
 _MATRIX_SIZE = 1024  # rows and columns of the matrices whose product measures the peak
-_SAMPLE_SECONDS = 20.0  # between two readings of the energy counters, which wrap around within minutes to hours
-_COUNTERS = Path("/sys/class/powercap")
 
 
 def latency(classify: Callable[[int], Any], num_examples: int) -> float:
@@ -55,62 +51,3 @@ def _wait_for_gpu() -> None:
     # GPU kernels run asynchronously: without waiting, only their start is measured
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-class EnergyMeter:
-    """A context that measures the energy of the processor packages, by the RAPL counters of Intel and AMD on Linux.
-
-    `joules` is of the whole machine, including other processes; None if counters are missing or cannot be read.
-    """
-
-    def __init__(self, counters: Path = _COUNTERS, sample_seconds: float = _SAMPLE_SECONDS) -> None:
-        self.joules: float | None = None
-        self._sample_seconds = sample_seconds
-        # packages only: their parts (core, dram) and the whole platform (psys) would count the same energy twice
-        self._packages = [path.parent for path in counters.glob("intel-rapl:*/name") if _is_package(path)]
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> "EnergyMeter":
-        self._last = self._read()
-        if self._last:
-            self.joules = 0.0
-            self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.joules is not None:
-            self._ended.set()
-            self._thread.join()
-
-    def _watch(self) -> None:
-        has_ended = False
-        while not has_ended:
-            has_ended = self._ended.wait(self._sample_seconds)
-            current = self._read() or self._last  # a failed reading is made up for by the next one
-            for package, (joules, counter_range) in current.items():
-                used = joules - self._last[package][0]
-                assert self.joules is not None
-                self.joules += used if used >= 0 else used + counter_range  # negative: the counter has wrapped around
-            self._last = current
-
-    def _read(self) -> dict[Path, tuple[float, float]]:
-        """Return for each package its counter in joules, and the range after which it wraps. Empty if unreadable."""
-        try:
-            return {
-                folder: (_read_joules(folder / "energy_uj"), _read_joules(folder / "max_energy_range_uj"))
-                for folder in self._packages
-            }
-        except (OSError, ValueError):
-            return {}
-
-
-def _is_package(path: Path) -> bool:
-    try:
-        return path.read_text().startswith("package")
-    except OSError:
-        return False
-
-
-def _read_joules(path: Path) -> float:
-    return int(path.read_text()) / 1e6  # stored in microjoules

@@ -1,43 +1,24 @@
 """Estimate the operations, memory and disk of a job before it runs: for plans, for the ETA, and to order jobs."""
 
-import itertools
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-import torch
-
-from tuneoff.data.batches import training_batches
-from tuneoff.data.tokens import TokenTable
-from tuneoff.encoder.anatomy import blocks, encoder_of
-from tuneoff.encoder.load import empty_model, load_model
-from tuneoff.encoder.packed import reads_first_tokens
-from tuneoff.engine.inputs import SplitInputs, batch_logits
-from tuneoff.engine.loss import loss_of
-from tuneoff.engine.precision import compute_dtype, resolve
-from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
+from tuneoff.execute.profile import profile
 from tuneoff.spec import Job, RunSpec
-from tuneoff.strategies import (
-    STRATEGIES,
-    GradientConfig,
-    ParameterCounts,
-    StrategyConfig,
-    count_parameters,
-    operations_by_block,
-)
+from tuneoff.strategies import STRATEGIES, GradientConfig, ParameterCounts, StrategyConfig
 
-# what is resident in a process that computes, in one that reads vectors from the cache, and in one that reads texts;
-# measured, as the seconds that loading and storing take: docs/log.md
+# measured (docs/log.md): resident memory of a process that computes, that reads cached vectors, that reads texts only;
+# and the seconds that loading and storing take
 _BASE_BYTES, _CACHED_BYTES, _TEXT_BYTES = 650 * 2**20, 400 * 2**20, 390 * 2**20
 _FIXED_SECONDS, _TEXT_SECONDS = 0.5, 0.1
-_TEXT_OPERATIONS = 5e5  # a token, of TF-IDF with its classifier
-# of the last block, where the head reads first tokens alone: keys and values of all, 2 of its 12 matrices of H x H
-_OF_LAST_BLOCK = 1 / 6
-_LINEAR_OPERATIONS = 9e4  # a number of an embedding and value of C, of a probe's classifier
+_TEXT_OPERATIONS = 5e5  # per token, of TF-IDF and its classifier
+_LINEAR_OPERATIONS = 9e4  # per number of an embedding and value of C, of a probe's classifier
+_TOKENIZER_BYTES = 700_000  # on disk
+# of the last block, if the head reads first tokens only: keys and values of all tokens, 2 of its 12 H x H matrices
+LAST_BLOCK_SHARE = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -106,16 +87,7 @@ def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> P
     row = STRATEGIES[config.name]
     if not row.uses_encoder:
         raise ConfigError(f"strategy {config.name} uses no encoder, and its size depends on the data; leave it out")
-    return _count(config, empty_model(model_name, num_labels), num_labels)
-
-
-def _count(config: StrategyConfig, model: Any, num_labels: int) -> ParameterCounts:
-    row = STRATEGIES[config.name]
-    if row.fits_on == "model":
-        return count_parameters(row.apply(model, config))
-    size = (1 if num_labels == 2 else num_labels) * (model.config.hidden_size + 1)  # two classes share one plane
-    encoder_size = sum(parameter.numel() for parameter in encoder_of(model).parameters())
-    return ParameterCounts(trainable=size, added=0, head=size, total=encoder_size + size)
+    return profile(config, model_name, num_labels).counts
 
 
 def estimate(
@@ -132,42 +104,44 @@ def estimate(
         operations = _TEXT_OPERATIONS * sum(tokens.values()) if definition.learns else 0.0
         disk = 100 * tokens["train"] if definition.learns else 1e4
         return Estimate(job, None, operations, _TEXT_BYTES + 200 * tokens["train"], disk)
-    model = empty_model(run.model, num_labels)
-    weights = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
-    encoder_bytes = 4 * sum(p.numel() for p in model.parameters())
+    size = profile(run.config, run.model, num_labels)
+    counts, weights, first = size.counts, size.block_parameters, size.first_trained_block
+    once = 2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks
+    model_bytes = 4 * size.model_parameters
     if definition.fits_on == "embeddings":
-        counts = _count(run.config, model, num_labels)
-        once = 2.0 * sum(weights) * sum(tokens.values())
-        tried = len(getattr(run.config, "C", (1,))) * (1 if num_labels == 2 else num_labels)
-        linear = _LINEAR_OPERATIONS * num_train * model.config.hidden_size * tried
-        shared = _BASE_BYTES - _CACHED_BYTES
-        memory = _BASE_BYTES + encoder_bytes
-        return Estimate(job, counts, once + linear, memory, 16 * counts.trainable, len(weights), once, shared)
-    adapted = definition.apply(model, run.config)
-    counts, first = count_parameters(adapted), adapted.first_trained_block
-    steps, behind = operations_by_block(adapted), [float(count) for count in weights[first:]]
-    if behind and reads_first_tokens(model):
-        steps[-1], behind[-1] = steps[-1] * _OF_LAST_BLOCK, behind[-1] * _OF_LAST_BLOCK
+        num_classifiers = len(getattr(run.config, "C", (1,))) * (1 if num_labels == 2 else num_labels)
+        linear = _LINEAR_OPERATIONS * num_train * size.hidden_size * num_classifiers
+        return Estimate(
+            job,
+            counts,
+            operations=once + linear,
+            memory_bytes=_BASE_BYTES + model_bytes,
+            disk_bytes=16 * counts.trainable,
+            frozen_blocks=len(weights),
+            shared_operations=once,
+            shared_bytes=_BASE_BYTES - _CACHED_BYTES,
+        )
+    steps, forward = list(size.operations_per_token), [float(count) for count in weights[first:]]
+    if forward and size.reads_first_tokens:
+        steps[-1], forward[-1] = steps[-1] * LAST_BLOCK_SHARE, forward[-1] * LAST_BLOCK_SHARE
     epochs = 0.0
     if isinstance(run.config, GradientConfig):
         epochs = run.recipe.num_steps(num_train) / math.ceil(num_train / run.recipe.batch_size)
-    once = 2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks
     operations = (
         once
         + epochs * sum(steps) * tokens["train"]
-        + run.recipe.epochs * 2 * sum(behind) * tokens["validation"] * (epochs > 0)
-        + 2 * 2 * sum(weights) * eval_tokens * (first < len(weights))  # the last predictions, in fp32: half the speed
+        + run.recipe.epochs * 2 * sum(forward) * tokens["validation"] * (epochs > 0)
+        + 2 * 2 * sum(weights) * eval_tokens * (first < len(weights))  # final predictions in fp32, at half the speed
     )
     largest_batch = largest_batch or run.recipe.batch_size * run.recipe.max_length
-    kept = len(weights) - first if not run.recipe.checkpointing else 1
-    activations = 40 * 4 * model.config.hidden_size * kept * largest_batch / run.recipe.accumulation
-    embedding = model.get_input_embeddings().weight  # of its rows, those that train holds have moments
-    rare = embedding.numel() if embedding.requires_grad else 0
-    memory = _BASE_BYTES + encoder_bytes + 16 * (counts.trainable - rare) + 8 * rare + activations
-    saves_whole_model = adapted.save is None
-    disk = (4 * counts.total if saves_whole_model else 4 * counts.trainable) + 700_000  # the tokenizer
-    pooled = _BASE_BYTES - _CACHED_BYTES if first == len(weights) else 0
-    return Estimate(job, counts, operations, memory, disk if run.save_model else 0, first, once, pooled)
+    num_kept = len(weights) - first if not run.recipe.checkpointing else 1  # blocks whose activations are kept
+    activations = 40 * 4 * size.hidden_size * num_kept * largest_batch / run.recipe.accumulation
+    # rows of the word embedding that training never reads have no moments
+    moments = 16 * (counts.trainable - size.embedding_parameters) + 8 * size.embedding_parameters
+    memory = _BASE_BYTES + model_bytes + moments + activations
+    disk = 4 * (counts.total if size.saves_whole_model else counts.trainable) + _TOKENIZER_BYTES
+    shared_bytes = _BASE_BYTES - _CACHED_BYTES if first == len(weights) else 0
+    return Estimate(job, counts, operations, memory, disk if run.save_model else 0, first, once, shared_bytes)
 
 
 def charge_shared_once(plan: Sequence[Estimate], cached: set[tuple[str | None, int]]) -> list[Estimate]:
@@ -198,26 +172,3 @@ def by_priority(plan: Sequence[Estimate]) -> list[Estimate]:
             sharing[estimated.job.run.model, estimated.frozen_blocks].append(estimated)
     first = [group[0] for group in sharing.values() if len(group) > 1]
     return first + [estimated for estimated in longest_first if estimated not in first]
-
-
-def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
-    """Operations per second of training steps of this encoder on one thread of this machine; no weight is updated."""
-    threads, cpu = torch.get_num_threads(), torch.device("cpu")
-    torch.set_num_threads(1)
-    try:
-        model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train()
-        sizes = [float(sum(parameter.numel() for parameter in block.parameters())) for block in blocks(model)]
-        if reads_first_tokens(model):
-            sizes[-1] *= _OF_LAST_BLOCK
-        per_token = 6.0 * sum(sizes)
-        speeds = []
-        with compute_dtype(resolve(recipe.precision, cpu), model):
-            loss = loss_of(recipe, table.labels, num_labels)
-            for examples in itertools.islice(training_batches(table.lengths, recipe.batch_size, seed=0, epoch=0), 4):
-                started = time.perf_counter()
-                logits, batch = batch_logits(model, SplitInputs(table), examples)
-                loss.summed(logits, batch.labels).backward()
-                speeds.append(per_token * batch.num_tokens / (time.perf_counter() - started))
-        return max(speeds)
-    finally:
-        torch.set_num_threads(threads)

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import open_dataset
 from tuneoff.data.tokens import TokenTable, tokenize_split
-from tuneoff.encoder.load import load_model, load_tokenizer
+from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.load import load_model
 from tuneoff.spec import RunSpec
 
 

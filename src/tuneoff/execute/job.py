@@ -1,21 +1,28 @@
-"""One job from its specification to its stored record. The only place that tells runs and searches apart."""
+"""One job from its specification to its stored record. The only place that tells runs and searches apart.
+
+The modules that run jobs are imported inside functions: the process that schedules jobs needs none of them.
+"""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from tuneoff.execute.inputs import JobInputs
-from tuneoff.execute.run import failed_record, run_one
-from tuneoff.execute.search import search_one
 from tuneoff.runs import RunRecord, StudyStore
 from tuneoff.search.record import FAILED, SearchRecord, Trial
 from tuneoff.spec import Job
+
+if TYPE_CHECKING:
+    from tuneoff.execute.inputs import JobInputs
 
 Record = RunRecord | SearchRecord
 
 
 def run_job(
-    job: Job, inputs: JobInputs, store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
+    job: Job, inputs: "JobInputs", store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
 ) -> None:
     """Run a job and store what it leaves. on_progress: called with the share that is done, 0 to 1."""
+    from tuneoff.execute.run import run_one
+    from tuneoff.execute.search import search_one
+
     if job.search:
         search_one(job.run, job.search, job.new_search, inputs, store.searches, on_progress)
     else:
@@ -36,6 +43,8 @@ def stored_record(job: Job, store: StudyStore) -> Record:
 
 def record_crash(job: Job, store: StudyStore, reason: str) -> Record:
     """Store that a job's process died, which the job could not do itself: a failed run, or a failed trial."""
+    from tuneoff.execute.run import failed_record
+
     if not job.search:
         return store.runs.write(failed_record(job.run, reason))
     record = store.searches.open(job.new_search)

@@ -71,6 +71,8 @@ class LocalExecutor:
                 running[job.job_id] = job
                 worker.submit(_message(job, store, slots.threads))
                 on_event(Event("started", job))
+            if worker.is_ready and not worker.is_preloaded:
+                worker.preload()
             message = worker.next_message()
             if message["event"] == "ready":
                 worker.is_ready = True

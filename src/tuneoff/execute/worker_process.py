@@ -28,6 +28,7 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         self.is_ready = False  # it has reported "ready" and not ended since
+        self.is_preloaded = False
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
         self._listeners: list[threading.Thread] = []
@@ -41,6 +42,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process, or start it again. It reports "ready" after its imports."""
+        self.is_preloaded = False
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
@@ -62,11 +64,19 @@ class WorkerProcess:
         self._messages.put({"event": "ended", "code": process.returncode})
 
     def submit(self, job: dict[str, Any]) -> None:
-        """Start a job now, beside those that are running."""
+        """Start a job now, in addition to those that are running."""
+        self._write_line(json.dumps(job).encode())
+
+    def _write_line(self, line: bytes) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError, ValueError):  # it has died; next_message reports that
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
+            self._process.stdin.write(line + b"\n")
             self._process.stdin.flush()
+
+    def preload(self) -> None:
+        """Let the worker import the libraries of strategies, while its first jobs run."""
+        self.is_preloaded = True
+        self._write_line(b"preload")
 
     def next_message(self) -> dict[str, Any]:
         """Wait for the next event: ready, ended, or a job's progress, done or crashed."""

@@ -2,17 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from tuneoff.encoder.anatomy import Anatomy, anatomy, blocks, is_head, layers
 from tuneoff.errors import ConfigError
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tuneoff.strategies.bottleneck import Bottleneck
 
 _NAME = "tuneoff"  # name of the adapter in AdapterHub's layout
 
@@ -35,29 +36,10 @@ class Adapter(GradientConfig):
     layers: tuple[int, ...] | None = Field(None, description="indices of the blocks to adapt; all if not given")
 
 
-class Bottleneck(nn.Module):
-    """The network of an adapter: up(activation(down(states))). states: (..., H) -> (..., H).
-
-    up starts at zero, so that the adapted model starts equal to the plain one (He et al., ICLR 2022, section 4.1).
-    The names of the parts are AdapterHub's.
-    """
-
-    def __init__(self, hidden: int, size: int, activation: str) -> None:
-        super().__init__()
-        down, up = nn.Linear(hidden, size), nn.Linear(size, hidden)
-        nn.init.normal_(down.weight, std=0.02)
-        for weights in (down.bias, up.weight, up.bias):
-            nn.init.zeros_(weights)
-        self.adapter_down = nn.Sequential(down, ACT2FN[activation])
-        self.adapter_up = up
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Compute the update, without the states that it is added to."""
-        return self.adapter_up(self.adapter_down(states))
-
-
 def adapter(model: Any, config: Adapter) -> Adapted:
     """Add a bottleneck to the feed-forward of every chosen block, and for houlsby also to its attention."""
+    from tuneoff.strategies.bottleneck import Bottleneck, register
+
     hidden = model.config.hidden_size
     if config.reduction > hidden:
         raise ConfigError(
@@ -66,10 +48,10 @@ def adapter(model: Any, config: Adapter) -> Adapted:
     parts = anatomy(model.config)
     before = {id(parameter) for parameter in model.parameters()}
 
-    def new_bottleneck(layer: nn.Module, path: str) -> Bottleneck:
-        with torch.device(next(model.parameters()).device):
-            bottleneck = Bottleneck(hidden, hidden // config.reduction, config.activation)
-        return _register(layer, f"{path}.{_NAME}", bottleneck)
+    def new_bottleneck(layer: "nn.Module", path: str) -> Bottleneck:
+        device = next(model.parameters()).device
+        bottleneck = Bottleneck(hidden, hidden // config.reduction, config.activation, device)
+        return register(layer, f"{path}.{_NAME}", bottleneck)
 
     # dict.fromkeys: ALBERT's list repeats a block
     for block in dict.fromkeys(blocks(model)[index] for index in chosen_blocks(model, config.layers)):
@@ -95,12 +77,12 @@ def adapter(model: Any, config: Adapter) -> Adapted:
 
 # Forward hooks instead of wrapper modules: the parameters of the encoder keep their names, and saved weights load in
 # other libraries.
-def _residual_hook(bottleneck: Bottleneck) -> Any:
+def _residual_hook(bottleneck: "Bottleneck") -> Any:
     """Return a hook that turns a module's output h into h + bottleneck(h)."""
     return lambda module, arguments, output: output + bottleneck(output)
 
 
-def _add_in_parallel(layer: nn.Module, parts: Anatomy, bottleneck: Bottleneck, scale: float) -> None:
+def _add_in_parallel(layer: "nn.Module", parts: Anatomy, bottleneck: "Bottleneck", scale: float) -> None:
     """Make a feed-forward f compute f(h) + scale * bottleneck(h)."""
     first, last = layer.get_submodule(parts.projections["up"][0]), layer.get_submodule(parts.feed_forward_output)
     inputs: list[Tensor] = []  # from the first module to the last; popped, so that no tensor outlives the pass
@@ -108,25 +90,16 @@ def _add_in_parallel(layer: nn.Module, parts: Anatomy, bottleneck: Bottleneck, s
     last.register_forward_hook(lambda module, arguments, output: output + scale * bottleneck(inputs.pop()))
 
 
-def _pfeiffer_hook(bottleneck: Bottleneck) -> Any:
+def _pfeiffer_hook(bottleneck: "Bottleneck") -> Any:
     """Return a hook that turns a norm's output norm(s) into norm(s + bottleneck(norm(s)))."""
     # norm.forward, not norm(...), which would call this hook again
     return lambda norm, arguments, normed: norm.forward(arguments[0] + bottleneck(normed))
 
 
-def _register(module: nn.Module, path: str, part: Bottleneck) -> Bottleneck:
-    """Register a module under a dotted path, with empty modules for the names in between that do not exist."""
-    *parents, last = path.split(".")
-    for name in parents:
-        if not hasattr(module, name):
-            module.add_module(name, nn.Module())
-        module = module.get_submodule(name)
-    module.add_module(last, part)
-    return part
-
-
 def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> None:
     """Save adapter and head, to be read by AdapterHub's load_adapter(folder, use_safetensors=True)."""
+    from safetensors.torch import save_file
+
     weights = {n: v.contiguous() for n, v in model.state_dict().items() if n in set(added) or is_head(model, n)}
     save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
     has_normed_input = config.placement == "pfeiffer" and anatomy(model.config).feed_forward_norm is not None

@@ -2,19 +2,23 @@
 
 A strategy decides which parameters are added and which train. It has no training loop of its own; the engine trains the
 result (engine/loop.py).
+
+Modules of strategies import torch, transformers, peft and scikit-learn inside their functions. These libraries take
+seconds to import, and the command line needs the configs alone.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from sklearn.multiclass import OneVsRestClassifier
-from torch import nn
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
 
 
 class StrategyConfig(BaseModel):
@@ -106,7 +110,7 @@ class Adapted:
     save: Callable[[Any, Any], None] | None = None  # (model, folder): saves the changes; None: save the whole model
 
     @property
-    def trainable(self) -> dict[str, nn.Parameter]:
+    def trainable(self) -> "dict[str, nn.Parameter]":
         """The parameters that train, by full name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
@@ -158,8 +162,10 @@ def operations_by_block(adapted: Adapted) -> list[float]:
     return [sum(p.numel() * (6.0 if p.requires_grad else 4.0) for p in parameters) for parameters in parts]
 
 
-def one_vs_rest_if_multilabel(classifier: Any, labels: np.ndarray) -> Any:
+def one_vs_rest_if_multilabel(classifier: Any, labels: "np.ndarray") -> Any:
     """Return a scikit-learn classifier as it is for labels (N,), and one per label for multi-label data, (N, C)."""
+    from sklearn.multiclass import OneVsRestClassifier
+
     return OneVsRestClassifier(classifier) if labels.ndim == 2 else classifier
 
 

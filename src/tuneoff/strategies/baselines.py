@@ -1,15 +1,14 @@
 """Baselines: the majority class, TF-IDF with logistic regression, and the encoder without training."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from pydantic import Field
-from sklearn.dummy import DummyClassifier
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
 
 from tuneoff.strategies.base import Adapted, StrategyConfig, one_vs_rest_if_multilabel, train_only
+
+if TYPE_CHECKING:
+    import numpy as np
+    from sklearn.pipeline import Pipeline
 
 
 class Majority(StrategyConfig):
@@ -18,9 +17,12 @@ class Majority(StrategyConfig):
     name: ClassVar[str] = "majority"
 
 
-def majority(texts: list[str], labels: np.ndarray, config: Majority, class_weight: str | None) -> Any:
+def majority(texts: list[str], labels: "np.ndarray", config: Majority, class_weight: str | None) -> Any:
     """Fit the class shares. labels: (N,) or (N, C). class_weight has no effect."""
-    return one_vs_rest_if_multilabel(DummyClassifier(strategy="prior"), labels).fit(np.zeros((len(texts), 1)), labels)
+    from sklearn.dummy import DummyClassifier
+
+    no_features = [[0.0]] * len(texts)
+    return one_vs_rest_if_multilabel(DummyClassifier(strategy="prior"), labels).fit(no_features, labels)
 
 
 class Tfidf(StrategyConfig):
@@ -34,8 +36,12 @@ class Tfidf(StrategyConfig):
     C: float = Field(10.0, gt=0, description="inverse strength of the L2 penalty")  # 1, 10, 100: docs/log.md
 
 
-def tfidf(texts: list[str], labels: np.ndarray, config: Tfidf, class_weight: str | None) -> Pipeline:
+def tfidf(texts: list[str], labels: "np.ndarray", config: Tfidf, class_weight: str | None) -> "Pipeline":
     """Fit on train. texts: the two texts of a pair joined. labels: (N,) or (N, C). class_weight: "balanced" or None."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     min_count = config.min_count if len(texts) > 1000 else 1  # on small data rare words matter
     vectors = TfidfVectorizer(
         ngram_range=(1, config.ngrams), min_df=min_count, sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]"

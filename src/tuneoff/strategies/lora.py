@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from peft import LoraConfig, PeftConfig, inject_adapter_in_model
-from peft.utils import get_peft_model_state_dict
 from pydantic import Field
-from safetensors.torch import save_file
-from torch import Tensor
 
-from tuneoff.compat import use_fast_lora
 from tuneoff.encoder.anatomy import anatomy, is_head, projection_names
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch import Tensor
 
 Projection = Literal["query", "key", "value", "output", "up", "down"]
 
@@ -31,6 +30,11 @@ class LoRA(GradientConfig):
 
 def lora(model: Any, config: LoRA) -> Adapted:
     """Add an update to each chosen projection. It starts at zero, so that the model's outputs stay as they were."""
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.utils import get_peft_model_state_dict
+
+    from tuneoff.compat import use_fast_lora
+
     names = projection_names(model, config.targets, chosen_blocks(model, config.layers))
     settings = LoraConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=names, bias="none"
@@ -50,8 +54,10 @@ def lora(model: Any, config: LoRA) -> Adapted:
     return Adapted(model, added, save=save)
 
 
-def save_adapter(model: Any, settings: PeftConfig, weights: Mapping[str, Tensor], folder: Path) -> None:
+def save_adapter(model: Any, settings: "PeftConfig", weights: "Mapping[str, Tensor]", folder: Path) -> None:
     """Save the added weights and the head, to be read by PeftModel.from_pretrained. weights: by peft's own names."""
+    from safetensors.torch import save_file
+
     settings.task_type = "SEQ_CLS"
     settings.inference_mode = True
     settings.modules_to_save = list(anatomy(model.config).head)  # type: ignore[attr-defined]

@@ -5,12 +5,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import peft
-from peft.utils import get_peft_model_state_dict
 from pydantic import ConfigDict, Field, model_validator
-from torch import nn
 
-from tuneoff.compat import keep_vera_dtype
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, format_option
@@ -19,33 +15,40 @@ from tuneoff.strategies.lora import Projection, save_adapter
 
 @dataclass(frozen=True)
 class Method:
-    """A method of peft: the class of its config, and our defaults."""
+    """A method of peft, and our defaults for it."""
 
-    config: type[peft.PeftConfig]
+    config_name: str  # of its class in peft
     learning_rate: float  # LoRA's for its closest variants, else the best of five on validation: docs/log.md
     defaults: dict[str, Any] = field(default_factory=dict)
     targets: tuple[Projection, ...] = ("query", "value")  # Hu et al., ICLR 2022, Table 9; the same for all
 
+    @property
+    def config(self) -> Any:
+        """The class of its config."""
+        import peft
+
+        return getattr(peft, self.config_name)
+
 
 METHODS = {
-    "dora": Method(peft.LoraConfig, 5e-4, {"r": 8, "lora_alpha": 16, "use_dora": True}),  # Liu et al., ICML 2024
-    "rslora": Method(peft.LoraConfig, 5e-4, {"r": 8, "lora_alpha": 16, "use_rslora": True}),  # Kalajdzievski, 2023
-    "ia3": Method(peft.IA3Config, 1e-2, targets=("key", "value", "down")),  # Liu et al., NeurIPS 2022
-    "vera": Method(peft.VeraConfig, 5e-2, {"r": 256}),  # Kopiczko et al., ICLR 2024
-    "loha": Method(peft.LoHaConfig, 1e-2),  # Hyeon-Woo et al., ICLR 2022
-    "lokr": Method(peft.LoKrConfig, 1e-2),  # Yeh et al., ICLR 2024
-    "oft": Method(peft.OFTConfig, 2e-3),  # Qiu et al., NeurIPS 2023
-    "boft": Method(peft.BOFTConfig, 1e-2),  # Liu et al., ICLR 2024
-    "fourierft": Method(peft.FourierFTConfig, 1e-2),  # Gao et al., ICML 2024
-    "waveft": Method(peft.WaveFTConfig, 2e-3),  # Bilican et al., 2025
-    "ln_tuning": Method(peft.LNTuningConfig, 1e-2),  # Zhao et al., ICLR 2024
-    "hra": Method(peft.HRAConfig, 1e-2),  # Yuan et al., NeurIPS 2024
-    "miss": Method(peft.MissConfig, 2e-3, {"r": 8}),  # Kang & Yin, 2024
-    "c3a": Method(peft.C3AConfig, 5e-2),  # Chen et al., 2024
-    "road": Method(peft.RoadConfig, 1e-2),  # Liao & Monz, NeurIPS 2024
-    "gralora": Method(peft.GraloraConfig, 5e-4, {"r": 8, "alpha": 16}),  # Jung et al., 2025
-    "hira": Method(peft.HiraConfig, 1e-2, {"r": 8}),  # Huang et al., ICLR 2025
-    "randlora": Method(peft.RandLoraConfig, 5e-4),  # Albert et al., ICLR 2025
+    "dora": Method("LoraConfig", 5e-4, {"r": 8, "lora_alpha": 16, "use_dora": True}),  # Liu et al., ICML 2024
+    "rslora": Method("LoraConfig", 5e-4, {"r": 8, "lora_alpha": 16, "use_rslora": True}),  # Kalajdzievski, 2023
+    "ia3": Method("IA3Config", 1e-2, targets=("key", "value", "down")),  # Liu et al., NeurIPS 2022
+    "vera": Method("VeraConfig", 5e-2, {"r": 256}),  # Kopiczko et al., ICLR 2024
+    "loha": Method("LoHaConfig", 1e-2),  # Hyeon-Woo et al., ICLR 2022
+    "lokr": Method("LoKrConfig", 1e-2),  # Yeh et al., ICLR 2024
+    "oft": Method("OFTConfig", 2e-3),  # Qiu et al., NeurIPS 2023
+    "boft": Method("BOFTConfig", 1e-2),  # Liu et al., ICLR 2024
+    "fourierft": Method("FourierFTConfig", 1e-2),  # Gao et al., ICML 2024
+    "waveft": Method("WaveFTConfig", 2e-3),  # Bilican et al., 2025
+    "ln_tuning": Method("LNTuningConfig", 1e-2),  # Zhao et al., ICLR 2024
+    "hra": Method("HRAConfig", 1e-2),  # Yuan et al., NeurIPS 2024
+    "miss": Method("MissConfig", 2e-3, {"r": 8}),  # Kang & Yin, 2024
+    "c3a": Method("C3AConfig", 5e-2),  # Chen et al., 2024
+    "road": Method("RoadConfig", 1e-2),  # Liao & Monz, NeurIPS 2024
+    "gralora": Method("GraloraConfig", 5e-4, {"r": 8, "alpha": 16}),  # Jung et al., 2025
+    "hira": Method("HiraConfig", 1e-2, {"r": 8}),  # Huang et al., ICLR 2025
+    "randlora": Method("RandLoraConfig", 5e-4),  # Albert et al., ICLR 2025
 }
 _VIRTUAL_TOKENS = "it puts virtual tokens before padded texts, but Tuneoff packs texts without padding"
 # other methods of peft, and the reason why they are not supported
@@ -129,6 +132,11 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
 
     Raises ConfigError if the options do not fit the encoder.
     """
+    import peft
+    from peft.utils import get_peft_model_state_dict
+
+    from tuneoff.compat import keep_vera_dtype
+
     method, chosen = METHODS[config.type], chosen_blocks(model, config.layers)
     if config.type == "ln_tuning":
         targets: dict[str, Any] = {"target_modules": _norms(model, chosen)}
@@ -166,6 +174,8 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
 
 def _norms(model: Any, chosen: list[int]) -> list[str]:
     """Return the names of the layer norms in the chosen blocks, or in the whole encoder if all blocks are chosen."""
+    from torch import nn
+
     depths = parameter_depths(model)
     are_all = len(chosen) == len(blocks(model))
     return [

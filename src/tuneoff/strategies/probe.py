@@ -1,19 +1,16 @@
 """Linear probe: a linear classifier on frozen embeddings."""
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, softmax
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from tuneoff.scoring.metrics import evaluate, is_better, log_losses
 from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
 from tuneoff.strategies.base import StrategyConfig, one_vs_rest_if_multilabel
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 class Probe(StrategyConfig):
@@ -52,14 +49,21 @@ def probe(
     return best
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, class_weight: str | None) -> Pipeline:
+def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, class_weight: str | None) -> "Pipeline":
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
     linear: Any = LinearSVC(C=C, dual=False, class_weight=class_weight)
     if config.classifier == "logistic":
         linear = LogisticRegression(C=C, max_iter=2000, class_weight=class_weight)
     return make_pipeline(StandardScaler(), one_vs_rest_if_multilabel(linear, labels)).fit(features, labels)
 
 
-def probabilities(classifier: Pipeline, features: np.ndarray, validation: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def probabilities(
+    classifier: "Pipeline", features: np.ndarray, validation: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Class probabilities of a fitted probe. features: (N, H) -> (N, C).
 
     An SVM returns margins. They become probabilities by softmax(scale * margins), or for multi-label data by a logistic
@@ -68,6 +72,9 @@ def probabilities(classifier: Pipeline, features: np.ndarray, validation: tuple[
     """
     if hasattr(classifier, "predict_proba"):
         return classifier.predict_proba(features)
+    from scipy.optimize import minimize_scalar
+    from scipy.special import expit, softmax
+
     validation_margins, labels = _margins(classifier, validation[0]), validation[1]
     to_probabilities: Any = expit if labels.ndim == 2 else lambda margins: softmax(margins, axis=1)
 
@@ -78,7 +85,7 @@ def probabilities(classifier: Pipeline, features: np.ndarray, validation: tuple[
     return to_probabilities(scale * _margins(classifier, features))
 
 
-def _margins(classifier: Pipeline, features: np.ndarray) -> np.ndarray:
+def _margins(classifier: "Pipeline", features: np.ndarray) -> np.ndarray:
     """Margins of each class. (N, H) -> (N, C). With two classes scikit-learn returns one: half of it for each."""
     margins = classifier.decision_function(features)
     return np.stack([-margins, margins], axis=1) / 2 if margins.ndim == 1 else margins
