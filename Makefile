@@ -4,7 +4,10 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format bench clean
+LOWEST := .venv-lowest
+LOWEST_READY := $(LOWEST)/.ready
+
+.PHONY: demo test check lowest format bench clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
@@ -17,6 +20,9 @@ check: $(READY)       ## format, lint, types, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
+
+lowest: $(LOWEST_READY)   ## fast tests at the lower bounds of the dependencies; their deprecations are no errors
+	$(LOWEST)/bin/python -m pytest -m "not slow" -W default
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -32,5 +38,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,sentencepiece]'
 	touch $@
 
+$(LOWEST_READY): pyproject.toml constraints-lowest.txt
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch==2.13.0
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[demo,sentencepiece]' pytest mlxtend playwright
+	touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache

@@ -325,6 +325,11 @@ def is_pruned(trials, score):
     return trial.should_prune()
 
 
+def missing_attribute(trial):
+    """Behave as a class without the attribute; older versions of optuna inherit an abstract one."""
+    raise AttributeError("system_attrs")
+
+
 def test_a_rebuilt_trial_prunes_as_the_original(monkeypatch):
     original = finished_trial(0.9)
     copied = rebuilt(original)
@@ -349,7 +354,7 @@ def test_without_optunas_private_names_a_trial_is_rebuilt_without_notes(monkeypa
         )
 
     monkeypatch.setattr(optuna.trial, "create_trial", create_without_system_attrs)
-    monkeypatch.delattr(optuna.trial.FrozenTrial, "system_attrs")
+    monkeypatch.setattr(optuna.trial.FrozenTrial, "system_attrs", property(missing_attribute))
     copied = rebuilt(original)
     assert compat.pruning_notes(original) == {}
     assert (copied.params, copied.value, copied.intermediate_values) == (original.params, 0.9, {1: 0.9, 2: 0.9, 3: 0.9})

@@ -86,7 +86,7 @@ def _strategy_label(given: Any) -> Any:
 
 
 class Reported(BaseModel):
-    """A published score, shown beside the measured one."""
+    """A published score, shown next to the measured one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -143,7 +143,7 @@ class StudySpec(BaseModel):
     cost: Annotated[str, BeforeValidator(check_cost)] = Field(
         DEFAULT_COST, description="cost by which the verdict chooses among statistically tied strategies"
     )
-    reported: tuple[Reported, ...] = Field((), description="published scores, shown beside the measured ones")
+    reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     save_models: bool = Field(True, description="store the model of each run")
 

@@ -16,7 +16,7 @@ from tuneoff.encoder.packed import forward
 from tuneoff.engine.inputs import SplitInputs, cached_prefix_inputs, predict_logits
 from tuneoff.engine.optim import parameter_groups
 from tuneoff.errors import ModelError
-from tuneoff.strategies.adapter import Bottleneck
+from tuneoff.strategies.bottleneck import Bottleneck
 
 
 @pytest.mark.parametrize(("strategy", "learning_rate", "first_block"), ROWS)

@@ -1,4 +1,4 @@
-"""Model card, written beside every saved model: its data, scores and how to load it."""
+"""Model card, written into the folder of every saved model: its data, scores and how to load it."""
 
 from pathlib import Path
 

@@ -98,6 +98,6 @@ def _binned_steps(comparison: Comparison) -> pd.DataFrame:
     if not len(steps):
         return steps
     last = steps.groupby(["strategy", "seed"])["step"].transform("max")
-    bins = ((steps["step"] - 1) * num_bins // last).astype(int)
-    grouped = steps.groupby(["strategy", "seed", bins.rename("bin")], as_index=False)
+    binned = steps.assign(bin=((steps["step"] - 1) * num_bins // last).astype(int))
+    grouped = binned.groupby(["strategy", "seed", "bin"], as_index=False)
     return grouped.agg(step=("step", "mean"), loss=("loss", "mean")).drop(columns="bin").round(4)
