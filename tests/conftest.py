@@ -13,6 +13,7 @@ import transformers
 
 from tests.studies import toy_spec
 from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
+from tuneoff.execute.executor import Event
 from tuneoff.study import Study
 
 # workers that tests start as processes: importing them, as the search for doctests does, would run them
@@ -71,7 +72,7 @@ def finished(encoder, tmp_path_factory):
         folder / "toy.csv", index=False
     )
     study = Study(toy_spec(encoder, folder / "toy.csv"), folder / "results")
-    events = []
+    events: list[Event] = []
     return study, study.run(events.append), events
 
 

@@ -64,8 +64,13 @@ def test_native_bf16_needs_one_of_torchs_checks_and_is_false_without_them(suppor
 @pytest.mark.parametrize("has_bias", [True, False])
 def test_onednn_linear_equals_torchs(has_bias, monkeypatch):
     states, weight, bias = random(1, 33, 48), random(20, 48, seed=1), random(20, seed=2) if has_bias else None
-    calls = []
-    monkeypatch.setattr(F, "linear", lambda *arguments, plain=F.linear: calls.append(arguments) or plain(*arguments))
+    calls, torchs_linear = [], F.linear
+
+    def recorded_linear(*arguments):
+        calls.append(arguments)
+        return torchs_linear(*arguments)
+
+    monkeypatch.setattr(F, "linear", recorded_linear)
     fast = compat.onednn_linear(states, weight, bias)
     assert not calls
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
@@ -111,6 +116,7 @@ def test_sparse_rows_sum_to_the_same_gradient_as_coalesced_ones(monkeypatch):
     ids = torch.tensor([3, 7, 3, 29, 3])
     (embedding(ids) * random(5, 4)).sum().backward()
     gradient = embedding.weight.grad
+    assert gradient is not None
     sums = []
     for has_private_names in (True, False):
         if not has_private_names:
@@ -378,6 +384,7 @@ def private_uses(source, own_names):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for alias in node.names:
                 origin = node.module if isinstance(node, ast.ImportFrom) else alias.name
+                assert origin is not None, "the scan does not read relative imports"
                 modules[(alias.asname or alias.name).split(".")[0]] = origin.split(".")[0]
 
     def is_public_library(node):  # os._exit, for example, is documented
@@ -403,7 +410,8 @@ def private_uses(source, own_names):
             and isinstance(node.func, ast.Name)
             and node.func.id in ("getattr", "hasattr", "setattr", "delattr")
         ):
-            name = node.args[1].value if isinstance(node.args[1], ast.Constant) else ""
+            value = node.args[1].value if isinstance(node.args[1], ast.Constant) else None
+            name = value if isinstance(value, str) else ""
             if is_foreign(name) or (name == "__class__" and node.func.id == "setattr"):
                 uses.append((node.lineno, name))
     return uses

@@ -14,7 +14,7 @@ from tests.data.frames import multilabel_frame
 from tuneoff.engine.loss import example_weights, loss_of
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
-from tuneoff.runs import RunStore
+from tuneoff.runs import RunStore, stored_labels
 from tuneoff.scoring import metrics
 from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
 from tuneoff.spec import study_from
@@ -53,6 +53,7 @@ def test_no_other_threshold_has_a_better_f1():
     labels = (rng.random((80, 3)) < [0.5, 0.2, 0.0]).astype(int)
     probabilities = np.clip(0.4 * labels + 0.6 * rng.random((80, 3)), 0, 1)
     thresholds = best_thresholds(labels, probabilities)
+    assert thresholds is not None
     predicted = labels_from_probabilities(probabilities, thresholds)
     for c in range(2):
         candidates = np.unique(probabilities[:, c])
@@ -62,7 +63,9 @@ def test_no_other_threshold_has_a_better_f1():
 
 def test_a_label_without_examples_keeps_the_threshold_of_one_half():
     labels = np.array([[1, 0], [0, 0]])
-    assert best_thresholds(labels, np.array([[0.9, 0.2], [0.1, 0.8]]))[1] == 0.5
+    thresholds = best_thresholds(labels, np.array([[0.9, 0.2], [0.1, 0.8]]))
+    assert thresholds is not None
+    assert thresholds[1] == 0.5
 
 
 def test_single_labels_have_no_thresholds():
@@ -145,10 +148,10 @@ def test_stored_predictions_are_probabilities_at_their_thresholds(multilabel_stu
     for record in comparison.records:
         table = store.predictions(record.run_id, "test")
         probabilities = table[["p0", "p1", "p2"]].to_numpy()
-        assert (np.stack(table["predicted"]) == (probabilities >= np.float32(record.thresholds))).mean() > 0.999
-        assert record.metrics["test"]["micro_f1"] == pytest.approx(
-            sk.f1_score(np.stack(table["label"]), np.stack(table["predicted"]), average="micro")
-        )
+        labels, predicted = (stored_labels(table[column]) for column in ("label", "predicted"))
+        assert (predicted == (probabilities >= np.float32(record.thresholds))).mean() > 0.999
+        expected = sk.f1_score(labels, predicted, average="micro")
+        assert record.metrics["test"]["micro_f1"] == pytest.approx(expected)
 
 
 @pytest.mark.slow

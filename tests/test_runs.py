@@ -54,12 +54,11 @@ def search_record(**changes):
 def test_a_run_reads_back_as_written(tmp_path):
     store = RunStore(tmp_path)
     history = pd.DataFrame({"step": [1], "loss": [0.5], "kind": ["step"]})
-    store.write(
-        run_record(metrics={"test": {"accuracy": 1.0}}),
-        two_predictions(),
-        history,
-        lambda folder: (folder / "weights").write_text("abc"),
-    )
+
+    def save_model(folder):
+        (folder / "weights").write_text("abc")
+
+    store.write(run_record(metrics={"test": {"accuracy": 1.0}}), two_predictions(), history, save_model)
     assert store.record("lora-1-s0") == run_record(metrics={"test": {"accuracy": 1.0}}, costs={"model_bytes": 3})
     predictions = store.predictions("lora-1-s0", "test")
     assert list(predictions.columns) == ["split", "example", "label", "predicted", "p0", "p1"]
@@ -150,7 +149,9 @@ def test_a_study_lists_the_stored_runs_and_searches_of_its_grid(tmp_path):
     description = describe(dataset, {})
     store.write_data(description, table, ["lora-1-s0", "full-1-s0"], ["search-lora-1", "search-full-1"])
     assert store.read_data() == (description, ["lora-1-s0"], ["search-lora-1"])
-    assert store.test_examples()["text"].to_list() == ["good", "bad"]
+    examples = store.test_examples()
+    assert examples is not None
+    assert examples["text"].to_list() == ["good", "bad"]
 
 
 def test_sessions_are_appended(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from tuneoff.errors import ConfigError
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec import Job, RunSpec, StudySpec, parse_strategy, read_study, study_from, write_study
-from tuneoff.strategies import Full, LoRA
+from tuneoff.strategies import Full, LoRA, Probe
 from tuneoff.studies import packaged_studies
 
 
@@ -69,7 +69,7 @@ def test_invalid_keys_and_values_raise_one_line_that_names_the_nearest_valid_one
 
 def test_a_single_value_is_parsed_as_a_list_of_one():
     assert parse_strategy("lora:targets=query:layers=1") == LoRA(targets=("query",), layers=(1,))
-    assert parse_strategy({"probe": {"C": 0.1}}).C == (0.1,)
+    assert parse_strategy({"probe": {"C": 0.1}}) == Probe(C=(0.1,))
 
 
 def test_a_written_study_reads_back_the_same(tmp_path):

@@ -10,6 +10,7 @@ import yaml
 import tuneoff
 from tests.studies import changed, toy_spec
 from tuneoff.errors import ConfigError, StoreError
+from tuneoff.execute.executor import Event
 from tuneoff.runs import OK
 from tuneoff.study import Study, default_name
 
@@ -103,7 +104,7 @@ def test_stored_scores_follow_from_stored_predictions(finished):
 
 def test_running_again_runs_nothing(finished):
     study, comparison, _ = finished
-    events = []
+    events: list[Event] = []
     again = study.run(events.append)
     assert events == []
     assert again.to_json() == comparison.to_json()
@@ -151,7 +152,7 @@ def test_a_diverged_run_is_named_and_left_out(small):
     assert "lower the learning rate" in comparison.failures[0].error
     assert [row.strategy for row in comparison.rows] == ["tfidf"]
     assert "lower the learning rate" in (small.folder / "report.md").read_text()
-    events = []
+    events: list[Event] = []
     wild.run(events.append)
     assert events == []
 
@@ -186,6 +187,7 @@ def test_python_compares_a_dataframe(toy, encoder, tmp_path):
     )
     assert {record.status for record in comparison.records} == {OK}
     assert sorted(comparison.leaderboard["strategy"]) == ["head learning_rate=0.05", "majority", "tfidf"]
+    assert comparison.verdict is not None
     assert comparison.verdict.text
 
 

@@ -37,7 +37,7 @@ class RunRecord:
     status: str  # ok | failed | diverged
     error: str | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # split -> metric -> score
-    per_class: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # split -> one row per class
+    per_class: dict[str, list[dict[str, str | float]]] = field(default_factory=dict)  # split -> ClassScores, as JSON
     confusion: dict[str, list[list[int]]] = field(default_factory=dict)  # split -> true x predicted
     costs: dict[str, float] = field(default_factory=dict)  # keys of costs.py, and peak_operations_per_second
     parameters: dict[str, int] = field(default_factory=dict)  # trainable, added, head, total
@@ -46,7 +46,7 @@ class RunRecord:
     best_epoch: int | None = None
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
     versions: dict[str, str] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
+    machine: dict[str, str | int | None] = field(default_factory=dict)
     finished_at: str = ""  # UTC, ISO 8601
 
     @property
@@ -84,7 +84,7 @@ class RunPredictions:
         return pa.concat_tables(parts)
 
 
-def _label_column(labels: np.ndarray) -> Any:
+def _label_column(labels: np.ndarray) -> np.ndarray | pa.FixedSizeListArray:
     """Return labels as an Arrow column: numbers, or lists of 0 and 1."""
     if labels.ndim == 1:
         return labels

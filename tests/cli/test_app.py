@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -34,7 +35,7 @@ def tuneoff(capsys, monkeypatch, tmp_path):
 
 TEXTS = [f"good film {i}" for i in range(20)]
 LABELS = ["a", "b"] * 10
-TABLES = {
+TABLES: dict[str, dict[str, Sequence[object]]] = {
     "good.csv": {"text": TEXTS, "label": LABELS},
     "missing.csv": {"text": TEXTS, "label": ["a", "b", None, "a"] * 5},
     "unlabelled.csv": {"text": TEXTS, "label": [-1] * 20},

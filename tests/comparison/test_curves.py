@@ -1,11 +1,10 @@
 """Learning curves: training on subsets of train, the points of a curve, and the advice that follows from it."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.comparison.rows import row
 from tests.tiny import toy_texts
 from tests.training import toy_model, toy_table, train_on_toy
 from tuneoff.comparison.curves import Gain, advise
@@ -135,10 +134,7 @@ def test_the_interval_of_a_point_includes_the_variance_of_drawing_the_subset(enc
     ],
 )  # fmt: skip
 def test_advice_compares_more_labels_with_the_best_strategy(gain, interval, full_score, metric, expected):
-    rows = [
-        SimpleNamespace(group="lora-1", label="LoRA", model="m", score=0.8),
-        SimpleNamespace(group="full-1", label="full", model="m", score=full_score),
-    ]
+    rows = [row("lora", 0.8, 40, is_tied=True, label="LoRA"), row("full", full_score, 100, is_tied=True)]
     gains = {row.group: Gain(gain, interval, 100, 400) for row in rows}
     advice = advise(rows, gains, "lora-1", metric)
     low, high = sorted(abs(end) if metric == "log_loss" else end for end in interval)
@@ -149,7 +145,7 @@ def test_advice_compares_more_labels_with_the_best_strategy(gain, interval, full
 
 
 def test_without_a_curve_of_the_recommended_strategy_there_is_no_advice():
-    rows = [SimpleNamespace(group="majority-1", label="majority", model=None, score=0.8)]
+    rows = [row("majority", 0.8, 0.1, is_tied=True, model=None)]
     assert advise(rows, {}, "majority-1", "accuracy") == ""
 
 

@@ -5,32 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tuneoff.comparison.result import Pair, Row
+from tests.comparison.rows import row
+from tuneoff.comparison.result import Pair
 from tuneoff.comparison.verdict import judge
-
-
-def row(name, score, fit_seconds, is_tied, **changes):
-    defaults = Row(
-        group=f"{name}-1",
-        label=name,
-        strategy=name,
-        model="m",
-        seeds=(0, 1),
-        score=score,
-        seed_sd=0.01,
-        interval=(score - 0.02, score + 0.02),
-        sd_from_examples=0.01,
-        sd_from_seeds=0.005,
-        validation=score,
-        scores={"accuracy": score, "macro_f1": score},
-        difference=score - 0.9,
-        difference_interval=(score - 0.92, 0.01 if is_tied else score - 0.88),
-        p_value=0.4 if is_tied else 0.001,
-        is_tied=is_tied,
-        costs={"fit_seconds": fit_seconds, "peak_bytes": 2e9, "model_bytes": 9e7, "run_seconds": fit_seconds + 1},
-        parameters={"trainable": 10, "added": 2, "head": 8, "total": 100},
-    )
-    return replace(defaults, **changes)
 
 
 def verdict_of(rows, metric="accuracy", cost="fit_seconds", required_examples=4321, required_seeds=None):

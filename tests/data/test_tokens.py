@@ -40,6 +40,7 @@ def test_pairs_have_segments(table):
     pairs = table.append_column("text_pair", table["text"])
     tokens = tokenize_split(pairs, word_tokenizer(), 64)
     expected = word_tokenizer()(*[pairs[name].to_pylist() for name in ("text", "text_pair")])
+    assert tokens.segments is not None
     assert tokens.segments.tolist() == list(itertools.chain.from_iterable(expected["token_type_ids"]))
 
 

@@ -29,7 +29,8 @@ def stored_and_given(study, comparison, strategy, load):
 
 @pytest.mark.parametrize("strategy", ["full", "head", "untrained"])
 def test_a_saved_model_loads_in_transformers_and_predicts_the_same(finished, strategy):
-    stored, given = stored_and_given(*finished[:2], strategy, AutoModelForSequenceClassification.from_pretrained)
+    study, comparison, _ = finished
+    stored, given = stored_and_given(study, comparison, strategy, AutoModelForSequenceClassification.from_pretrained)
     np.testing.assert_allclose(given, stored, atol=1e-5)
 
 
@@ -40,7 +41,8 @@ def test_a_saved_lora_loads_in_peft_and_predicts_the_same(finished, encoder):
             AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2), folder
         )
 
-    stored, given = stored_and_given(*finished[:2], "lora", load)
+    study, comparison, _ = finished
+    stored, given = stored_and_given(study, comparison, "lora", load)
     np.testing.assert_allclose(given, stored, atol=1e-5)
 
 

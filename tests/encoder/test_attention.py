@@ -36,7 +36,8 @@ def test_attention_and_its_gradients_equal_plain_attention(lengths, window):
     batch, count = random_batch(lengths), sum(lengths)
     ours, theirs = ([random_states(count, seed) for seed in range(3)] for _ in range(2))
     mixed = _PackedAttention.apply(ours[0] * 0.5, *ours[1:], build_packing(batch), 0.0, window)
-    expected = plain_attention(*theirs, lengths, 0.5, window)
+    query, key, value = theirs
+    expected = plain_attention(query, key, value, lengths, 0.5, window)
     torch.testing.assert_close(mixed, expected, atol=1e-6, rtol=1e-5)
     gradient = random_states(count, 9).detach()
     mixed.backward(gradient)
@@ -55,6 +56,7 @@ def test_the_gradient_of_attention_has_its_dropout_mask():
     assert mixed.std() > 0.05
     assert mixed.mean().item() == pytest.approx(1, abs=0.1)
     mixed.sum().backward()
+    assert value.grad is not None
     assert value.grad.sum().item() == pytest.approx(mixed.sum().item(), rel=1e-5)
 
 

@@ -62,7 +62,12 @@ def test_checkpointing_does_not_change_losses(strategy, architecture):
 
 def test_checkpointing_keeps_no_tensors_from_inside_blocks():
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+
+    def pack(tensor):
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         counts = []
         for is_on in (False, True):
             model = adapted_model("full", num_hidden_layers=4).model.train()

@@ -8,8 +8,9 @@ from tests.studies import toy_spec
 from tuneoff.cache import cache_folder
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.execute.job import is_finished, record_crash, run_job, stored_record
-from tuneoff.runs import FAILED, OK, StudyStore
+from tuneoff.runs import FAILED, OK, RunRecord, StudyStore
 from tuneoff.search.record import FAILED as FAILED_TRIAL
+from tuneoff.search.record import SearchRecord
 from tuneoff.spec import Job
 from tuneoff.study import prepare, search_jobs
 
@@ -29,12 +30,17 @@ def jobs(encoder, toy_csv):
 @pytest.mark.parametrize("kind", ["run", "search"])
 def test_a_job_leaves_a_record(jobs, kind, tmp_path):
     store, job = StudyStore(tmp_path), jobs[1 if kind == "run" else 2]
-    shares = []
+    shares: list[float] = []
     assert not is_finished(job, store)
     run_job(job, CachedInputs(), store, shares.append)
     assert is_finished(job, store)
     record = stored_record(job, store)
-    assert record.run_id == job.job_id if kind == "run" else record.search_id == job.job_id
+    if kind == "run":
+        assert isinstance(record, RunRecord)
+        assert record.run_id == job.job_id
+    else:
+        assert isinstance(record, SearchRecord)
+        assert record.search_id == job.job_id
     assert shares == sorted(shares)
     assert 0 < shares[-1] <= 1
 
@@ -46,8 +52,10 @@ def test_a_crash_is_recorded(jobs, kind, tmp_path):
     assert stored_record(job, store) == record
     assert not is_finished(job, store)  # it is tried again
     if kind == "run":
+        assert isinstance(record, RunRecord)
         assert (record.status, record.error) == (FAILED, "killed")
     else:
+        assert isinstance(record, SearchRecord)
         assert [(trial.state, trial.error) for trial in record.trials] == [(FAILED_TRIAL, "killed")]
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from tests.studies import changed, toy_spec
 from tuneoff.errors import StoreError
+from tuneoff.execute.executor import Event
 from tuneoff.runs import OK
 from tuneoff.spec import Job
 from tuneoff.study import prepare
@@ -26,7 +27,7 @@ def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
     assert set(failed) == {"head"}
     assert "killed" in failed["head"].error
     monkeypatch.undo()
-    events = []
+    events: list[Event] = []
     assert small.run(events.append).failures == ()
     assert {event.job.run.strategy.name for event in events} == {"head"}
 
@@ -63,7 +64,8 @@ def test_a_killed_study_takes_its_runs_along(encoder, toy, tmp_path):
     (tmp_path / "long.yaml").write_text(yaml.safe_dump(given))
     command = [sys.executable, "-m", "tuneoff", "run", "long.yaml", "--workers", "2"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as study:
-        family, deadline = [], time.monotonic() + 90
+        family: list[psutil.Process] = []
+        deadline = time.monotonic() + 90
         while len(family) < 3 and time.monotonic() < deadline:  # the worker and its two runs
             time.sleep(0.5)
             family = psutil.Process(study.pid).children(recursive=True)
@@ -80,6 +82,7 @@ def test_a_job_without_a_study_ends_at_once(encoder, toy_csv, tmp_path):
     message |= {"folder": str(tmp_path), "log": str(tmp_path / "log")}
     command = [sys.executable, "-m", "tuneoff.execute.worker", "--one", json.dumps(message)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
         worker.stdout.close()
         assert worker.wait(timeout=60) == 1
     assert not list((tmp_path / "runs").glob("full*"))

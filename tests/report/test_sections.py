@@ -39,7 +39,7 @@ def comparison(study):
 
 def vocabulary_section(comparison):
     """A section as somebody would add it: a sentence, a table of numbers and a chart."""
-    counts = pd.DataFrame({"text": comparison.texts}).assign(words=lambda rows: rows["text"].str.split().str.len())
+    counts = pd.DataFrame({"text": text, "words": len(text.split())} for text in comparison.texts)
     rows = [[row.label, int(counts["words"].sum())] for row in comparison.rows]
     table = Table("vocabulary", (Column("strategy", "strategy", TEXT), Column("words", "words", COUNT)), rows)
     chart = alt.Chart(counts).mark_bar().encode(x="words:Q", y="count():Q")

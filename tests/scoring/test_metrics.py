@@ -52,9 +52,10 @@ def test_confusion_and_class_scores_agree_with_scikit_learn(labels, predicted, n
     assert (confusion(labels, predicted, num_labels) == sk.confusion_matrix(labels, predicted, labels=classes)).all()
     p, r, f, n = sk.precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
     rows = per_class(labels, predicted, tuple(map(str, classes)))
-    assert [row["label"] for row in rows] == list(map(str, classes))
+    assert [row.label for row in rows] == list(map(str, classes))
     for name, expected in (("precision", p), ("recall", r), ("f1", f), ("examples", n)):
-        assert [row[name] for row in rows] == pytest.approx(expected)
+        assert [getattr(row, name) for row in rows] == pytest.approx(expected)
+    assert [row.predicted for row in rows] == np.bincount(predicted, minlength=num_labels).tolist()
 
 
 def test_counts_of_a_resample_are_a_weighted_sum_of_indicators():

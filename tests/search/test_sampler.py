@@ -9,13 +9,13 @@ from tuneoff.spec import parse_strategy
 
 
 def sampler(strategy="lora", done=(), **search):
-    strategy, search = parse_strategy(strategy), SearchSpec(**{"trials": 8, **search})
-    return Sampler(strategy, search.space_of(strategy), search, "accuracy", done)
+    config, spec = parse_strategy(strategy), SearchSpec(**{"trials": 8, **search})
+    return Sampler(config, spec.space_of(config), spec, "accuracy", done)
 
 
 def proposed_options(num_trials, **search):
     """The options of all trials of a search whose score is best at a learning rate of 2e-3."""
-    done = []
+    done: list[Trial] = []
     for _ in range(num_trials):
         trial = sampler(done=done, **search).ask()
         trial.score = 1 / (1 + abs(trial.options["learning_rate"] - 2e-3))

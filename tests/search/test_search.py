@@ -8,6 +8,7 @@ import pytest
 
 from tests.stored import stored_study
 from tuneoff.data.dataset import Dataset
+from tuneoff.execute.executor import Event
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.execute.search import search_one
@@ -41,7 +42,8 @@ def jobs(encoder, toy_csv):
 
 def run_search(job, folder, inputs=None, search=None):
     """Run a search and return its record. search: another budget than the job's."""
-    store, progress = SearchStore(folder), []
+    store = SearchStore(folder)
+    progress: list[float] = []
     record = search_one(job.run, search or job.search, job.new_search, inputs or CachedInputs(), store, progress.append)
     assert progress == sorted(progress)
     assert all(0 <= share <= 1 for share in progress)
@@ -113,7 +115,7 @@ def test_a_search_is_stored_after_its_trials(jobs, tmp_path):
 @pytest.mark.slow
 def test_a_search_whose_process_is_killed_goes_on_with_the_next_trial(encoder, toy_csv, tmp_path):
     spec = study_spec(encoder, toy_csv, strategies=["lora"], baselines=False, search=3)
-    killed = []
+    killed: list[psutil.Process] = []
     with LocalExecutor() as executor:
         worker = psutil.Process(executor._worker._process.pid)
 
@@ -152,6 +154,7 @@ def test_runs_use_the_options_of_the_best_trial_and_a_larger_budget_continues(en
     for search in comparison.searches:
         records = [record for record in comparison.records if record.label == search.label]
         assert records
+        assert search.best is not None
         assert all(record.spec["searched_options"] == search.best.options for record in records)
     assert {row.label for row in comparison.rows} == {"majority", "tfidf", "probe", "head", "lora"}
     page = (study.folder / "report" / "index.html").read_text()
@@ -160,7 +163,7 @@ def test_runs_use_the_options_of_the_best_trial_and_a_larger_budget_continues(en
     assert (study.folder / "figures" / "search-learning_rate.svg").is_file()
     assert len((study.folder / "tables" / "trials.csv").read_text().splitlines()) == 1 + 4 * 3
 
-    events = []
+    events: list[Event] = []
     again = study.run(events.append)
     assert events == []  # nothing is searched or run twice
     assert again.leaderboard.equals(comparison.leaderboard)

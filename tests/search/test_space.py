@@ -3,12 +3,13 @@
 import pytest
 
 from tuneoff.errors import ConfigError
-from tuneoff.search.space import SearchSpec
+from tuneoff.search.space import Range, SearchSpec
 from tuneoff.spec import parse_strategy, study_from
 
 
 def test_the_space_of_a_strategy_is_its_learning_rate_within_two_factors():
     rates = SearchSpec(trials=4).space_of(parse_strategy("lora"))["learning_rate"]
+    assert isinstance(rates, Range)
     assert (rates.low, rates.high) == pytest.approx((5e-4 / 9, 5e-4 * 9))
 
 

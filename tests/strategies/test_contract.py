@@ -14,7 +14,9 @@ from tuneoff.encoder.anatomy import anatomy, blocks, is_head, layers
 from tuneoff.encoder.load import initialise_head
 from tuneoff.encoder.packed import forward
 from tuneoff.engine.inputs import SplitInputs, cached_prefix_inputs, predict_logits
+from tuneoff.engine.master_weights import MasterWeights
 from tuneoff.engine.optim import parameter_groups
+from tuneoff.engine.precision import compute_dtype
 from tuneoff.errors import ModelError
 from tuneoff.strategies.bottleneck import Bottleneck
 
@@ -121,11 +123,11 @@ def test_frozen_blocks_beyond_the_budget_are_recomputed_with_the_same_losses():
     beyond = cached_prefix_inputs(recomputed.model, table, 1, "budget", torch.float32, budget=10)
     assert within.states is not None
     assert beyond.states is None
-    losses = [
+    losses, expected = (
         [step["loss"] for step in train_on_toy(adapted, 1e-2, epochs=2, inputs=inputs).steps]
         for adapted, inputs in ((cached, within), (recomputed, beyond))
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def test_partial_trains_the_shared_block_of_albert():
@@ -136,8 +138,9 @@ def test_partial_trains_the_shared_block_of_albert():
 
 def test_layer_decay_halves_the_learning_rate_from_block_to_block():
     adapted = toy_model("full:layer_decay=0.5")
-    own_masters = {parameter: parameter for parameter in adapted.model.parameters()}
-    groups = parameter_groups(adapted, own_masters, 1.0, 0.01)
+    with compute_dtype(torch.float32, adapted.model) as fp32_weights:
+        master_weights = MasterWeights(adapted.model, fp32_weights, toy_table().ids)
+        groups = parameter_groups(adapted, master_weights, 1.0, 0.01)
     assert sorted({group["lr"] for group in groups}) == [0.125, 0.25, 0.5, 1.0]
 
 

@@ -15,7 +15,7 @@ from tuneoff.engine.loop import train
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.spec import parse_strategy, study_from
-from tuneoff.strategies.peft import METHODS, UNSUPPORTED
+from tuneoff.strategies.peft import METHODS, UNSUPPORTED, Peft
 
 PEFT_STRATEGIES = [name for name in STRATEGY_NAMES if name.startswith("peft")]
 
@@ -88,7 +88,9 @@ def test_a_stored_study_with_a_peft_strategy_can_be_read_again():
 @pytest.mark.parametrize("kind", ["dora", "ia3", "adalora", "vera", "loha", "lokr", "oft", "boft", "fourierft", "rslora", "prefix", "ptuning", "prompt", "ln_tuning"])  # fmt: skip
 def test_a_well_known_method_is_supported_or_its_error_has_the_reason(kind):
     if kind in METHODS:
-        assert parse_strategy(f"peft:type={kind}").learning_rate == METHODS[kind].learning_rate
+        config = parse_strategy(f"peft:type={kind}")
+        assert isinstance(config, Peft)
+        assert config.learning_rate == METHODS[kind].learning_rate
     else:
         with pytest.raises(ConfigError, match=f"'{kind}' is not supported: {UNSUPPORTED[kind]}"):
             parse_strategy(f"peft:type={kind}")

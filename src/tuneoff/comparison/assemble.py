@@ -8,7 +8,6 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from tuneoff.comparison.verdict import judge
 from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
-from tuneoff.scoring.metrics import BOUNDS, direction, metric_for, per_class
+from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
 
@@ -310,7 +309,7 @@ def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
     }
 
 
-def _class_scores(runs: Predictions, labels: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _class_scores(runs: Predictions, labels: np.ndarray, label_names: tuple[str, ...]) -> list[ClassScores]:
     """Return precision, recall and F1 of each class, the predictions of all seeds pooled."""
     repeated = np.concatenate([labels] * len(runs.predicted))
     return per_class(repeated, np.concatenate(list(runs.predicted)), label_names)

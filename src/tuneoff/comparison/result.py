@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from tuneoff.data.describe import DataDescription
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
+from tuneoff.scoring.metrics import ClassScores
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
@@ -130,7 +130,7 @@ class Comparison:
     records: tuple[RunRecord, ...]  # successful runs on all of train
     histories: dict[str, pd.DataFrame]  # run id -> steps and epochs
     confusion: dict[str, np.ndarray]  # group -> (C, C) on test, or multi-label (C, 2, 2), summed over seeds
-    classes: dict[str, list[dict[str, Any]]]  # group -> precision, recall, F1 of each class, seeds pooled
+    classes: dict[str, list[ClassScores]]  # group -> scores of each class, the predictions of all seeds pooled
     predictions: dict[str, Predictions]  # group -> on test
     errors: Errors | None  # None if no run succeeded
     calibration: dict[str, Calibration]  # by group
@@ -179,7 +179,7 @@ class Comparison:
             for row in self.rows
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return leaderboard, pairs, verdict, calibration, slices and searches as plain data."""
         return {
             "name": self.name,

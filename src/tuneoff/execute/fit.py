@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
@@ -40,7 +42,7 @@ class Fitted:
 
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
     costs: dict[str, float]  # keys of costs.py
-    classify_one: Callable[[int], Any]  # classify the i-th test example, starting from its text; for timing
+    classify_one: Callable[[int], object]  # classify the i-th test example, starting from its text; for timing
     save: Callable[[Path], None]
     parameters: dict[str, int] = field(default_factory=dict)
     trained: Trained | None = None
@@ -107,7 +109,7 @@ def _fit_on_texts(request: _Request) -> Fitted:
     )
 
 
-def _joined_texts(table: Any) -> list[str]:
+def _joined_texts(table: pa.Table) -> list[str]:
     """Return the texts of a split; the two texts of a pair as one, joined by a line break."""
     texts = table["text"].to_pylist()
     if "text_pair" not in table.column_names:
@@ -234,7 +236,7 @@ _FIT: dict[str, Callable[[_Request], Fitted]] = {
 
 
 def _classify_from_text(
-    request: _Request, model: Any, tables: dict[str, TokenTable], classify: Callable[[PackedBatch], Any]
+    request: _Request, model: Any, tables: dict[str, TokenTable], classify: Callable[[PackedBatch], object]
 ) -> Callable[[int], None]:
     """Return a function that classifies the i-th test example in fp32, tokenization included."""
     tokenizer, where = request.inputs.tokenizer(request.spec), device()
@@ -270,7 +272,7 @@ def _probabilities(logits: np.ndarray, dataset: Dataset) -> np.ndarray:
     return expit(logits.astype(np.float64)) if dataset.is_multilabel else softmax(logits.astype(np.float64), axis=1)
 
 
-def _num_coefficients(classifier: Any) -> int:
+def _num_coefficients(classifier: BaseEstimator) -> int:
     """Count the coefficients of a scikit-learn classifier, or of a pipeline's last step; 0 if it has none."""
     last = classifier[-1] if isinstance(classifier, Pipeline) else classifier
     estimators = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
@@ -278,7 +280,7 @@ def _num_coefficients(classifier: Any) -> int:
     return sum(int(getattr(one, name).size) for one in estimators for name in names if hasattr(one, name))
 
 
-def _save_sklearn(classifier: Any, folder: Path) -> None:
+def _save_sklearn(classifier: BaseEstimator, folder: Path) -> None:
     import skops.io  # slow to import, and only here
 
     skops.io.dump(classifier, folder / "classifier.skops")

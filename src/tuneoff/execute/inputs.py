@@ -5,7 +5,7 @@ on its disk; an executor on a cluster gives jobs an implementation that fetches 
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import open_dataset
@@ -14,6 +14,9 @@ from tuneoff.encoder.config import load_tokenizer
 from tuneoff.encoder.load import load_model
 from tuneoff.spec import RunSpec
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 class JobInputs(Protocol):
     """Source of a job's inputs."""
@@ -21,7 +24,7 @@ class JobInputs(Protocol):
     def dataset(self, run: RunSpec) -> Dataset:
         """Return the dataset that the run's data_fingerprint names."""
 
-    def tokenizer(self, run: RunSpec) -> Any:
+    def tokenizer(self, run: RunSpec) -> "PreTrainedTokenizerFast":
         """Return the encoder's fast tokenizer."""
 
     def tokens(self, run: RunSpec, dataset: Dataset, splits: Sequence[str]) -> dict[str, TokenTable]:
@@ -38,7 +41,7 @@ class CachedInputs:
         """Map the stored dataset into memory."""
         return open_dataset(run.data_fingerprint)
 
-    def tokenizer(self, run: RunSpec) -> Any:
+    def tokenizer(self, run: RunSpec) -> "PreTrainedTokenizerFast":
         """Load the tokenizer by the encoder's name."""
         return load_tokenizer(_encoder_name(run))
 

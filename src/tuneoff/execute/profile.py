@@ -52,16 +52,14 @@ def _profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profil
     from tuneoff.encoder.packed import reads_first_tokens
 
     row, model = STRATEGIES[config.name], empty_model(model_name, num_labels)
+    hidden_size, model_parameters = model.config.hidden_size, sum(p.numel() for p in model.parameters())
     block_parameters = [sum(p.numel() for p in block.parameters()) for block in blocks(model)]
-    common: dict[str, Any] = {
-        "hidden_size": model.config.hidden_size,
-        "model_parameters": sum(p.numel() for p in model.parameters()),
-        "block_parameters": block_parameters,
-    }
     if row.fits_on == "embeddings":
         return Profile(
             counts=_classifier_counts(model, num_labels),
-            **common,
+            hidden_size=hidden_size,
+            model_parameters=model_parameters,
+            block_parameters=block_parameters,
             first_trained_block=len(block_parameters),
             operations_per_token=[],
             embedding_parameters=0,
@@ -72,7 +70,9 @@ def _profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profil
     embedding = model.get_input_embeddings().weight
     return Profile(
         counts=count_parameters(adapted),
-        **common,
+        hidden_size=hidden_size,
+        model_parameters=model_parameters,
+        block_parameters=block_parameters,
         first_trained_block=adapted.first_trained_block,
         operations_per_token=operations_by_block(adapted),
         embedding_parameters=embedding.numel() if embedding.requires_grad else 0,

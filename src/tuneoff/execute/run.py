@@ -4,6 +4,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ def run_one(
         spec,
         status=OK,
         metrics={split: metrics.evaluate(*pairs[split], fitted.probabilities[split]) for split in EVAL_SPLITS},
-        per_class={split: metrics.per_class(*pairs[split], dataset.label_names) for split in EVAL_SPLITS},
+        per_class={
+            split: [asdict(scores) for scores in metrics.per_class(*pairs[split], dataset.label_names)]
+            for split in EVAL_SPLITS
+        },
         confusion={split: metrics.confusion(*pairs[split], dataset.num_labels).tolist() for split in EVAL_SPLITS},
         costs=fitted.costs,
         parameters=fitted.parameters,

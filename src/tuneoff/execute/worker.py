@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 PROGRESS_SECONDS = 0.2  # between two progress events of a job
 CAN_FORK = sys.platform != "darwin"  # macOS forbids much after a fork: each job starts a new process there
@@ -106,7 +106,7 @@ def _ended_child() -> tuple[int, int] | None:
     return (process, status) if process else None
 
 
-def _start(job: dict[str, Any], channel: Any) -> int:
+def _start(job: dict[str, Any], channel: TextIO) -> int:
     """Start a job in a process of its own and return the process id."""
     if not CAN_FORK:
         command = [sys.executable, "-m", "tuneoff.execute.worker", "--one", json.dumps(job)]
@@ -129,7 +129,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _run(message: dict[str, Any], channel: Any) -> None:
+def _run(message: dict[str, Any], channel: TextIO) -> None:
     log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
@@ -157,7 +157,7 @@ def _run(message: dict[str, Any], channel: Any) -> None:
     _send(channel, event="done", job_id=message["job_id"])
 
 
-def _send(channel: Any, **event: Any) -> None:
+def _send(channel: TextIO, **event: str | float) -> None:
     # one short line, flushed at once: lines of several jobs do not mix
     try:
         channel.write(json.dumps(event) + "\n")

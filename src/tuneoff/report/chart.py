@@ -1,12 +1,13 @@
 """Parts that charts of several sections share: sizes, colours, which strategies they show, box plots, heat maps."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison, Row
+from tuneoff.report.section import Chart
 
 alt.data_transformers.disable_max_rows()  # the page's size is limited as a whole, not chart by chart
 
@@ -16,6 +17,7 @@ INK = "#777777"  # readable on white and on near-black
 BEST, TIED, WORSE = "#0072b2", "#56b4e9", "#a5a5a5"
 # Okabe & Ito, distinct without colour vision; without black, which would vanish on a dark page
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#8c6bb1", "#8c564b", "#7f7f7f")
+Scheme = Literal["blues", "greens", "oranges", "purples"]  # of Vega, from light to dark
 MAX_LABELLED_CELLS = 12  # rows of a heat map up to which cells hold their number
 _STANDINGS = ("best", "statistically tied with the best", "significantly worse")
 
@@ -61,7 +63,7 @@ def score_axis(title: str) -> dict[str, Any]:
     return {"title": title, "scale": alt.Scale(zero=False)}
 
 
-def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, colour: alt.Color) -> Any:
+def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, colour: alt.Color) -> Chart:
     """Draw horizontal boxes, one per row. boxes: columns `category`, low, q1, median, q3, high."""
     five = [alt.Tooltip(name, format=",.3~f") for name in ("low", "q1", "median", "q3", "high")]
     base = alt.Chart(boxes).encode(
@@ -73,7 +75,7 @@ def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, c
     return (whiskers + bodies + medians).properties(width=WIDTH, height=alt.Step(24))
 
 
-def heat_map(base: alt.Chart, value: str, number_format: str, scheme: Any, is_labelled: bool) -> Any:
+def heat_map(base: alt.Chart, value: str, number_format: str, scheme: Scheme, is_labelled: bool) -> Chart:
     """Draw cells coloured by a value from 0 to 1, with its number if there is room."""
     cells = base.mark_rect().encode(
         color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme=scheme, domain=[0, 1]), legend=None)

@@ -1,7 +1,7 @@
 """Data of the page's example browser: test examples and the predictions of every strategy, within a size budget."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,13 +16,37 @@ _MAX_LENGTH = 2_000
 _MAX_PREDICTIONS = 300_000  # examples times strategies: seven bytes each
 
 
-def browser_data(comparison: Comparison) -> dict[str, Any] | None:
-    """Return the columns of the example browser; None without stored test texts.
+@dataclass(frozen=True)
+class StrategyPredictions:
+    """Predictions of one strategy for the examples of the browser."""
 
-    examples: their indices; texts: one list, or two for pairs; lengths: in the unit of Errors; labels: the ids of each
-    example. For each strategy: predicted ids, number of seeds that are wrong, and confidence of the prediction in
-    percent.
-    """
+    name: str
+    seeds: int
+    predicted: list[list[int]]  # label ids of each example
+    wrong: list[int]  # seeds that are wrong
+    confidence: list[int]  # of the prediction, in percent
+
+
+@dataclass(frozen=True)
+class BrowserData:
+    """Data of the example browser, in columns. page.js reads the fields by their names."""
+
+    all: int  # test examples, also those that the page has no room for
+    examples: list[int]  # their indices
+    lengths: list[int]  # in the unit of Errors
+    texts: list[list[str]]  # one column, or two for pairs
+    labels: list[list[int]]  # label ids of each example
+    names: list[str]  # of the labels
+    strategies: list[StrategyPredictions]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the columns as plain data."""
+        # not by asdict, which would copy every number
+        return {**vars(self), "strategies": [vars(strategy) for strategy in self.strategies]}
+
+
+def browser_data(comparison: Comparison) -> BrowserData | None:
+    """Return the data of the example browser; None without stored test texts."""
     if comparison.examples is None or comparison.errors is None:
         return None
     labels, predictions = stored_labels(comparison.examples["label"]), comparison.predictions
@@ -38,23 +62,23 @@ def browser_data(comparison: Comparison) -> dict[str, Any] | None:
         of_strategy = predictions[row.group]
         predicted = of_strategy.majority_vote
         strategies.append(
-            {
-                "name": show_control_characters(comparison.names[row.group]),
-                "seeds": len(of_strategy.predicted),
-                "predicted": _ids(predicted[kept]),
-                "wrong": of_strategy.is_wrong(labels).sum(0)[kept].tolist(),
-                "confidence": np.rint(100 * of_strategy.confidence(predicted))[kept].astype(int).tolist(),
-            }
+            StrategyPredictions(
+                name=show_control_characters(comparison.names[row.group]),
+                seeds=len(of_strategy.predicted),
+                predicted=_ids(predicted[kept]),
+                wrong=of_strategy.is_wrong(labels).sum(0)[kept].tolist(),
+                confidence=np.rint(100 * of_strategy.confidence(predicted))[kept].astype(int).tolist(),
+            )
         )
-    return {
-        "all": len(labels),
-        "examples": kept.tolist(),
-        "lengths": text_lengths(comparison.texts)[1][kept].tolist(),
-        "texts": [[show_control_characters(shorten(column[i], length)) for i in kept] for column in texts],
-        "labels": _ids(labels[kept]),
-        "names": [show_control_characters(name) for name in comparison.label_names],
-        "strategies": strategies,
-    }
+    return BrowserData(
+        all=len(labels),
+        examples=kept.tolist(),
+        lengths=text_lengths(comparison.texts)[1][kept].tolist(),
+        texts=[[show_control_characters(shorten(column[i], length)) for i in kept] for column in texts],
+        labels=_ids(labels[kept]),
+        names=[show_control_characters(name) for name in comparison.label_names],
+        strategies=strategies,
+    )
 
 
 def _ids(labels: np.ndarray) -> list[list[int]]:

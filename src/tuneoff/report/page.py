@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import vl_convert
@@ -14,7 +13,7 @@ from tuneoff.formats import show_control_characters
 from tuneoff.report.section import Examples, Section
 
 
-def page(name: str, summary: str, sections: Sequence[Section], specs: Mapping[str, Any]) -> str:
+def page(name: str, summary: str, sections: Sequence[Section], specs: Mapping[str, object]) -> str:
     """Return the page's HTML. summary: a line under its title; specs: Vega-Lite specifications of the charts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -26,12 +25,12 @@ def page(name: str, summary: str, sections: Sequence[Section], specs: Mapping[st
         summary=summary,
         sections=sections,
         specs_json=_inert_json(specs),
-        examples_json=_inert_json(examples[0]) if examples else None,
+        examples_json=_inert_json(examples[0].to_json()) if examples else None,
         vega=_vega_bundle(),
     )
 
 
-def _inert_json(data: Any) -> str:
+def _inert_json(data: object) -> str:
     """Return JSON that cannot end the script element that holds it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     # lone surrogates cannot be encoded

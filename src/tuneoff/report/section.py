@@ -6,11 +6,14 @@ tables and figures only iterate over sections: a new table or chart is a change 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import altair as alt
+
+from tuneoff.report.examples import BrowserData
 from tuneoff.tables import Table
 
-Chart = Any  # a Vega-Altair chart
+Chart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Examples:
-    """The browser of test examples, on the page only. data: columns as report/examples.py makes them."""
+    """The browser of test examples, on the page only."""
 
     kind: ClassVar[str] = "examples"
     text: str
-    data: Mapping[str, Any]
+    data: BrowserData
     length_unit: str
 
 

@@ -13,7 +13,7 @@ from tuneoff.data.describe import DataDescription
 from tuneoff.data.spec import TruncationPolicy
 from tuneoff.formats import markdown_text
 from tuneoff.report.page import page
-from tuneoff.report.section import Block, Bullets, Details, Figures, Heading, Rows, Section, Text
+from tuneoff.report.section import Block, Bullets, Chart, Details, Figures, Heading, Rows, Section, Text
 from tuneoff.report.sections import sections
 from tuneoff.report.sections.data import data_section
 from tuneoff.tables import Table
@@ -67,7 +67,7 @@ def _summary(data: DataDescription) -> str:
     return f"{data.name} · {len(data.label_names)} classes · {sizes}"
 
 
-def _specs(charts: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _specs(charts: Mapping[str, Chart]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the Vega-Lite specifications of charts, plain and as the page shows them."""
     specs = {name: _escape_if(json.loads(chart.to_json(indent=None))) for name, chart in charts.items()}
     return specs, {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}

@@ -191,22 +191,24 @@ def evaluate(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarra
     return {**scores, "log_loss": float(log_losses(labels, probabilities).mean())}
 
 
-def per_class(labels: np.ndarray, predicted: np.ndarray, label_names: tuple[str, ...]) -> list[dict[str, float | str]]:
-    """Compute precision, recall, F1, and the number of examples and of predictions of each class."""
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class, and the counts that they are shares of."""
+
+    label: str
+    precision: float  # 0 without predictions
+    recall: float  # 0 without examples
+    f1: float
+    examples: int  # whose label it is
+    predicted: int  # examples that it is predicted for
+
+
+def per_class(labels: np.ndarray, predicted: np.ndarray, label_names: tuple[str, ...]) -> list[ClassScores]:
+    """Compute the scores of each class. labels, predicted: (N,) or (N, C)."""
     counts = count(labels, predicted, len(label_names))
     scores = (precision(counts), recall(counts), f1(counts))
     columns = zip(label_names, *scores, counts.actual, counts.predicted, strict=True)
-    return [
-        {
-            "label": name,
-            "precision": float(p),
-            "recall": float(r),
-            "f1": float(f),
-            "examples": int(n),
-            "predicted": int(m),
-        }
-        for name, p, r, f, n, m in columns
-    ]
+    return [ClassScores(name, float(p), float(r), float(f), int(n), int(m)) for name, p, r, f, n, m in columns]
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, num_labels: int) -> np.ndarray:

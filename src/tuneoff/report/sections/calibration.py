@@ -1,13 +1,11 @@
 """Calibration: do probabilities match the share of right predictions."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.report.chart import INK, WIDTH, by_strategy, shown, shown_note
-from tuneoff.report.section import Section, Text, figures_if_any
+from tuneoff.report.section import Chart, Section, Text, figures_if_any
 from tuneoff.tables import SCORE, TEXT, Column, Table
 
 _MIN_PREDICTIONS = 10  # in a bin of the reliability chart
@@ -45,7 +43,7 @@ def calibration(comparison: Comparison) -> Table:
     return Table("calibration", columns, rows)
 
 
-def reliability_chart(comparison: Comparison) -> Any:
+def reliability_chart(comparison: Comparison) -> Chart | None:
     """Share of right predictions by confidence, one line per strategy; None if no bin holds enough predictions."""
     rows = pd.DataFrame(
         {

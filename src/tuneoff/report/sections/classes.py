@@ -1,15 +1,14 @@
 """Classes: confusion matrices, and precision, recall and F1 of each class."""
 
-from typing import Any
-
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import short_names
-from tuneoff.report.chart import MAX_LABELLED_CELLS, heat_map, shown, shown_note
-from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, heat_map, shown, shown_note
+from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.scoring.metrics import ClassScores
 from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
 
 MAX_CLASSES = 40  # a confusion matrix of more is neither readable nor small
@@ -49,14 +48,14 @@ def classes(comparison: Comparison) -> Table:
         Column("examples", "examples", COUNT),
     )
     rows = [
-        [comparison.names[row.group], str(c["label"]), c["precision"], c["recall"], c["f1"], c["examples"]]
+        [comparison.names[row.group], c.label, c.precision, c.recall, c.f1, c.examples]
         for row in comparison.rows
         for c in comparison.classes[row.group]
     ]
     return Table("classes", columns, rows)
 
 
-def confusion(comparison: Comparison, group: str) -> Any:
+def confusion(comparison: Comparison, group: str) -> Chart:
     """Test examples by true and predicted label; shares are of the examples of the true label."""
     matrix, labels = comparison.confusion[group], short_names(comparison.label_names)
     totals = matrix.sum(1).clip(min=1)
@@ -81,15 +80,16 @@ def confusion(comparison: Comparison, group: str) -> Any:
     return heat_map(base, "share", ".0%", "blues", is_labelled).properties(width=side, height=side, title=title)
 
 
-def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> Any:
+def by_class(comparison: Comparison, measure: str, title: str, scheme: Scheme) -> Chart:
     """One measure of each class and strategy. Recall and precision are shown as error rates: one minus the value."""
     is_error, labels = measure != "f1", short_names(comparison.label_names)
     names = {row.group: comparison.names[row.group] for row in shown(comparison)}
     cells = pd.DataFrame(
-        {"strategy": name, "label": label, "value": round(abs(is_error - scores[measure]), 4)}
+        {"strategy": name, "label": label, "value": round(abs(is_error - value), 4)}
         for group, name in names.items()
         for label, scores in zip(labels, comparison.classes[group], strict=True)
-        if _num_examples(scores, measure)
+        for value, num_examples in (_measures(scores)[measure],)
+        if num_examples
     )
     is_labelled = len(labels) <= 2 * MAX_LABELLED_CELLS
     base = alt.Chart(cells).encode(
@@ -102,7 +102,10 @@ def by_class(comparison: Comparison, measure: str, title: str, scheme: str) -> A
     return chart.properties(title=alt.Title(title, anchor="start", fontSize=11, fontWeight="normal"), **size)
 
 
-def _num_examples(scores: dict[str, Any], measure: str) -> int:
-    """Return the number of examples that a class's measure is a share of; with none it is undefined."""
-    parts = {"recall": ("examples",), "precision": ("predicted",), "f1": ("examples", "predicted")}[measure]
-    return sum(scores[part] for part in parts)
+def _measures(scores: ClassScores) -> dict[str, tuple[float, int]]:
+    """Return each measure of a class, and the number of examples that it is a share of; with none it is undefined."""
+    return {
+        "precision": (scores.precision, scores.predicted),
+        "recall": (scores.recall, scores.examples),
+        "f1": (scores.f1, scores.examples + scores.predicted),
+    }

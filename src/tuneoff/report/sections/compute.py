@@ -1,7 +1,5 @@
 """Compute: time by phase, throughput, use of the machine, and the cost of the whole study."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -9,7 +7,7 @@ from tuneoff import formats
 from tuneoff.comparison.result import Comparison
 from tuneoff.costs import COSTS
 from tuneoff.report.chart import COLOURS, WIDTH
-from tuneoff.report.section import Section, Text, figures_if_any, table_if_any
+from tuneoff.report.section import Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.tables import TEXT, Column, Table
 
 
@@ -34,7 +32,7 @@ def costs(comparison: Comparison) -> Table:
     return Table("costs", columns, rows)
 
 
-def phase_chart(comparison: Comparison) -> Any:
+def phase_chart(comparison: Comparison) -> Chart:
     """Seconds of a run by phase, mean over seeds."""
     phases = {key: cost.phase for key, cost in COSTS.items() if cost.phase}
     rows = pd.DataFrame(

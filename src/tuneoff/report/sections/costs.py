@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
 import altair as alt
 import pandas as pd
@@ -11,7 +11,7 @@ from tuneoff.comparison.pareto import pareto_front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, choosable_costs
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, by_standing, score_axis, standing
-from tuneoff.report.section import ChartMenu, Figures, Section, Text
+from tuneoff.report.section import Chart, ChartMenu, Figures, Section, Text
 from tuneoff.scoring.metrics import direction, display_name
 
 _LETTER, _LINE = 6.2, 13  # pixels of a letter and of a line, to place names
@@ -40,7 +40,7 @@ def section(comparison: Comparison) -> Section | None:
     return Section("costs", "Score against cost", [Text(text), Figures({"scores": scores(comparison)}, menu)])
 
 
-def scores(comparison: Comparison) -> Any:
+def scores(comparison: Comparison) -> Chart:
     """Mean test score of each strategy with its confidence interval, and the score of each seed."""
     names, metric = comparison.names, comparison.metric
     rows = pd.DataFrame(
@@ -72,7 +72,7 @@ def scores(comparison: Comparison) -> Any:
     return (ranges + ticks + dots).properties(width=WIDTH, height=alt.Step(26))
 
 
-def score_against_cost(comparison: Comparison, cost: str) -> Any:
+def score_against_cost(comparison: Comparison, cost: str) -> Chart:
     """Score against one cost, with the Pareto front."""
     row_of_cost = COSTS[cost]
     rows = [(index, row) for index, row in enumerate(comparison.rows) if _has_cost(row, cost)]
@@ -121,7 +121,7 @@ def _has_cost(row: Row, cost: str) -> bool:
 
 
 # positions of a name relative to its point: alignment, horizontal and vertical offset
-_SIDES: dict[str, tuple[Any, int, int]] = {
+_SIDES: dict[str, tuple[Literal["left", "center", "right"], int, int]] = {
     "right": ("left", 9, 1),
     "left": ("right", -9, 1),
     "above": ("center", 0, -13),

@@ -1,14 +1,12 @@
 """Learning curves: scores with parts of the training examples."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison, CurvePoint
 from tuneoff.formats import number
 from tuneoff.report.chart import HEIGHT, WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Section, Text, figures_if_any, table_if_any
+from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import ESTIMATE, TEXT, Column, Table, csv_key
 
@@ -44,7 +42,7 @@ def curves(comparison: Comparison) -> Table:
     return Table("curves", columns, rows)
 
 
-def curve_chart(comparison: Comparison) -> Any:
+def curve_chart(comparison: Comparison) -> Chart | None:
     """Score against training examples, one line per strategy; None if no strategy has a curve."""
     names = {comparison.names[row.group] for row in shown(comparison)}
     rows = pd.DataFrame(

@@ -1,7 +1,6 @@
 """Data: splits, class balance, lengths, sample texts and what the checks found."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -14,6 +13,7 @@ from tuneoff.report.chart import COLOURS, HEIGHT, WIDTH, box_plot
 from tuneoff.report.section import (
     Block,
     Bullets,
+    Chart,
     Details,
     Heading,
     Rows,
@@ -96,7 +96,7 @@ def samples(data: DataDescription) -> Table:
     return Table("samples", tuple(columns), rows)
 
 
-def label_chart(data: DataDescription) -> Any:
+def label_chart(data: DataDescription) -> Chart:
     """Share of each label in each split."""
     splits, names = data.splits, short_names(data.label_names)
     rows = pd.DataFrame(
@@ -115,7 +115,7 @@ def label_chart(data: DataDescription) -> Any:
     return bars.properties(width=WIDTH, height=alt.Step(9 if len(names) <= 12 else 4))
 
 
-def length_charts(data: DataDescription) -> dict[str, Any]:
+def length_charts(data: DataDescription) -> dict[str, Chart]:
     """Tokens per example for the first encoder: a histogram and a box for each split."""
     splits = next(iter(data.lengths.values()), {})
     if not splits:

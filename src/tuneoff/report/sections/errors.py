@@ -1,7 +1,5 @@
 """Errors: by label, length, confidence and word, shared errors, likely label errors, and the example browser."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
@@ -24,6 +22,7 @@ from tuneoff.report.chart import (
 from tuneoff.report.examples import browser_data
 from tuneoff.report.section import (
     Block,
+    Chart,
     Details,
     Examples,
     Heading,
@@ -144,8 +143,8 @@ def _examples(comparison: Comparison, errors: Errors) -> list[Block]:
         reason = "An earlier version made this study and did not store the test texts; run it again to see them."
         return [Text(reason)]
     text = "Every test example with the prediction of each strategy"
-    if len(data["examples"]) < data["all"]:
-        text += f"; the page has room for {len(data['examples']):,} of {data['all']:,}, hardest first"
+    if len(data.examples) < data.all:
+        text += f"; the page has room for {len(data.examples):,} of {data.all:,}, hardest first"
     text += ". Where seeds disagree, the majority counts; percentages are the mean probability of the prediction"
     text += ", for multi-label data of its least confident label." if comparison.data.is_multilabel else "."
     return [Examples(text, data, errors.length_unit)]
@@ -193,7 +192,7 @@ def words(errors: Errors) -> Table:
     return Table("words", columns, rows)
 
 
-def length_chart(comparison: Comparison, errors: Errors) -> Any:
+def length_chart(comparison: Comparison, errors: Errors) -> Chart:
     """Error rate by length, one line per strategy."""
     names = {row.group: comparison.names[row.group] for row in shown(comparison)}
     rows = errors.by_length[errors.by_length["group"].isin(list(names))]
@@ -208,7 +207,7 @@ def length_chart(comparison: Comparison, errors: Errors) -> Any:
     return base.mark_line(point=True).properties(width=WIDTH, height=HEIGHT)
 
 
-def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: str) -> Any:
+def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: str) -> Chart | None:
     """Boxes of one kind of confidence, one per strategy; None if no strategy has such predictions."""
     names = {row.group: comparison.names[row.group] for row in shown(comparison)}
     table = errors.confidence
@@ -219,7 +218,7 @@ def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: s
     return box_plot(boxes, "strategy", list(names.values()), title, by_strategy(comparison, has_legend=False))
 
 
-def word_chart(table: pd.DataFrame) -> Any:
+def word_chart(table: pd.DataFrame) -> Chart:
     """Log-odds ratios of the most significant words, over- and under-represented."""
     over, under = table[table["log_odds"] > 0].head(_MAX_WORDS), table[table["log_odds"] < 0].head(_MAX_WORDS)
     rows = pd.concat([over, under]).sort_values("log_odds", ascending=False)
@@ -246,7 +245,7 @@ def word_chart(table: pd.DataFrame) -> Any:
     return (zero + intervals + dots).properties(width=WIDTH, height=alt.Step(17))
 
 
-def overlap_chart(comparison: Comparison, errors: Errors) -> Any:
+def overlap_chart(comparison: Comparison, errors: Errors) -> Chart:
     """Share of their errors that two strategies have in common."""
     names = {row.group: comparison.names[row.group] for row in comparison.rows if row.group in errors.learners}
     cells = errors.overlap
@@ -262,7 +261,7 @@ def overlap_chart(comparison: Comparison, errors: Errors) -> Any:
     return heat_map(base, "shared", ".0%", "purples", is_labelled).properties(width=step, height=step)
 
 
-def missed_chart(errors: Errors) -> Any:
+def missed_chart(errors: Errors) -> Chart:
     """Number of test examples by how many strategies misclassify them."""
     rows = pd.DataFrame({"strategies": range(len(errors.missed_counts)), "examples": errors.missed_counts})
     title = f"strategies, of {len(errors.learners)}, that misclassify an example"

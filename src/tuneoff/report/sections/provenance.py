@@ -1,7 +1,7 @@
 """Provenance: seeds, machine, versions, fingerprints and the resolved study."""
 
 import json
-from typing import Any
+from collections.abc import Mapping
 
 import yaml
 
@@ -33,9 +33,11 @@ def _facts(comparison: Comparison) -> list[str]:
     return facts + [f"Encoder fingerprint: {model} {value}" for model, value in fingerprints.items() if value]
 
 
-def _machine(machine: dict[str, Any]) -> str:
-    parts = [f"{machine['processor']}", f"{machine['cores']} cores", f"{machine['memory_bytes'] / 2**30:.0f} GiB"]
-    parts += [machine["gpu"]] if machine.get("gpu") else []
+def _machine(machine: Mapping[str, str | int | None]) -> str:
+    num_bytes = machine["memory_bytes"]
+    assert isinstance(num_bytes, int)
+    parts = [f"{machine['processor']}", f"{machine['cores']} cores", f"{num_bytes / 2**30:.0f} GiB"]
+    parts += [f"{machine['gpu']}"] if machine.get("gpu") else []
     if (threads := machine.get("threads")) is not None:
         parts.append(f"{threads} {'thread' if threads == 1 else 'threads'} per run")
     return ", ".join(parts)

@@ -1,7 +1,6 @@
 """Hyperparameter search: budget, search spaces, every trial, and the options that were chosen."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -9,7 +8,7 @@ import pandas as pd
 from tuneoff import formats
 from tuneoff.comparison.result import Comparison
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any, table_if_any
+from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import CUT, DONE, FAILED, SearchRecord
 from tuneoff.strategies.base import format_option
@@ -119,7 +118,7 @@ def trials(comparison: Comparison) -> Table:
     return Table("trials", columns, rows)
 
 
-def search_charts(comparison: Comparison) -> dict[str, Any]:
+def search_charts(comparison: Comparison) -> dict[str, Chart]:
     """Validation score against each numeric hyperparameter, one line per strategy."""
     names, rows = {comparison.names[row.group] for row in shown(comparison)}, []
     for record in comparison.searches:
@@ -135,7 +134,7 @@ def search_charts(comparison: Comparison) -> dict[str, Any]:
     return {f"search-{option}": _chart(comparison, str(option), points) for option, points in by_option}
 
 
-def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Any:
+def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Chart:
     base = alt.Chart(points).encode(
         x=alt.X(
             "value:Q",
@@ -162,11 +161,11 @@ def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Any:
     return (base.mark_line(opacity=0.5) + dots).properties(width=WIDTH, height=HEIGHT)
 
 
-def _space(values: Any) -> str:
+def _space(values: list[object] | dict[str, float]) -> str:
     if isinstance(values, dict):
         return f"{values['low']:.3g} to {values['high']:.3g}{' (log)' if values['log'] else ''}"
     return ", ".join(format_option(value) for value in values)
 
 
-def _options(options: Mapping[str, Any]) -> str | None:
+def _options(options: Mapping[str, object]) -> str | None:
     return ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in options.items()) or None

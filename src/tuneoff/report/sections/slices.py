@@ -1,12 +1,10 @@
 """Slices: scores on parts of test, by the values of a column."""
 
-from typing import Any
-
 import altair as alt
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.report.chart import WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import direction, display_name
 from tuneoff.tables import COUNT, ESTIMATE, TEXT, Column, Table
 
@@ -57,7 +55,7 @@ def weakest_slice(comparison: Comparison) -> str:
     )
 
 
-def slice_charts(comparison: Comparison) -> dict[str, Any]:
+def slice_charts(comparison: Comparison) -> dict[str, Chart]:
     """Scores by the values of each slice column, one dot per strategy."""
     names = {row.group: comparison.names[row.group] for row in shown(comparison)}
     rows = comparison.slices[comparison.slices["group"].isin(list(names))].round(4)

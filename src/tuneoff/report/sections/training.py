@@ -1,13 +1,11 @@
 """Training: validation score by epoch, training loss, and the parameters of each strategy."""
 
-from typing import Any
-
 import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.report.chart import HEIGHT, WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Section, Text, figures_if_any, table_if_any
+from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table
 
@@ -59,7 +57,7 @@ def _history(comparison: Comparison, kind: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def validation_chart(comparison: Comparison) -> Any:
+def validation_chart(comparison: Comparison) -> Chart | None:
     """The study's metric on validation after each epoch, one line per seed; None if nothing trains in epochs."""
     epochs, score = _history(comparison, "epoch"), f"validation_{comparison.metric}"
     if not len(epochs):
@@ -75,7 +73,7 @@ def validation_chart(comparison: Comparison) -> Any:
     return lines.properties(width=WIDTH, height=HEIGHT)
 
 
-def loss_chart(comparison: Comparison) -> Any:
+def loss_chart(comparison: Comparison) -> Chart | None:
     """The training loss, averaged over pieces of the run, one line per seed; None if nothing trains in steps."""
     steps = _binned_steps(comparison)
     if not len(steps):
