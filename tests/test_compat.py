@@ -24,6 +24,7 @@ from tuneoff import compat
 from tuneoff.encoder.dropout import FastDropout
 from tuneoff.encoder.packed import forward
 from tuneoff.engine.precision import compute_dtype
+from tuneoff.machine import lists_native_bf16
 
 PACKAGE = Path(tuneoff.__file__).parent
 LIBRARIES = ("torch", "transformers", "peft", "optuna")
@@ -47,17 +48,19 @@ def missing(self):
 )
 def test_native_bf16_is_what_linux_lists():
     flags = set(Path("/proc/cpuinfo").read_text().split())
-    assert compat.has_native_bf16_cpu() == bool(flags & {"avx512_bf16", "amx_tile"})
+    assert compat.has_native_bf16_cpu() == bool(flags & {"avx512_bf16", "amx_tile"}) == lists_native_bf16()
 
 
 @pytest.mark.parametrize("supported", [None, *BF16_CHECKS])
-def test_native_bf16_needs_one_of_torchs_checks_and_is_false_without_them(supported, monkeypatch):
+def test_native_bf16_needs_one_of_torchs_checks_or_without_them_linux_list(supported, monkeypatch):
     for check in BF16_CHECKS:
         monkeypatch.setattr(torch.cpu, check, lambda check=check: check == supported, raising=False)
     assert compat.has_native_bf16_cpu() == (supported is not None)
     for check in BF16_CHECKS:
         monkeypatch.delattr(torch.cpu, check)
-    assert compat.has_native_bf16_cpu() is False
+    for flags, expected in (({"avx2", "amx_tile"}, True), ({"avx2"}, False), (set(), False)):
+        monkeypatch.setattr("tuneoff.machine.processor_flags", lambda flags=flags: frozenset(flags))
+        assert compat.has_native_bf16_cpu() is expected
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")

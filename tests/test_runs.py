@@ -9,6 +9,7 @@ import pytest
 
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.describe import describe
+from tuneoff.data.spec import Subset
 from tuneoff.errors import StoreError
 from tuneoff.files import read_json, read_table, write_json, write_table
 from tuneoff.runs import RunPredictions, RunRecord, RunStore, SearchStore, Session, StudyStore
@@ -152,6 +153,33 @@ def test_a_study_lists_the_stored_runs_and_searches_of_its_grid(tmp_path):
     examples = store.test_examples()
     assert examples is not None
     assert examples["text"].to_list() == ["good", "bad"]
+
+
+@pytest.mark.parametrize("content", [[], {}, {"trials": 1}, {"trials": [], "strange": 1}, {"trials": [{"strange": 1}]}])
+def test_a_damaged_search_raises_one_line_that_names_the_remedy(content, tmp_path):
+    write_json(tmp_path / "search-lora-1.json", content)
+    with pytest.raises(StoreError, match=r"cannot be read .*; remove .*search-lora-1.json to search again") as caught:
+        SearchStore(tmp_path).read("search-lora-1")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_search_of_an_earlier_version_names_its_subset_as_its_runs_do(tmp_path):
+    SearchStore(tmp_path).write(search_record(part="16 a class"))
+    assert SearchStore(tmp_path).read("search-lora-1").part == Subset(fraction=None, per_class=16).label
+
+
+@pytest.mark.parametrize("content", [{"runs": 1}, [{"runs": 1, "strange": 2}], [1]])
+def test_damaged_sessions_raise_one_line_that_names_the_remedy(content, tmp_path):
+    write_json(tmp_path / "sessions.json", content)
+    with pytest.raises(StoreError, match=r"cannot be read .*; remove .*sessions.json"):
+        StudyStore(tmp_path).sessions()
+
+
+@pytest.mark.parametrize("content", [[], {}, {"runs": ["lora-1-s0"]}])
+def test_a_damaged_description_of_the_data_raises(content, tmp_path):
+    write_json(tmp_path / "data.json", content)
+    with pytest.raises(StoreError, match=r"data.json cannot be read .*; run the study again"):
+        StudyStore(tmp_path).read_data()
 
 
 def test_sessions_are_appended(tmp_path):

@@ -1,6 +1,7 @@
 """Typed tables: plain values in CSV, readable ones in Markdown and LaTeX, and nothing that runs."""
 
 import csv
+import json
 
 import pytest
 
@@ -12,9 +13,16 @@ from tuneoff.tables import (
     INTERVAL,
     MEAN_SD,
     P_VALUE,
+    SCORE,
+    SCORES,
     SECONDS,
     SHARE,
     SIGNED_ESTIMATE,
+    SIGNED_HUNDREDTHS,
+    SIGNED_HUNDREDTHS_INTERVAL,
+    SIGNED_INTERVAL,
+    SIGNED_SCORE,
+    TENTHS,
     TEXT,
     Column,
     Table,
@@ -69,6 +77,42 @@ def test_readers_see_units_and_missing_values():
 
 
 @pytest.mark.parametrize(
+    ("format_", "value", "text"),
+    [
+        (SCORE, -0.0002, "0.000"),
+        (SCORE, -0.0, "0.000"),
+        (SCORE, -0.0126, "-0.013"),
+        (TENTHS, -0.04, "0.0"),
+        (SIGNED_SCORE, -0.0002, "0.000"),
+        (SIGNED_HUNDREDTHS, -0.004, "0.00"),
+        (SIGNED_HUNDREDTHS, 0.9, "+0.90"),
+        (SIGNED_HUNDREDTHS_INTERVAL, (-0.373, 2.166), "-0.37 to +2.17"),
+        (INTERVAL, (-0.0001, 0.5), "0.000 to 0.500"),
+        (SIGNED_INTERVAL, (-0.5, 0.0001), "-0.500 to 0.000"),
+        (ESTIMATE, (-0.0, -0.0001, 0.1), "0.000 (0.000 to 0.100)"),
+        (SIGNED_ESTIMATE, (0.1, -0.0001, 0.2), "+0.100 (0.000 to +0.200)"),
+        (MEAN_SD, (-0.0001, 0.0), "0.000 ± 0.000"),
+    ],
+)
+def test_what_rounds_to_zero_has_no_sign(format_, value, text):
+    assert format_.text(value) == text
+
+
+def test_a_list_is_one_cell_with_full_precision(tmp_path):
+    scores = [0.8123456, 1 / 3]
+    table = table_of(("score_by_epoch", SCORES, scores))
+    assert table.text_rows() == [["0.812 0.333"]]
+    assert json.loads(csv_rows(table, tmp_path)[1][0]) == scores
+
+
+def test_the_width_of_a_table_in_a_terminal():
+    table = table_of(
+        ("strategy", TEXT, "full"), ("n", COUNT, 1_000), rows=[["full", 1_000], ["probe classifier=svm", 1]]
+    )
+    assert table.text_width == len("probe classifier=svm") + 2 + len("1,000")
+
+
+@pytest.mark.parametrize(
     ("format_", "value", "key"),
     [(SECONDS, 0.5, 0.5), (ESTIMATE, (0.8, 0.7, 0.9), 0.8), (INTERVAL, (-0.5, 1), -0.5), (TEXT, "LoRA", "lora"), (COUNT, None, None)],
 )  # fmt: skip
@@ -95,6 +139,7 @@ def test_latex_and_markdown_leave_text_as_it_is():
         == r"50 \% \& a\_b \$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}"
     )
     assert formats.markdown_text("a|b\n<i>*") == r"a\|b &lt;i&gt;\*"
+    assert formats.markdown_text("a\u202eb\x00") == "a⟨U+202E⟩b␀"
 
 
 @pytest.mark.parametrize(

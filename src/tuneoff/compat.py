@@ -1,7 +1,8 @@
 """Private names of torch, transformers, peft and optuna that Tuneoff uses, and class swaps; other files use neither.
 
 Each function has a plain fallback, which uses public names only and runs if the private name is missing.
-tests/test_compat.py compares the two. Tested with torch 2.13, transformers 5.23, peft 0.21 and optuna 5.0.
+tests/test_compat.py compares the two. Tested with torch 2.13.0 to 2.14.1, transformers 5.7.0 to 5.24.0, peft 0.21.0 to
+0.21.2, and optuna 4.4 to 5.0.
 """
 
 from collections.abc import Mapping
@@ -16,12 +17,17 @@ from torch.nn import functional as F
 
 
 def has_native_bf16_cpu() -> bool:
-    """Return True if the CPU multiplies bf16 natively, which torch 2.8 tells only through private functions.
+    """Return True if torch multiplies bf16 natively on this CPU, which only private functions of torch tell.
 
-    Fallback: False, so that training uses fp32.
+    Fallback: the instruction sets that Linux lists; False on other systems, so that training uses fp32.
     """
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
-    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
+    present = [getattr(torch.cpu, check) for check in checks if hasattr(torch.cpu, check)]
+    if present:
+        return any(check() for check in present)
+    from tuneoff.machine import lists_native_bf16
+
+    return bool(lists_native_bf16())
 
 
 def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -65,9 +65,9 @@ _RENAMED_CHOICES = {"train_seconds": "fit_seconds"}
 _RENAMED_KEYS = {"encode_seconds": "tokenize_seconds"}
 
 
-def choosable_costs() -> list[str]:
-    """Return the keys of the costs that the verdict may choose by."""
-    return [key for key, cost in COSTS.items() if cost.is_choosable]
+def choosable_costs() -> dict[str, Cost]:
+    """Return the costs that the verdict may choose by; iterating gives their keys, `name` is for sentences and help."""
+    return {key: cost for key, cost in COSTS.items() if cost.is_choosable}
 
 
 def check_cost(name: str) -> str:

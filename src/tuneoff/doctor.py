@@ -1,64 +1,107 @@
-"""State of this machine and installation, without importing torch."""
+"""State of this machine and installation.
 
+torch is imported only to ask about a GPU, or about a CPU whose instruction sets the system does not list.
+"""
+
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
 from tuneoff import packaged
 from tuneoff.cache import cache_folder
 from tuneoff.errors import TuneoffError
-from tuneoff.machine import cores, gpu_name, processor, processor_flags, versions
-
-# instruction sets with which torch multiplies bf16 at full speed (compat.has_native_bf16_cpu asks torch itself)
-_BF16_FLAGS = frozenset({"avx512_bf16", "amx_tile", "bf16"})
+from tuneoff.machine import (
+    cores,
+    gpu_name,
+    has_gpu,
+    has_gpu_node,
+    lists_native_bf16,
+    processor,
+    torch_build,
+    versions,
+)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What the doctor found."""
+    """Versions, processor, GPU, precision, cache and packaged files of this machine."""
 
     versions: dict[str, str]
     processor: str
     cores: int
     memory_bytes: int
-    gpu: str | None
-    auto_precision: str  # of training, on this processor or GPU
+    gpu: str | None  # as torch or NVIDIA's driver names it, or "model unknown"; None without one
+    torch_build: str | None  # cpu, cuda or rocm; None if unknown
+    device: Literal["cpu", "cuda"]  # that runs compute on; torch calls ROCm's GPUs cuda too
+    auto_precision: Literal["bf16", "fp32"]  # of training on that device
     cache: str
     cache_bytes: int
-    packaged: dict[str, str]  # packaged model or data -> ready, or the reason why not
+    packaged_models: dict[str, str]  # name -> ready, or the reason why not
+    packaged_data: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """Return the examination as plain data."""
         return asdict(self)
 
+    @property
+    def device_text(self) -> str:
+        """The device of runs, in words; for a GPU that torch cannot use, the likely reason."""
+        if self.device == "cuda":
+            return f"runs compute on the GPU ({self.gpu})"
+        if self.gpu is None:
+            return "runs compute on the CPU; no GPU was detected"
+        cause = "is built for CPUs only and cannot use" if self.torch_build == "cpu" else "cannot use"
+        return f"runs compute on the CPU: torch {self.versions['torch']} {cause} the GPU ({self.gpu})"
+
+    @property
+    def precision_text(self) -> str:
+        """The training precision, in words."""
+        unit = "GPU" if self.device == "cuda" else "CPU"
+        if self.auto_precision == "bf16":
+            return f"training precision auto: bf16, which this {unit} multiplies natively"
+        return f"training precision auto: fp32; this {unit} has no native bf16"
+
 
 def examine() -> Examination:
     """Examine this machine and installation."""
-    gpu = gpu_name()
-    cache = cache_folder()
+    cache, uses_gpu = cache_folder(), has_gpu()
     return Examination(
         versions=versions(),
         processor=processor(),
         cores=cores(),
         memory_bytes=psutil.virtual_memory().total,
-        gpu=gpu,
-        auto_precision=_auto_precision(gpu),
+        gpu=_gpu(uses_gpu),
+        torch_build=torch_build(),
+        device="cuda" if uses_gpu else "cpu",
+        auto_precision="bf16" if _trains_in_bf16(uses_gpu) else "fp32",
         cache=str(cache),
         cache_bytes=_folder_bytes(cache) if cache.exists() else 0,
-        packaged={
-            **{f"packaged model {name}": _state(packaged.model_folder, name) for name in packaged.MODELS},
-            **{f"packaged data {name}": _state(packaged.reviews_file, name) for name in packaged.DATASETS},
-        },
+        packaged_models={name: _state(packaged.model_folder, name) for name in packaged.MODELS},
+        packaged_data={name: _state(packaged.reviews_file, name) for name in packaged.DATASETS},
     )
 
 
-def _auto_precision(gpu: str | None) -> str:
-    if gpu:
-        return "bf16 if the GPU computes it natively, else fp32"
-    is_native = bool(_BF16_FLAGS & processor_flags())
-    return "bf16, which this processor multiplies natively" if is_native else "fp32 (no native bf16)"
+def _gpu(uses_gpu: bool) -> str | None:
+    if uses_gpu:
+        import torch
+
+        return torch.cuda.get_device_name()
+    return gpu_name() or ("model unknown" if sys.platform == "linux" and has_gpu_node() else None)
+
+
+def _trains_in_bf16(uses_gpu: bool) -> bool:
+    is_listed = lists_native_bf16()
+    if not uses_gpu and is_listed is not None:
+        return is_listed
+    import torch
+
+    from tuneoff.engine.precision import resolve
+    from tuneoff.machine import device
+
+    return resolve("auto", device()) == torch.bfloat16
 
 
 def _folder_bytes(folder: Path) -> int:

@@ -1,6 +1,8 @@
 """Errors that a user can cause and fix. Each is one clear line; the command line exits with code 2."""
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -24,8 +26,21 @@ class StoreError(TuneoffError, OSError):
     """A study folder that cannot be read or written."""
 
 
+class LibraryError(TuneoffError, ImportError):
+    """A library that cannot be imported."""
+
+
 class DivergedError(TuneoffError, ArithmeticError):
     """Training that diverged: a loss, gradient or probability is not finite."""
+
+
+@contextmanager
+def requires(library: str) -> Iterator[None]:
+    """A context for imports of a library that only some jobs need. Raises LibraryError if they fail."""
+    try:
+        yield
+    except ImportError as error:
+        raise LibraryError(f"{library} cannot be imported ({error}); install or update {library}") from error
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
@@ -38,6 +53,15 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     similar = get_close_matches(str(name).lower(), [str(a) for a in allowed], n=1, cutoff=0.6)
     hint = f"did you mean {similar[0]!r}? Choose from" if similar else "choose from"
     return f"{kind} {name!r} is unknown; {hint} {', '.join(allowed)}"
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Write an error of a library in one line of at most `limit` characters, cut at a space.
+
+    >>> one_line(ValueError("no file\\n at https://example.org/a/b"), 16)
+    'no file at …'
+    """
+    return textwrap.shorten(str(error), limit, placeholder=" …") or type(error).__name__
 
 
 def join_limited(items: Iterable[object], limit: int = 5) -> str:

@@ -82,6 +82,26 @@ def operations(value: float | None) -> str:
     return f"{value / factor:.3g} {unit}".strip()
 
 
+def fixed(value: float, digits: int = 3) -> str:
+    """Format a number with fixed decimals; what rounds to zero has no sign.
+
+    >>> fixed(0.8126), fixed(-0.0002), fixed(-0.25, 1)
+    ('0.813', '0.000', '-0.2')
+    """
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Format a difference with its sign; what rounds to zero has none.
+
+    >>> signed(0.0126), signed(-0.25, 2), signed(-0.0002)
+    ('+0.013', '-0.25', '0.000')
+    """
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
 def p_value(p: float) -> str:
     """Format a p value.
 
@@ -97,8 +117,8 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Escape text for Markdown and HTML."""
-    flat = " ".join(text.split())
+    """Escape text for Markdown and HTML, and make control characters visible."""
+    flat = show_control_characters(" ".join(text.split()))
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#])", r"\\\1", flat) if not re.fullmatch(r"-+:?", flat) else flat
 

@@ -2,9 +2,11 @@
 
 import functools
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import resource
+import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     import torch
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")  # one folder per GPU, where NVIDIA's driver is loaded
+_DEVICES = Path("/dev")
+_GPU_NODES = ("nvidia*", "kfd", "dxg")  # device nodes of NVIDIA GPUs, of AMD's (ROCm), and of both in WSL
+# instruction sets that multiply bf16 at full speed: two of x86, one of ARM
+_BF16_FLAGS = frozenset({"avx512_bf16", "amx_tile", "bf16"})
 
 
 def cores() -> int:
@@ -23,12 +29,35 @@ def cores() -> int:
 
 
 def has_gpu() -> bool:
-    """Return True if torch can use a CUDA GPU. Without a driver, torch is not imported to find out."""
-    if sys.platform == "linux" and not _NVIDIA.is_dir() and not Path("/dev/dxg").exists():  # the second: WSL
+    """Return True if torch can use a GPU. Without a GPU or a torch built for one, torch is not imported to find out."""
+    if not has_gpu_node() or torch_build() == "cpu":
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def has_gpu_node() -> bool:
+    """Return True if Linux has a device node of a GPU, also inside containers; True on other systems."""
+    return sys.platform != "linux" or any(any(_DEVICES.glob(node)) for node in _GPU_NODES)
+
+
+@functools.cache
+def torch_build() -> str | None:
+    """Return the processor that torch is built for, "cpu", "cuda" or "rocm", without importing torch.
+
+    None if torch/version.py cannot be read.
+    """
+    package = importlib.util.find_spec("torch")
+    if package is None or package.origin is None:
+        return None
+    try:
+        build = runpy.run_path(str(Path(package.origin).with_name("version.py")))
+    except Exception:  # a file of another version of torch
+        return None
+    if "cuda" not in build:
+        return None
+    return "cuda" if build["cuda"] else "rocm" if build.get("hip") else "cpu"
 
 
 def gpu_name() -> str | None:
@@ -77,6 +106,12 @@ def processor() -> str:
 def processor_flags() -> frozenset[str]:
     """Return the instruction set extensions that Linux reports, such as avx512_bf16; empty on other systems."""
     return frozenset((_cpuinfo().get("flags") or _cpuinfo().get("Features") or "").split())
+
+
+def lists_native_bf16() -> bool | None:
+    """Return True if Linux lists an instruction set that multiplies bf16; None on systems that list none."""
+    flags = processor_flags()
+    return bool(_BF16_FLAGS & flags) if flags else None
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,12 @@ from tuneoff.costs import current_keys
 from tuneoff.data.describe import DataDescription
 from tuneoff.errors import StoreError
 from tuneoff.files import read_json, read_table, write_json, write_table
-from tuneoff.search.record import SearchRecord, Trial
+from tuneoff.search.record import SearchRecord
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import: the command line reads no table
 
+T = TypeVar("T")
 OK, FAILED, DIVERGED = "ok", "failed", "diverged"
 
 
@@ -188,8 +189,8 @@ class SearchStore:
 
     def read(self, search_id: str) -> SearchRecord:
         """Read a stored search. Raises StoreError, in one line."""
-        stored = read_json(self.path(search_id))
-        return SearchRecord(**{**stored, "trials": [Trial(**trial) for trial in stored["trials"]]})
+        path = self.path(search_id)
+        return _parsed(path, SearchRecord.from_json, f"remove {path} to search again")
 
     def write(self, record: SearchRecord) -> None:
         """Store a search."""
@@ -238,11 +239,18 @@ class StudyStore:
         write_table(test, self.folder / "test.parquet")
 
     def read_data(self) -> tuple[DataDescription, list[str], list[str]]:
-        """Read the description of the data, and the ids of the stored runs and searches of the grid."""
-        stored = read_json(self.folder / "data.json")
-        run_ids = [run_id for run_id in stored["runs"] if self.runs.path(run_id).is_dir()]
-        search_ids = [search_id for search_id in stored.get("searches", ()) if self.searches.path(search_id).is_file()]
-        return DataDescription.from_json(stored), run_ids, search_ids
+        """Read the description of the data, and the ids of the stored runs and searches of the grid.
+
+        Raises StoreError, in one line.
+        """
+
+        def parse(stored: Any) -> tuple[DataDescription, list[str], list[str]]:
+            return DataDescription.from_json(stored), list(stored["runs"]), list(stored.get("searches", ()))
+
+        description, run_ids, search_ids = _parsed(self.folder / "data.json", parse, "run the study again")
+        run_ids = [run_id for run_id in run_ids if self.runs.path(run_id).is_dir()]
+        search_ids = [search_id for search_id in search_ids if self.searches.path(search_id).is_file()]
+        return description, run_ids, search_ids
 
     def test_examples(self) -> "pd.DataFrame | None":
         """Read the test split; None for a study of an earlier version, which did not store it."""
@@ -250,10 +258,25 @@ class StudyStore:
         return read_table(path) if path.is_file() else None
 
     def sessions(self) -> list[Session]:
-        """Read what every session took, in order."""
+        """Read what every session took, in order. Raises StoreError, in one line."""
         path = self.folder / "sessions.json"
-        return [Session(**stored) for stored in read_json(path)] if path.is_file() else []
+        if not path.is_file():
+            return []
+        return _parsed(path, _sessions, f"remove {path}, which holds times and energy only")
 
     def add_session(self, session: Session) -> None:
         """Store what one more session took."""
         write_json(self.folder / "sessions.json", [asdict(stored) for stored in (*self.sessions(), session)])
+
+
+def _sessions(stored: Any) -> list[Session]:
+    return [Session(**session) for session in stored]
+
+
+def _parsed(path: Path, parse: Callable[[Any], T], remedy: str) -> T:
+    """Read a JSON file and parse its content. Raises StoreError, in one line, if the content is not as expected."""
+    stored = read_json(path)
+    try:
+        return parse(stored)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {remedy}") from error

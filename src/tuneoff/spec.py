@@ -1,4 +1,4 @@
-"""Studies and runs as plain data: what a user may ask for. YAML in; an unknown key is an error with one line."""
+"""Studies, runs and jobs as plain data. YAML in; an unknown key is an error with one line."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -251,6 +251,11 @@ class Job(BaseModel):
     search: SearchSpec | None = None  # None for the run itself
 
     @property
+    def is_search(self) -> bool:
+        """True for a hyperparameter search, False for a run."""
+        return self.search is not None
+
+    @property
     def job_id(self) -> str:
         """The run's id, or 'search-<strategy>-<8 hex digits of everything but the budget>'.
 
@@ -267,7 +272,7 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Name in progress and plans."""
-        return f"{self.run.name} search" if self.search else f"{self.run.name} seed {self.run.seed}"
+        return f"{self.run.name} search" if self.is_search else f"{self.run.name} seed {self.run.seed}"
 
     @property
     def space(self) -> Space:

@@ -28,9 +28,8 @@ from tuneoff.execute.energy import EnergyMeter
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, estimate
 from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished
-from tuneoff.execute.local import LocalExecutor, num_workers
+from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.files import write_json
-from tuneoff.machine import cores
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spec import STRATEGIES, Job, RunSpec, StudySpec, read_study, study_from, write_study
@@ -115,7 +114,7 @@ class Study:
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
-        slots = _slots(grid, self.spec.workers)
+        slots = executor.slots(len(grid), _largest_model(grid), self.spec.workers)
         with self._session(slots) as started:
 
             def execute_missing(jobs: Sequence[Job]) -> None:
@@ -149,6 +148,7 @@ class Study:
     @contextmanager
     def _session(self, slots: Slots) -> Iterator[list[Estimate]]:
         """Store what this session took, interrupted or not. Yields a list for the jobs that it starts."""
+        self.store.sessions()  # raises for a damaged file now, not after the jobs
         before, energy = time.perf_counter(), EnergyMeter()
         started: list[Estimate] = []
         try:
@@ -205,7 +205,8 @@ class Study:
             *by_priority(estimates(prepared, self._unfinished(runs))),
         ]
         charged = {e.job.job_id: e for e in charge_shared_once(in_order, cached)}
-        return Plan([charged[job.job_id] for job in missing], speed, _slots(grid, self.spec.workers))
+        slots = local_slots(len(grid), _largest_model(grid), self.spec.workers)
+        return Plan([charged[job.job_id] for job in missing], speed, slots)
 
 
 @dataclass(frozen=True)
@@ -347,8 +348,6 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
     return [by_group[job.run.group].of(job) for job in jobs]
 
 
-def _slots(grid: Sequence[Estimate], requested: int | None) -> Slots:
-    """Size the executor for the whole grid of a study."""
-    largest = max((e.parameters.total if e.parameters else 0 for e in grid), default=0)
-    workers = num_workers(len(grid), largest, requested)
-    return Slots(workers, threads=max(1, cores() // workers))
+def _largest_model(grid: Sequence[Estimate]) -> int:
+    """Return the number of parameters of the largest model of a grid."""
+    return max((e.parameters.total if e.parameters else 0 for e in grid), default=0)

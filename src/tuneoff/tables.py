@@ -1,10 +1,12 @@
 """Tables of typed values, and their Markdown, CSV and LaTeX.
 
 A cell holds a value in its base unit (seconds, bytes, a share from 0 to 1), never a string made from one. The format
-of its column decides how readers see it; CSV files hold the values themselves.
+of its column decides how readers see it; CSV files hold the values themselves. A list or a mapping of values is one
+cell, JSON in CSV files.
 """
 
 import csv
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff import formats
-from tuneoff.formats import latex_text, markdown_text
+from tuneoff.formats import fixed, latex_text, markdown_text, signed
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Format:
     suffixes: tuple[str, ...] = ("",)  # of the CSV columns that a value fills; a value of several is a tuple
     is_text: bool = False
     is_long: bool = False  # whole texts, set as paragraphs
+    is_json: bool = False  # lists and mappings, JSON in CSV files
 
     def text(self, value: Any) -> str:
         """Return a value as readers see it."""
@@ -32,6 +35,8 @@ class Format:
         """Return a value as the cells of its CSV columns."""
         if value is None:
             return [None] * len(self.suffixes)
+        if self.is_json:
+            return [json.dumps(value, ensure_ascii=False)]
         return list(value) if len(self.suffixes) > 1 else [value]
 
     def sort_key(self, value: Any) -> float | str | None:
@@ -40,19 +45,22 @@ class Format:
         return first if first is None else str(first).lower() if self.is_text else float(first)
 
 
-def _signed(value: float) -> str:
-    """Return a number with its sign; what rounds to zero has none."""
-    text = f"{value:+.3f}"
-    return text[1:] if float(text) == 0 else text
+def _interval(ends: Sequence[float]) -> str:
+    return f"{fixed(ends[0])} to {fixed(ends[1])}"
+
+
+def _signed_interval(ends: Sequence[float], digits: int = 3) -> str:
+    return f"{signed(ends[0], digits)} to {signed(ends[1], digits)}"
 
 
 TEXT = Format(str, is_text=True)
 LONG_TEXT = Format(str, is_text=True, is_long=True)
 COUNT = Format(formats.number)
-TENTHS = Format(lambda value: f"{value:.1f}")
-HUNDREDTHS = Format(lambda value: f"{value:+.2f}")
-SCORE = Format(lambda value: f"{value:.3f}")
-SIGNED_SCORE = Format(_signed)
+TENTHS = Format(lambda value: fixed(value, 1))
+SIGNED_HUNDREDTHS = Format(lambda value: signed(value, 2))
+SCORE = Format(fixed)
+SIGNED_SCORE = Format(signed)
+SCORES = Format(lambda values: " ".join(map(fixed, values)), is_text=True, is_json=True)
 SHARE = Format(lambda value: f"{100 * value:.1f} %")
 SMALL_SHARE = Format(lambda value: f"{100 * value:.3f} %")
 FACTOR = Format(lambda value: f"{value:,.0f} x")
@@ -61,13 +69,14 @@ BYTES = Format(formats.size)
 OPERATIONS = Format(formats.operations)
 P_VALUE = Format(formats.p_value)
 # (low, high)
-INTERVAL = Format(lambda ends: f"{ends[0]:.3f} to {ends[1]:.3f}", ("_low", "_high"))
-SIGNED_INTERVAL = Format(lambda ends: f"{_signed(ends[0])} to {_signed(ends[1])}", ("_low", "_high"))
+INTERVAL = Format(_interval, ("_low", "_high"))
+SIGNED_INTERVAL = Format(_signed_interval, ("_low", "_high"))
+SIGNED_HUNDREDTHS_INTERVAL = Format(lambda ends: _signed_interval(ends, digits=2), ("_low", "_high"))
 # (value, low, high)
-ESTIMATE = Format(lambda e: f"{e[0]:.3f} ({e[1]:.3f} to {e[2]:.3f})", ("", "_low", "_high"))
-SIGNED_ESTIMATE = Format(lambda e: f"{_signed(e[0])} ({_signed(e[1])} to {_signed(e[2])})", ("", "_low", "_high"))
+ESTIMATE = Format(lambda e: f"{fixed(e[0])} ({_interval(e[1:])})", ("", "_low", "_high"))
+SIGNED_ESTIMATE = Format(lambda e: f"{signed(e[0])} ({_signed_interval(e[1:])})", ("", "_low", "_high"))
 # (mean, standard deviation or None)
-MEAN_SD = Format(lambda v: f"{v[0]:.3f}" + (f" ± {v[1]:.3f}" if v[1] is not None else ""), ("", "_sd"))
+MEAN_SD = Format(lambda v: fixed(v[0]) + (f" ± {fixed(v[1])}" if v[1] is not None else ""), ("", "_sd"))
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Column:
     key: str
     title: str
     format: Format
+    missing_sort_key: float | None = None  # place of missing values when the page sorts; None: last in both directions
+
+    def sort_key(self, value: Any) -> float | str | None:
+        """Return the value to sort a cell by."""
+        return self.missing_sort_key if value is None else self.format.sort_key(value)
 
 
 @dataclass(frozen=True)
@@ -88,6 +102,13 @@ class Table:
     rows: Sequence[Sequence[Any]]
     total: Sequence[Any] | None = None  # a last row that is not sorted with the others
     marks: Sequence[str] = ()  # a CSS class for each row, on the page
+
+    @property
+    def text_width(self) -> int:
+        """Characters of the widest line in a terminal, with two spaces between columns."""
+        lines = [[column.title for column in self.columns], *self.text_rows()]
+        widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+        return sum(widths) + 2 * (len(widths) - 1)
 
     def text_rows(self) -> list[list[str]]:
         """Return every row as readers see it, the total last."""
@@ -162,7 +183,7 @@ def _latex_alignments(table: Table) -> list[str]:
 def csv_key(name: str) -> str:
     """Return a name as part of a CSV column's: letters, digits and underscores.
 
-    >>> csv_key("5 %"), csv_key("macro f1")
-    ('5', 'macro_f1')
+    >>> csv_key("5 %"), csv_key("macro f1"), csv_key("probe classifier=svm")
+    ('5_percent', 'macro_f1', 'probe_classifier_svm')
     """
-    return re.sub(r"\W+", "_", name).strip("_").lower()
+    return re.sub(r"\W+", "_", name.replace("%", " percent ")).strip("_").lower()

@@ -1,10 +1,15 @@
 """Validation of plain data against pydantic models; a failure is one line that names the key and the value."""
 
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from tuneoff.errors import ConfigError, unknown
+
+# pattern of a field -> in words
+_PATTERNS = {r"^\w[\w.-]*$": "letters, digits, _, - and . only, the first one a letter, a digit or _"}
 
 
 def validated(model: type[BaseModel], data: dict[str, Any], where: str) -> Any:
@@ -28,8 +33,18 @@ def _one_line(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         allowed = _allowed_keys(model, path[:-1])
         return unknown("key", path[-1], allowed) if allowed else f"key {'.'.join(path)!r} is unknown"
+    if path and path[-1] == "[key]":  # of a mapping, as in limits: the key and this mark end the path
+        return f"{'.'.join(path[:-2])}: key {problem['input']!r} {problem['msg'].removeprefix('Input ')}"
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] in _PATTERNS:
+        allowed_characters = _PATTERNS[problem["ctx"]["pattern"]]
+        return f"{'.'.join(path)}: {problem['input']!r} does not fit the pattern, which is {allowed_characters}"
+    if problem["type"] == "too_short":
+        return f"{'.'.join(path)}: no value; give at least {problem['ctx']['min_length']}"
+    reason = problem["msg"].removeprefix("Input ")
+    if problem["type"].endswith("_parsing"):  # "should be a valid integer, unable to parse string as an integer"
+        reason = reason.partition(",")[0]
     actual = f", not {problem['input']!r}" if problem["type"] != "missing" else ""
-    return f"{'.'.join(path) or 'value'}: {problem['msg'].removeprefix('Input ')}{actual}"
+    return f"{'.'.join(path) or 'value'}: {reason}{actual}"
 
 
 def _allowed_keys(model: Any, path: list[str]) -> list[str]:
@@ -37,3 +52,13 @@ def _allowed_keys(model: Any, path: list[str]) -> list[str]:
     for part in path:
         model = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
     return list(getattr(model, "model_fields", {}))
+
+
+def is_list_field(field: FieldInfo) -> bool:
+    """Return True if a field of a pydantic model takes several values: a tuple, or a tuple or None."""
+    kind = field.annotation
+    return any(get_origin(part) is tuple for part in (get_args(kind) if _is_union(kind) else (kind,)))
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)

@@ -1,6 +1,8 @@
 """The command line as users see it: output, and one line with exit code 2 for every mistake."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,10 +13,15 @@ import pytest
 import yaml
 
 import tuneoff as package
+from tests.data.frames import multilabel_frame
 from tests.tiny import toy_texts
 from tuneoff.cli import main
+from tuneoff.cli.hub import stay_offline_without_network
+from tuneoff.cli.options import parse_cost
+from tuneoff.costs import choosable_costs
 from tuneoff.data.spec import DataSpec
 from tuneoff.studies import packaged_studies
+from tuneoff.validation import is_list_field
 
 
 @pytest.fixture
@@ -63,6 +70,7 @@ def messy_folder(tmp_path):
             (tmp_path / name / file).write_bytes(b"x")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "taken").write_text("not a folder")
+    (tmp_path / "limits.yaml").write_text("data: {source: good.csv, limits: {foo: 3}}\n")
     (tmp_path / "study.yaml").write_text("data: {source: good.csv}\nstrategis: [full]\n")
 
 
@@ -72,6 +80,10 @@ MISTAKES = {
     "unknown strategy": ("compare good.csv --strategies lorra", "strategy 'lorra' is unknown; did you mean 'lora'?"),
     "unknown option": ("compare good.csv --strategies lora:rang=2", "key 'rang' is unknown; did you mean 'rank'?"),
     "recipe without value": ("compare good.csv --recipe class_weights", "'class_weights' is not key=value; write e.g. class_weights=balanced"),
+    "unreadable recipe": ("compare good.csv --recipe clip=[", "--recipe 'clip=[': value '[' cannot be read"),
+    "no seeds": ("compare good.csv --seeds 0", "seeds: no value; give at least 1"),
+    "not a number": ("compare good.csv --strategies lora:rank=x", "rank: should be a valid integer, not 'x'"),
+    "no data files": ("inspect results", "folder 'results' holds no data files; expected train.csv or another of .csv, .tsv"),
     "unknown recipe": ("compare good.csv --recipe class_weight=balanced", "key 'class_weight' is unknown; did you mean 'class_weights'?"),
     "two recipes": ("compare good.csv --recipe loss=focal,label_smoothing=0.1", "label_smoothing"),
     "unknown cost of compare": ("compare good.csv --cost latency", "cost 'latency' is unknown; did you mean 'latency_seconds'?"),
@@ -94,6 +106,11 @@ MISTAKES = {
     "params of tfidf": ("params distilbert-base-uncased --strategies tfidf", "strategy tfidf uses no encoder"),
     "results is a file": ("compare good.csv --strategies majority --name taken", "cannot be written"),
     "seeds": ("compare good.csv --seeds x", "--seeds 'x' is not a number"),
+    "limit of an unknown split": ("compare good.csv --limit foo=3", "--limit 'foo=3': split 'foo' is unknown; choose from train, validation, test"),
+    "limit of an unknown split in YAML": ("plan limits.yaml", "data.limits: key 'foo' should be 'train', 'validation' or 'test'"),
+    "name": ("compare good.csv --name a/b", "name: 'a/b' does not fit the pattern, which is letters, digits, _, - and . only"),
+    "report in no folder": ("inspect good.csv --report none/data.html", "--report 'none/data.html': folder 'none' does not exist; create it first"),
+    "report is a folder": ("inspect good.csv --report gpt", "--report 'gpt' is a folder; name a file in it"),
     "limit": ("compare good.csv --limit train:5", "--limit 'train:5' is not a number"),
     "fraction": ("compare good.csv --test-fraction 2", "test_fraction: "),
     "hub dataset out of reach": ("inspect hf:nobody/nothing", "hub dataset 'nobody/nothing' cannot be loaded"),
@@ -128,6 +145,24 @@ def test_every_field_of_the_data_is_an_option(tuneoff):
             assert option in help_text, (command, field)
 
 
+def test_options_that_are_lists_show_their_format(tuneoff):
+    options = " ".join(tuneoff("inspect", "--help")[1].split()).split(" --")
+    lists = [name for name, field in DataSpec.model_fields.items() if is_list_field(field)]
+    assert lists
+    for field in lists:
+        (option,) = [option for option in options if option.startswith(f"{field.replace('_', '-')} <")]
+        assert "; separated by commas, e.g. " in option
+
+
+def test_costs_are_listed_and_their_names_are_accepted(tuneoff, finished):
+    for command in ("compare", "report"):
+        help_text = " ".join(tuneoff(command, "--help")[1].split())
+        for key, cost in choosable_costs().items():
+            assert f"{key} ({cost.name})" in help_text
+            assert parse_cost(cost.name) == key
+    assert tuneoff("report", finished[0].folder, "--cost", "memory", "--quiet") == (0, "", "")
+
+
 def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):
     options = ["--test-fraction", "0.4", "--limit", "train=6", "--labels", "b,a", "--model", encoder]
     stored = json.loads(tuneoff("inspect", "good.csv", *options, "--json")[1])
@@ -142,18 +177,36 @@ def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):
 @pytest.mark.parametrize("command", ["strategies", "studies", "doctor"])
 def test_lists_are_json_too(tuneoff, command):
     stored = json.loads(tuneoff(command, "--json")[1])
-    expected = {"strategies": "recipe", "studies": "quickstart", "doctor": "packaged"}[command]
+    expected = {"strategies": "recipe", "studies": "quickstart", "doctor": "packaged_models"}[command]
     assert stored[expected]
 
 
-def test_tab_completion_is_installed_by_typer(tuneoff, monkeypatch):
-    assert "--install-completion" in tuneoff("--help")[1]
+def completions(monkeypatch, *words):
+    """Completions of the last word in bash."""
     monkeypatch.setenv("_TUNEOFF_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "tuneoff run studies:")
-    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(["tuneoff", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
     command = [sys.executable, "-c", "import sys; sys.argv = ['tuneoff']; from tuneoff.cli import main; main()"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert set(done.stdout.split()) == {f"studies:{name}" for name in packaged_studies()}
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+
+
+def test_tab_completion_is_installed_by_typer(tuneoff):
+    assert "--install-completion" in tuneoff("--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "st"], {f"studies:{name}" for name in packaged_studies()}),
+        (["run", "studies:"], {f"studies:{name}" for name in packaged_studies()}),  # without : in COMP_WORDBREAKS
+        (["run", "studies", ":"], set(packaged_studies())),
+        (["run", "studies", ":", "quick"], {"quickstart"}),
+        (["plan", "studies", ":", "nothing"], set()),
+        (["report", "results/quickstart", "--cost", "pe"], {"peak_bytes"}),
+    ],
+)
+def test_completion_in_bash_starts_after_the_colon(monkeypatch, words, expected):
+    assert set(completions(monkeypatch, *words)) == expected
 
 
 def test_many_classes_are_summarised(tuneoff, tmp_path, encoder):
@@ -166,9 +219,25 @@ def test_many_classes_are_summarised(tuneoff, tmp_path, encoder):
     assert "77 classes of " in printed
     assert "(intent 005)" in printed
     assert "intent 040" not in printed.split("train:")[0]
+    assert "Examples of the first 10 of 77 labels" in printed
+    assert "Report: data.html" in printed
     page = (tmp_path / "data.html").read_text()
     assert page.count('<td class="words" title="intent ') >= 77
     assert 'data-chart="labels"' in page
+
+
+@pytest.mark.slow
+def test_quiet_prints_failed_runs_as_errors(tuneoff, toy_csv, encoder):
+    options = ["--model", encoder, "--seeds", "1", "--epochs", "1", "--max-length", "16", "--search", "none"]
+    command = ["compare", toy_csv, *options, "--strategies", "head:learning_rate=1.0,full:learning_rate=1.0"]
+    loud = tuneoff(*command, "--recipe", "clip=1e30,weight_decay=1e30")
+    code, printed, errors = tuneoff("report", "results/toy", "--quiet")
+    assert "diverged" in loud[1]
+    assert (code, printed) == (0, "")
+    assert "diverged" in errors
+    quiet = tuneoff(*command, "--recipe", "clip=1e30,weight_decay=1e30", "--name", "again", "--quiet")
+    assert (quiet[0], quiet[1]) == (loud[0], "")
+    assert quiet[2].replace("again", "toy") == errors
 
 
 @pytest.mark.slow
@@ -240,9 +309,39 @@ def test_plan_says_what_would_run(tuneoff, toy_csv, encoder, tmp_path):
     assert code == 0
     assert "3 runs" in printed
     assert not (tmp_path / "results").exists()
-    found = json.loads(tuneoff("plan", "s.yaml", "--json")[1])
-    assert [run["label"] for run in found["runs"]] == ["tfidf", "lora", "lora"]
-    assert found["runs"][1]["parameters"]["added"] > 0
+    stored = json.loads(tuneoff("plan", "s.yaml", "--json")[1])
+    assert [run["label"] for run in stored["runs"]] == ["tfidf", "lora", "lora"]
+    assert stored["runs"][1]["parameters"]["added"] > 0
+
+
+def test_plan_of_a_peft_strategy_prints_nothing_of_libraries(tuneoff, toy_csv, encoder, tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [peft: {{type: dora}}]\nbaselines: false\n"
+        "seeds: 1\nrecipe: {max_length: 16}\n"
+    )
+    # a process of its own: libraries read their settings when they are imported
+    libraries = ("HF_", "TRANSFORMERS_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(libraries)}
+    command = [sys.executable, "-m", "tuneoff", "plan", "s.yaml"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["strategy", "peft", "1"]
+
+
+def test_an_unreachable_hub_is_not_waited_for(monkeypatch):
+    def unreachable(*_):
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    stay_offline_without_network(["packaged:minilm", "./folder"], "reviews.csv")
+    assert "HF_HUB_OFFLINE" not in os.environ
+    stay_offline_without_network(["packaged:minilm"], "hf:someone/reviews")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_params_are_published_ones(tuneoff):
@@ -259,6 +358,42 @@ def test_inspect_shows_the_data(tuneoff, toy_csv, encoder):
     assert code == 0
     for part in ("negative", "positive", "tokens on average", "test was held out from train"):
         assert part in printed
+
+
+def test_inspect_counts_each_multilabel_example_once(tuneoff, tmp_path, encoder):
+    multilabel_frame(60).to_json(tmp_path / "topics.jsonl", orient="records", lines=True)
+    command = ["inspect", "topics.jsonl", "--model", encoder]
+    splits = json.loads(tuneoff(*command, "--json")[1])["splits"]
+    assert sum(splits["train"]["labels"]) != splits["train"]["examples"]
+    row = next(line for line in tuneoff(*command)[1].splitlines() if line.startswith("all "))
+    assert row.split()[1:] == [str(split["examples"]) for split in splits.values()]
+
+
+def test_labels_cannot_control_the_terminal(tuneoff, tmp_path, encoder):
+    labels = ["two\nlines", "title\x1b]0;taken\x07"] * 20
+    pd.DataFrame({"text": [f"good film {i}" for i in range(40)], "label": labels}).to_csv(
+        tmp_path / "x.csv", index=False
+    )
+    code, printed, _ = tuneoff("inspect", "x.csv", "--model", encoder)
+    assert code == 0
+    assert not set(printed) & {"\x1b", "\x07"}
+    assert "two␊lines " in printed
+    assert "title␛]0;taken␇" in printed
+    assert "\x1b" not in tuneoff("compare", "x.csv", "--labels", "a,title\x1b")[2]
+
+
+def test_the_report_of_few_classes_is_confirmed_too(tuneoff, toy_csv, encoder):
+    assert "Report: data.html" in tuneoff("inspect", toy_csv, "--model", encoder, "--report", "data.html")[1]
+
+
+def test_fixed_choices_of_options_are_shown(tuneoff):
+    lines = {line.split()[0]: line for line in tuneoff("strategies")[1].splitlines() if line.startswith("    ")}
+    assert "choices: svm, logistic" in lines["classifier=logistic"]
+    assert "choices: linear, cosine, constant" in lines["schedule=linear"]
+    assert "choices: query, key, value" in lines["targets=query+value"]
+    assert not [line for line in lines if "None" in line or "False" in line]
+    options = json.loads(tuneoff("strategies", "--json")[1])["strategies"]
+    assert options["adapter"]["options"]["placement"]["choices"] == ["pfeiffer", "houlsby", "parallel"]
 
 
 def test_lists_name_everything(tuneoff):

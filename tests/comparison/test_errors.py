@@ -149,10 +149,10 @@ PREDICTIONS = {
 }
 
 
-def test_missed_counts_are_of_the_groups_that_learn():
+def test_counts_of_wrong_strategies_are_of_the_groups_that_learn():
     analysis = errors.analyse_errors(LABELS, PREDICTIONS, {"most frequent"}, ["one two", "three", "four", "five"])
     assert analysis.learners == ("right", "half")
-    assert analysis.missed_counts.tolist() == [2, 2, 0]
+    assert analysis.examples_by_num_wrong.tolist() == [2, 2, 0]
     assert set(analysis.by_length["group"]) == set(PREDICTIONS)
     assert analysis.length_unit == "words"
 
@@ -167,8 +167,15 @@ def test_without_texts_the_tables_of_texts_are_empty():
     assert len(analysis.words) == len(analysis.by_length) == 0
 
 
-def test_confidence_is_of_correct_predictions_of_wrong_ones_and_of_their_margin():
+def test_confidence_is_of_wrong_predictions_and_of_their_margin():
     predictions = {"one": constant_predictions([[0, 0, 0, 0]], confidence=0.7)}
-    boxes = errors.analyse_errors(np.array([0, 0, 1, 1]), predictions, set(), []).confidence.set_index("of")
-    assert boxes["median"].to_dict() == pytest.approx({"right": 0.7, "wrong": 0.7, "margin": 0.4})
-    assert boxes["examples"].to_dict() == {"right": 2, "wrong": 2, "margin": 2}
+    boxes = errors.analyse_errors(np.array([0, 0, 1, 1]), predictions, set(), []).confidence.set_index("kind")
+    assert boxes["median"].to_dict() == pytest.approx({"wrong": 0.7, "margin": 0.4})
+    assert boxes["examples"].to_dict() == {"wrong": 2, "margin": 2}
+
+
+def test_predictions_without_errors_have_no_boxes():
+    labels = np.array([0, 1])
+    boxes = errors.analyse_errors(labels, {"one": constant_predictions([labels])}, set(), []).confidence
+    assert len(boxes) == 0
+    assert {"group", "kind", "median"} <= set(boxes)

@@ -20,7 +20,9 @@ def slice_sizes(values):
     probabilities = np.tile([[0.9, 0.1]], (1, len(values), 1))
     predictions = {"full-1": Predictions(probabilities.argmax(2), probabilities)}
     columns = pd.DataFrame({"slice:column": values})
-    table = score_slices(np.zeros(len(values), int), predictions, {"full-1": (0,)}, columns, "accuracy")
+    table = score_slices(
+        np.zeros(len(values), int), predictions, {"full-1": (0,)}, {"full-1": True}, columns, "accuracy"
+    )
     assert (table["slice"] == "column").all()
     return dict(zip(table["value"], table["examples"], strict=True))
 
@@ -30,7 +32,9 @@ def test_the_score_of_a_slice_is_that_of_its_examples():
     labels, probabilities = rng.integers(2, size=90), rng.dirichlet([1, 1], (2, 90))
     predictions = {"lora-1": Predictions(probabilities.argmax(2), probabilities)}
     columns = pd.DataFrame({"text": ["x"] * 90, "slice:source": ["web"] * 30 + ["mail"] * 59 + ["odd"]})
-    table = score_slices(labels, predictions, {"lora-1": (0, 1)}, columns, "accuracy").set_index("value")
+    table = score_slices(labels, predictions, {"lora-1": (0, 1)}, {"lora-1": True}, columns, "accuracy").set_index(
+        "value"
+    )
     assert table["examples"].to_dict() == {"mail": 59, "web": 30}  # a slice of one example is left out
     expected = [accuracy_score(labels[:30], run[:30].argmax(1)) for run in probabilities]
     assert table["score"]["web"] == pytest.approx(np.mean(expected))

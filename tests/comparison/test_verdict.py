@@ -70,24 +70,38 @@ def test_the_verdict_ends_with_the_required_size(required, ending):
 
 
 @pytest.mark.parametrize(
-    ("no_learners", "sentence"),
+    ("non_learners", "subject"),
     [
-        ([MAJORITY], "majority does not learn from the text: no strategy is shown to have learned anything."),
-        ([UNTRAINED], "untrained does not learn from the text: no strategy is shown to have learned anything."),
-        ([MAJORITY, UNTRAINED], "majority and untrained do not learn from the text: no strategy is shown to have learned anything."),
+        ([MAJORITY], "majority does"),
+        ([UNTRAINED], "untrained does"),
+        ([MAJORITY, UNTRAINED], "majority and untrained do"),
     ],
-)  # fmt: skip
-def test_a_tied_strategy_that_does_not_learn_is_not_recommended(no_learners, sentence):
-    verdict = verdict_of([FULL, LORA, *no_learners])
-    assert verdict.recommended == "lora-1"
-    assert sentence in verdict.text
-    assert "Of the tied strategies that learn, lora is the cheapest in training time" in verdict.text
+)
+def test_no_strategy_is_recommended_in_words_if_one_that_does_not_learn_is_tied(non_learners, subject):
+    verdict = verdict_of([FULL, LORA, *non_learners])
+    assert verdict.recommended == "lora-1"  # for the cost of the report's other parts
+    assert (
+        f"{subject} not learn from the text, and no strategy is shown to be better: none can be recommended yet. Of those "
+        "that learn, lora is the cheapest in training time (2.5 times less than full). Detecting a true" in verdict.text
+    )
+    assert "pick" not in verdict.text.lower()
+
+
+@pytest.mark.parametrize("others", [[], [HEAD]])
+def test_no_strategy_is_recommended_if_only_the_best_one_is_left_and_does_not_learn(others):
+    text = verdict_of([MAJORITY, *others]).text
+    assert text.endswith("majority does not learn from the text: no strategy can be recommended.")
+    assert "Pick" not in text
 
 
 def test_an_untrained_head_is_not_tied_if_the_best_is_better_than_the_most_frequent_class():
     verdict = verdict_of([FULL, UNTRAINED, replace(MAJORITY, is_tied=False)])
     assert verdict.tied == ("full-1",)
-    assert "does not learn" not in verdict.text
+    assert (
+        "the nearest, majority, is 0.020 behind (-0.010 to 0.040). untrained does not learn from the text and counts as "
+        "worse, although its difference is not significant: full is significantly better than the most frequent class. "
+        "Pick full." in verdict.text
+    )
 
 
 def test_a_strategy_that_is_better_than_every_other_is_recommended():
@@ -96,11 +110,10 @@ def test_a_strategy_that_is_better_than_every_other_is_recommended():
     assert text.endswith("Pick full.")
 
 
-@pytest.mark.parametrize("only", [FULL, MAJORITY])
-def test_a_single_strategy_is_recommended(only):
-    verdict = verdict_of([only])
-    assert verdict.recommended == only.group
-    assert verdict.text.endswith(f"Pick {only.label}.")
+def test_a_single_strategy_is_recommended():
+    verdict = verdict_of([FULL])
+    assert verdict.recommended == "full-1"
+    assert verdict.text.endswith("Pick full.")
 
 
 def test_no_strategy_is_named_cheapest_if_a_cost_was_not_measured():

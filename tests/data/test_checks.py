@@ -35,7 +35,8 @@ def test_rare_missing_and_imbalanced_classes_are_named():
     assert findings_of(train=train, validation=[("x", "rare"), ("y", "common")], test=[("z", "common")]) == [
         "rare classes in train: fewer than 10 examples of rare",
         "missing classes in test: no example of rare",
-        "class imbalance in train: common is 91% of the examples; compare macro_f1 as well as accuracy",
+        "class imbalance in train: 50 examples of common, the largest class, and 5 of rare, the smallest; "
+        "compare macro_f1 as well as accuracy",
     ]
 
 

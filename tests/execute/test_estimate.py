@@ -82,6 +82,14 @@ def test_a_plan_counts_the_missing_runs_and_trains_nothing(small):
     assert small.plan().estimates == []
 
 
+@pytest.mark.slow
+def test_a_plan_counts_a_peft_strategy(small):
+    (ia3, lora) = changed(small, strategies=["peft:type=ia3", "lora"]).plan().estimates
+    assert (ia3.job.title, ia3.to_json()["kind"]) == ("peft ia3 seed 0", "run")
+    assert 0 < ia3.parameters.trainable < lora.parameters.trainable
+    assert 0 < ia3.disk_bytes < ia3.memory_bytes
+
+
 def test_jobs_do_not_wait_for_frozen_states_that_another_one_computes(small):
     strategies = ["probe", "partial:layers=1", "full", "head"]
     ready = prepare(changed(small, strategies=strategies, seeds=[0, 1]).spec)

@@ -12,7 +12,8 @@ import yaml
 
 from tests.studies import changed, toy_spec
 from tuneoff.errors import StoreError
-from tuneoff.execute.executor import Event
+from tuneoff.execute.executor import Event, Slots
+from tuneoff.execute.local import LocalExecutor
 from tuneoff.runs import OK
 from tuneoff.spec import Job
 from tuneoff.study import prepare
@@ -30,6 +31,53 @@ def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
     events: list[Event] = []
     assert small.run(events.append).failures == ()
     assert {event.job.run.strategy.name for event in events} == {"head"}
+
+
+@pytest.fixture
+def broken_libraries(tmp_path, monkeypatch):
+    """optuna and peft cannot be imported by processes that start now."""
+    for library in ("optuna", "peft"):
+        (tmp_path / "broken" / library).mkdir(parents=True)
+        (tmp_path / "broken" / library / "__init__.py").write_text("raise ImportError('no name x in module y')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+
+
+def test_a_broken_library_fails_only_the_runs_that_need_it(small, broken_libraries):
+    comparison = changed(small, strategies=["tfidf", "head", "lora", "peft:type=ia3"]).run()
+    reasons = {record.strategy: record.reason for record in comparison.failures}
+    assert reasons == dict.fromkeys(
+        ("lora", "peft"), "peft cannot be imported (no name x in module y); install or update peft"
+    )
+
+
+def test_a_search_without_its_library_fails_with_the_reason(small, broken_libraries):
+    comparison = changed(small, strategies=["tfidf"], search=2).run()
+    assert comparison.failures == ()  # the run does not need optuna
+    (search,) = comparison.searches
+    assert [trial.error for trial in search.trials] == [
+        "optuna cannot be imported (no name x in module y); install or update optuna"
+    ] * 2
+
+
+def test_a_worker_that_ends_gives_its_runs_its_last_line_as_the_reason(small, monkeypatch):
+    monkeypatch.setattr("tuneoff.execute.worker_process.WORKER", "tests.execute.ending_worker")
+    comparison = small.run()
+    assert {record.reason for record in comparison.failures} == {"the job's process ended with code 3: no space left"}
+
+
+def test_an_executor_decides_how_many_jobs_run_at_once(small):
+    class OneThread(LocalExecutor):
+        """The local executor with one job at a time, on one thread."""
+
+        def slots(self, num_jobs, largest_model, requested=None):
+            assert num_jobs == 2
+            assert largest_model > 0
+            return Slots(workers=1, threads=1)
+
+    with OneThread() as executor:
+        comparison = small.run(executor=executor)
+    assert {record.machine["threads"] for record in comparison.records} == {1}
+    assert small.store.sessions()[0].workers == 1
 
 
 def test_a_worker_that_cannot_start_says_why(small, monkeypatch):

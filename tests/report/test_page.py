@@ -128,6 +128,20 @@ def test_a_click_sorts_a_table_by_value(page):
     assert page.locator("#table-leaderboard tbody td:nth-child(1)").all_inner_texts()[-1] == "majority"
 
 
+@pytest.mark.parametrize(("heading", "position", "best"), [("difference to best", 4, 0.0), ("p", 5, 1.0)])
+def test_the_best_strategy_sorts_by_its_missing_difference(page, heading, position, best):
+    def values():
+        cells = page.locator(f"#table-leaderboard tbody td:nth-child({position})").all_inner_texts()
+        assert cells.count("–") == 1
+        return [best if text == "–" else 0.0 if text.startswith("<") else float(text.split()[0]) for text in cells]
+
+    head = page.locator("#table-leaderboard th").get_by_text(heading, exact=True)
+    head.click()
+    assert values() == sorted(values(), reverse=True)
+    head.click()
+    assert values() == sorted(values())
+
+
 def test_intervals_sort_by_where_they_start(page):
     page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     page.click("#table-pairs th:has-text('95 % interval')")

@@ -1,20 +1,26 @@
 """Sections: a table, a chart, a cost or a whole section is added in one place and reaches every format."""
 
+import json
+import re
 from dataclasses import replace
 
 import altair as alt
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tests.stored import stored_study
-from tuneoff.costs import COSTS, Cost, check_cost
-from tuneoff.files import read_json, write_json
+from tuneoff.costs import COSTS, Cost, check_cost, choosable_costs
+from tuneoff.files import read_json, write_json, write_table
 from tuneoff.report import sections as sections_module
 from tuneoff.report.examples import fit_into_budget
-from tuneoff.report.section import Bullets, Figures, Rows, Section, Text
-from tuneoff.report.sections import classes, compute, leaderboard, reported, sections
+from tuneoff.report.section import Bullets, Figures, Section, TableBlock, Text
+from tuneoff.report.sections import classes, compute, costs, errors, leaderboard, reported, search, sections, slices
 from tuneoff.scoring import metrics
+from tuneoff.search.record import Trial
+from tuneoff.strategies.base import format_option
+from tuneoff.study import Study
 from tuneoff.tables import BYTES, COUNT, TEXT, Column, Table
 
 CANDIDATES = [("full", "full", 0.95), ("lora", "lora", 0.7), ("tfidf", "tfidf", 0.6), ("majority", "majority", 0.3)]
@@ -44,7 +50,9 @@ def vocabulary_section(comparison):
     table = Table("vocabulary", (Column("strategy", "strategy", TEXT), Column("words", "words", COUNT)), rows)
     chart = alt.Chart(counts).mark_bar().encode(x="words:Q", y="count():Q")
     return Section(
-        "vocabulary", "Vocabulary", [Text("Words of the test texts."), Rows(table), Figures({"words-histogram": chart})]
+        "vocabulary",
+        "Vocabulary",
+        [Text("Words of the test texts."), TableBlock(table), Figures({"words-histogram": chart})],
     )
 
 
@@ -164,3 +172,65 @@ def test_failed_runs_are_listed_with_their_reason(tmp_path):
     comparison = stored_study(tmp_path / "s", [*CANDIDATES, ("head", "head", None)]).comparison()
     bullets = [block for block in leaderboard.section(comparison).blocks if isinstance(block, Bullets)]
     assert bullets[0].items[0] == "head, seed 0: failed – ValueError: <b>it broke</b>"
+
+
+def test_the_short_leaderboard_fits_a_plain_terminal(comparison):
+    table = leaderboard.short_leaderboard(comparison)
+    assert table.text_width <= 80 - len("probe classifier=svm") + len("strategy")
+    cells = [row[2] for row in table.text_rows()]
+    assert cells[0] == "best"
+    assert all(re.fullmatch(r"\d\.\d{3} (tied )?\(p (= 0|< 0|= 1)\.\d{3}\)", cell) for cell in cells[1:])
+
+
+def test_a_difference_that_rounds_to_zero_has_no_sign(comparison):
+    rows = (comparison.rows[0], replace(comparison.rows[1], difference=-0.0001), *comparison.rows[2:])
+    table = leaderboard.short_leaderboard(replace(comparison, rows=rows))
+    assert table.text_rows()[1][2].startswith("0.000 ")
+
+
+def test_columns_of_strategies_have_names_for_csv(tmp_path):
+    study = stored_study(tmp_path / "s", [("probe", "probe classifier=svm_low", 0.9), ("lora", "lora", 0.7)])
+    examples = study.comparison().examples.assign(**{"slice:source": "web"})
+    write_table(pa.Table.from_pandas(examples, preserve_index=False), study.folder / "test.parquet")
+    keys = [column.key for column in slices.slices(Study.open(study.folder).comparison()).columns]
+    assert keys[3:] == ["score_probe_classifier_svm_low", "score_lora"]
+
+
+def test_cells_of_trials_have_full_precision():
+    trial = Trial({"learning_rate": 0.00021234}, [1 / 3, 2 / 3], 2 / 3, "done", 1.5)
+    assert search.OPTIONS.text(trial.options) == f"learning rate {format_option(0.00021234)}"
+    assert json.loads(search.OPTIONS.plain(trial.options)[0]) == trial.options
+    assert search.CHOSEN.text({}) == "the defaults: every trial failed"
+
+
+def test_choosable_costs_have_names_for_help():
+    assert {key: cost.name for key, cost in choosable_costs().items()}["fit_seconds"] == "training time"
+
+
+def texts_of(section):
+    """The sentences of a section."""
+    return " ".join(block.text for block in section.every_block() if isinstance(block, Text))
+
+
+def test_the_error_analysis_describes_how_it_counts(comparison):
+    text = texts_of(errors.section(comparison))
+    assert "Lengths are of the whole text, before truncation." in text
+    assert "Point at a dot of the chart to see its 95 % confidence interval." in text
+    assert "any of its labels" not in text
+    multilabel = replace(comparison, data=replace(comparison.data, is_multilabel=True))
+    assert "an example counts as wrong if any of its labels is wrong" in texts_of(errors.section(multilabel))
+
+
+def test_charts_of_cost_are_described_only_if_there_are_any(comparison):
+    assert "Pareto front" in texts_of(costs.section(comparison))
+    free = replace(comparison, rows=tuple(replace(row, costs={}) for row in comparison.rows))
+    assert "Pareto front" not in texts_of(costs.section(free))
+
+
+def test_no_row_is_marked_as_the_pick_if_the_verdict_recommends_none(comparison):
+    def num_picks(changed):
+        return sum("recommended" in marks for marks in leaderboard.leaderboard(changed).marks)
+
+    assert num_picks(comparison) == 1
+    everything = tuple(row.group for row in comparison.rows)  # majority too
+    assert num_picks(replace(comparison, verdict=replace(comparison.verdict, tied=everything))) == 0

@@ -41,6 +41,8 @@ def test_characters_that_do_not_show_are_made_visible(written):
     page = (written / "report" / "index.html").read_text()
     assert not set("\x00\x07\x1b\u202e") & set(page)
     assert "⟨U+202E⟩right to left" in page
+    for path in [written / "report.md", *(written / "tables").glob("*.md")]:
+        assert not set("\x00\x07\x1b\u202e") & set(path.read_text())
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(written):
@@ -72,10 +74,67 @@ def test_every_file_is_written(written):
         assert {f"tables/{name}.csv", f"tables/{name}.tex", f"tables/{name}.md"} <= names
 
 
-def test_figures_of_strategies_that_are_gone_go_too(study, written):
-    (written / "figures" / "confusion-gone.svg").write_text("<svg/>")
+def test_only_files_that_a_report_wrote_are_removed(study, written):
+    users = [
+        written / "tables" / "my-notes.md",
+        written / "figures" / "logo.png",
+        written / "figures" / "confusion-my.svg",
+    ]
+    former = [written / "figures" / "confusion-gone.svg", written / "tables" / "gone.csv"]
+    for path in [*users, *former]:
+        path.write_text("x")
+    names = read_json(written / "report" / "written.json")
+    outside = written / "data.json"
+    stored = [*names, "figures/confusion-gone.svg", "tables/gone.csv", "data.json", "tables/../data.json"]
+    write_json(written / "report" / "written.json", stored)
     study.report()
-    assert not (written / "figures" / "confusion-gone.svg").exists()
+    assert [path.exists() for path in former] == [False, False]
+    assert all(path.exists() for path in [*users, outside])
+    assert read_json(written / "report" / "written.json") == names
+    for path in users:
+        path.unlink()
+
+
+def test_a_report_of_an_earlier_version_loses_only_figures_named_after_the_study(study, written):
+    (written / "report" / "written.json").unlink()
+    kept = [
+        written / "tables" / "confusion-notes.md",
+        written / "tables" / "gone.csv",
+        written / "figures" / "logo.png",
+    ]
+    former = [written / "figures" / f"{name}-gone.{suffix}" for name in ("confusion", "slice", "search") for suffix in ("svg", "png")]  # fmt: skip
+    for path in [*kept, *former]:
+        path.write_text("x")
+    study.report()
+    assert not any(path.exists() for path in former)
+    assert all(path.exists() for path in kept)
+    for path in kept:
+        path.unlink()
+
+
+def test_texts_of_the_dataset_are_on_the_page_only(tmp_path):
+    strategies = [("full", "full", 0.9), ("lora", "lora", 0.7)]
+    texts = [f"secretword number {i} of the texts" for i in range(400)]
+    study = stored_study(tmp_path / "s", strategies, num_test=400, texts=texts)
+    description = read_json(study.folder / "data.json")
+    description["first_examples"] = [{"label": "negative", "text": "secretword first"}]
+    write_json(study.folder / "data.json", description)
+    study.report()
+    page = (study.folder / "report" / "index.html").read_text()
+    assert "secretword first" in page
+    assert 'id="table-label-errors"' in page
+    assert "secretword" not in (study.folder / "report.md").read_text()
+    assert {path.name for path in (study.folder / "tables").iterdir() if "secretword" in path.read_text()} <= {
+        f"{name}.{suffix}" for name in ("label-errors", "words") for suffix in ("csv", "md", "tex")
+    }
+
+
+def test_markdown_is_about_neither_shading_nor_clicks(written):
+    text = (written / "report.md").read_text()
+    assert not re.search(r"Shaded|Click|Point at|Left:|Right:", text)
+    page = (written / "report" / "index.html").read_text()
+    assert "Shaded rows" in page
+    assert "Click a column&#39;s heading" in page
 
 
 @pytest.mark.slow

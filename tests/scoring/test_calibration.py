@@ -36,8 +36,6 @@ def test_reliability_agrees_with_scikit_learn():
     np.testing.assert_allclose(diagram.accuracy, accuracy)
     np.testing.assert_allclose(diagram.confidence, confidence)
     assert diagram.examples.sum() == 3000
-    assert (diagram.low <= diagram.accuracy).all()
-    assert (diagram.accuracy <= diagram.high).all()
 
 
 def test_brier_score_agrees_with_scikit_learn():

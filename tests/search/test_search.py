@@ -159,7 +159,7 @@ def test_runs_use_the_options_of_the_best_trial_and_a_larger_budget_continues(en
     assert {row.label for row in comparison.rows} == {"majority", "tfidf", "probe", "head", "lora"}
     page = (study.folder / "report" / "index.html").read_text()
     assert "every strategy had a search with the same budget: 3 trials, scored on validation only, with seed 3" in page
-    assert "No search was needed for majority." in page
+    assert "Without a search: majority; there is no hyperparameter to search, or the study sets it." in page
     assert (study.folder / "figures" / "search-learning_rate.svg").is_file()
     assert len((study.folder / "tables" / "trials.csv").read_text().splitlines()) == 1 + 4 * 3
 

@@ -9,30 +9,45 @@ import typer
 import yaml
 
 from tuneoff.costs import choosable_costs
-from tuneoff.data.spec import DataSpec, SplitName
-from tuneoff.errors import ConfigError
+from tuneoff.data.spec import SPLITS, DataSpec
+from tuneoff.errors import ConfigError, unknown
 from tuneoff.studies import packaged_studies
+from tuneoff.validation import is_list_field
 
-Word = Optional[str]  # noqa: UP045  typer reads Optional
+OptionalText = Optional[str]  # noqa: UP045  typer reads Optional
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
+
+
+def complete_study() -> list[str]:
+    """Return the names of the packaged studies, for tab completion."""
+    return [f"studies:{name}" for name in packaged_studies()]
+
+
+def complete_cost() -> list[tuple[str, str]]:
+    """Return the costs that --cost takes, each with its name in reports, for tab completion."""
+    return [(key, cost.name) for key, cost in choosable_costs().items()]
+
+
 StudyName = Annotated[
     str,
     typer.Argument(
-        help="a YAML file, a study's folder, or studies:NAME",
-        autocompletion=lambda: [f"studies:{name}" for name in packaged_studies()],
+        metavar="STUDY", help="a YAML file, a study's folder, or studies:NAME", autocompletion=complete_study
     ),
 ]
-COST_HELP = "cost by which the verdict chooses among statistically tied strategies"
-Cost = Annotated[Word, typer.Option(help=COST_HELP, autocompletion=choosable_costs)]
+COST_HELP = "cost by which the verdict chooses among statistically tied strategies: " + ", ".join(
+    f"{key} ({name})" for key, name in complete_cost()
+)
+Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
 Source = Annotated[
-    Word,
+    OptionalText,
     typer.Argument(
         metavar="DATA",
         help="a file (csv, tsv, jsonl, parquet), a folder with one file per split, packaged:NAME or hf:NAME",
     ),
 ]
-_SPLITS: tuple[str, ...] = SplitName.__args__  # type: ignore[attr-defined]
+# an example of each option of the data that is a list
+_LIST_EXAMPLES = {"label_columns": "toxic,insult", "labels": "negative,positive", "slices": "source,language"}
 
 
 def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -43,9 +58,12 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
     """
     options = [_option(name) for name in DataSpec.model_fields if name not in ("source", "splits", "limits")]
     splits = [
-        _parameter(split, Word, None, f"file of the {split} split, or the source's name for it") for split in _SPLITS
+        _parameter(split, OptionalText, None, f"file of the {split} split, or the source's name for it")
+        for split in SPLITS
     ]
-    limit = _parameter("limit", Word, None, "examples at most: 2000 of train, or train=2000,validation=500,test=500")
+    limit = _parameter(
+        "limit", OptionalText, None, "examples at most: 2000 of train, or train=2000,validation=500,test=500"
+    )
     source = inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Source)
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "data"]
     data_parameters = [source, *options, *splits, limit]
@@ -65,9 +83,12 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str) -> inspect.Parameter:
     field = DataSpec.model_fields[name]
-    kind = field.annotation if field.annotation in (bool, int, float) else Word
-    default = field.default if kind is not Word else None
-    return _parameter(name, kind, default, field.description or "")
+    kind = field.annotation if field.annotation in (bool, int, float) else OptionalText
+    default = field.default if kind is not OptionalText else None
+    description = field.description or ""
+    if is_list_field(field):
+        description += f"; separated by commas, e.g. {_LIST_EXAMPLES[name]}"
+    return _parameter(name, kind, default, description)
 
 
 def _parameter(name: str, kind: Any, default: Any, description: str) -> inspect.Parameter:
@@ -78,13 +99,13 @@ def _parameter(name: str, kind: Any, default: Any, description: str) -> inspect.
 
 def _data_spec(values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of data options as DataSpec's fields."""
-    splits = {split: values.pop(split) for split in _SPLITS}
+    splits = {split: values.pop(split) for split in SPLITS}
     if values["source"] is None and splits["train"] is None:
         raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
     spec: dict[str, Any] = {"splits": {split: file for split, file in splits.items() if file}}
     limit = values.pop("limit")
     for name, value in values.items():
-        is_list = "tuple" in str(DataSpec.model_fields[name].annotation)
+        is_list = is_list_field(DataSpec.model_fields[name])
         spec[name] = split_list(value or "") if is_list and (value or name != "labels") else value
     return {**spec, "limits": parse_limits(limit)}
 
@@ -101,8 +122,16 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals:
             raise ConfigError(f"--recipe {text!r}: {part!r} is not key=value; write e.g. class_weights=balanced")
-        options[key.strip()] = yaml.safe_load(value)
+        try:
+            options[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--recipe {text!r}: value {value!r} cannot be read; write e.g. clip=1.0") from None
     return options
+
+
+def parse_cost(text: str) -> str:
+    """Return the key of a cost; its name in reports stands for the key: "memory" for peak_bytes."""
+    return {name: key for key, name in complete_cost()}.get(text.strip().lower(), text)
 
 
 def parse_limits(text: str | None) -> dict[str, Any]:
@@ -110,9 +139,12 @@ def parse_limits(text: str | None) -> dict[str, Any]:
     limits = {}
     for part in text.split(",") if text else ():
         split, equals, count = part.rpartition("=")
-        if not count.isdigit():
+        if not count.strip().isdigit():
             raise ConfigError(f"--limit {text!r} is not a number or split=number; write e.g. train=2000,test=500")
-        limits[split if equals else "train"] = int(count)
+        split = split.strip() if equals else "train"
+        if split not in SPLITS:
+            raise ConfigError(f"--limit {text!r}: {unknown('split', split, SPLITS)}")
+        limits[split] = int(count)
     return limits
 
 

@@ -22,7 +22,11 @@ class StudyProgress:
     def __init__(self, console: Console, name: str) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"), console=console
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,  # it would print empty lines
         )
         self._whole = self._bars.add_task(f"[bold]{escape(name)}[/bold]", total=1.0, note="loading data")
         self._operations: dict[str, float] = {}  # job id -> estimate
@@ -43,7 +47,7 @@ class StudyProgress:
         """Start counting the jobs of a plan."""
         self._operations = {e.job.job_id: max(e.operations, 1.0) for e in plan}
         self._shares, self._started = {}, time.monotonic()
-        kind = "searches" if any(e.job.search for e in plan) else "runs"
+        kind = "searches" if any(e.job.is_search for e in plan) else "runs"
         self._console.print(f"{len(plan)} {kind} to do")
 
     def on_event(self, event: Event) -> None:

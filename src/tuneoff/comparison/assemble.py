@@ -64,7 +64,7 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
     if subset_records and verdict:
         curve, gains = _curves(subset_records, groups, rows, store.runs, metric, num_examples)
         advice = advise(rows, gains, verdict.recommended, metric)
-    no_learners = {row.group for row in rows if not row.learns}
+    non_learners = {row.group for row in rows if not row.learns}
     texts = texts_of(examples)
     searches = [store.searches.read(search_id) for search_id in search_ids]
     return Comparison(
@@ -85,7 +85,7 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
             group: _class_scores(runs, groups.labels, data.label_names) for group, runs in groups.predictions.items()
         },
         predictions=groups.predictions,
-        errors=analyse_errors(groups.labels, groups.predictions, no_learners, texts) if rows else None,
+        errors=analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None,
         calibration=_calibration(groups, store.runs),
         slices=_slices(groups, examples, metric),
         examples=examples,
@@ -293,7 +293,8 @@ def _slices(groups: _Groups, examples: pd.DataFrame | None, metric: str) -> pd.D
     if examples is None:
         return pd.DataFrame()
     seeds = {group: tuple(record.seed for record in members) for group, members in groups.records.items()}
-    return score_slices(groups.labels, groups.predictions, seeds, examples, metric)
+    is_seeded = {group: scores.is_seeded for group, scores in groups.scores.items()}
+    return score_slices(groups.labels, groups.predictions, seeds, is_seeded, examples, metric)
 
 
 def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:

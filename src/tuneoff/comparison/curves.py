@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tuneoff.comparison.result import CurvePoint, Row, row_names
 from tuneoff.data.spec import Subset
+from tuneoff.formats import signed
 from tuneoff.runs import RunRecord
 from tuneoff.scoring import stats
 from tuneoff.scoring.metrics import direction, display_name
@@ -54,13 +55,14 @@ def advise(rows: Sequence[Row], gains: Mapping[str, Gain], recommended: str, met
         return ""
     gain, sign, names = gains[chosen.group], direction(metric), row_names(rows)
     improvement = sign * gain.per_doubling
-    low, high = sorted(sign * end for end in gain.interval)
+    change_low, change_high = gain.interval
+    worst_change = min(sign * end for end in gain.interval)
     sentence = (
-        f"Each doubling of the training examples from {gain.before:,} to {gain.after:,} improved "
-        f"{display_name(metric)} of {names[chosen.group]} by {improvement:+.3f} "
-        f"(95 % confidence interval {low:+.3f} to {high:+.3f}). "
+        f"Each doubling of the training examples from {gain.before:,} to {gain.after:,} changed "
+        f"{display_name(metric)} of {names[chosen.group]} by {signed(gain.per_doubling)} "
+        f"(95 % confidence interval {signed(change_low)} to {signed(change_high)}). "
     )
-    if low <= 0:
+    if worst_change <= 0:
         return sentence + f"It is not shown that more labels help {names[chosen.group]}."
     best = max(learners, key=lambda row: sign * row.score)
     gap = sign * (best.score - chosen.score)

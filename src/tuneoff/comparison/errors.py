@@ -21,6 +21,7 @@ _MAX_MEAN_WORD = 12  # characters; a longer mean word means a language that is w
 # others power (Bourgon et al., "Independent filtering", 2010)
 _MIN_TEXTS, _MIN_SHARE = 5, 0.002
 _PRIOR_TEXTS = 100  # weight of the prior of word frequencies, in texts
+_CONFIDENCE_COLUMNS = ["group", "kind", "low", "q1", "median", "q3", "high", "examples"]
 _LABEL_ERROR_COLUMNS = ["example", "label", "likely", "label_probability", "likely_probability"]
 
 
@@ -74,11 +75,11 @@ def is_wrong(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
 class Errors:
     """Error analysis of the strategies of a comparison on test. Groups are in the order of the rows."""
 
-    # groups whose predictions depend on the text: missed_counts, overlap, label_errors and words are about these
+    # groups whose predictions depend on the text: examples_by_num_wrong, overlap, label_errors, words are about these
     learners: tuple[str, ...]
-    missed_counts: np.ndarray  # examples that 0, 1, ... of them predict wrong, by majority vote over seeds
+    examples_by_num_wrong: np.ndarray  # examples that 0, 1, ... of them predict wrong, by majority vote over seeds
     overlap: pd.DataFrame  # error_overlap()
-    confidence: pd.DataFrame  # group, of, low, q1, median, q3, high, examples
+    confidence: pd.DataFrame  # _CONFIDENCE_COLUMNS
     label_errors: pd.DataFrame  # likely_label_errors()
     # of the texts; empty if they were not stored
     length_unit: str  # words | characters
@@ -87,25 +88,25 @@ class Errors:
 
 
 def analyse_errors(
-    labels: np.ndarray, predictions: Mapping[str, Predictions], no_learners: set[str], texts: Sequence[str]
+    labels: np.ndarray, predictions: Mapping[str, Predictions], non_learners: set[str], texts: Sequence[str]
 ) -> Errors:
     """Analyse the errors of several strategies on the same examples.
 
-    labels: (N,) or (N, C). no_learners: groups whose predictions do not depend on the text, such as the most frequent
+    labels: (N,) or (N, C). non_learners: groups whose predictions do not depend on the text, such as the most frequent
     class. texts: N of them, or none.
     """
-    learners = tuple(group for group in predictions if group not in no_learners) or tuple(predictions)
+    learners = tuple(group for group in predictions if group not in non_learners) or tuple(predictions)
     error_rates = {group: runs.error_rates(labels) for group, runs in predictions.items()}
     mean_error_rates = np.mean([error_rates[group] for group in learners], axis=0)
     mean_probabilities = np.mean([predictions[group].mean_probabilities for group in learners], axis=0)
-    num_missing = np.sum([is_wrong(predictions[group].majority_vote, labels) for group in learners], axis=0)  # (N,)
+    num_wrong = np.sum([is_wrong(predictions[group].majority_vote, labels) for group in learners], axis=0)  # (N,)
     unit, lengths = text_lengths(texts)
     by_length = [
         error_rate_by_length(lengths, rates).assign(group=group) for group, rates in error_rates.items() if texts
     ]
     return Errors(
         learners=learners,
-        missed_counts=np.bincount(num_missing, minlength=len(learners) + 1),
+        examples_by_num_wrong=np.bincount(num_wrong, minlength=len(learners) + 1),
         overlap=error_overlap({group: error_rates[group] for group in learners}),
         confidence=_confidences(labels, predictions),
         label_errors=likely_label_errors(labels, mean_probabilities),
@@ -124,12 +125,13 @@ def text_lengths(texts: Sequence[str]) -> tuple[str, np.ndarray]:
 
 def _confidences(labels: np.ndarray, predictions: Mapping[str, Predictions]) -> pd.DataFrame:
     if labels.ndim == 2:  # a multi-label prediction has no single probability
-        return pd.DataFrame(columns=["group", "of", "low", "q1", "median", "q3", "high", "examples"])
-    return pd.concat([_confidence(labels, runs).assign(group=group) for group, runs in predictions.items()])
+        return pd.DataFrame(columns=_CONFIDENCE_COLUMNS)
+    rows = [{"group": group, **box} for group, runs in predictions.items() for box in _confidence(labels, runs)]
+    return pd.DataFrame(rows, columns=_CONFIDENCE_COLUMNS)
 
 
-def _confidence(labels: np.ndarray, predictions: Predictions) -> pd.DataFrame:
-    """Box plot statistics of confidence, over all seeds: of correct predictions, of wrong ones, and of their margin.
+def _confidence(labels: np.ndarray, predictions: Predictions) -> list[dict[str, object]]:
+    """Box plot statistics of wrong predictions, over all seeds: of their confidence (kind "wrong") and of their margin.
 
     margin: probability of the wrong predicted label minus that of the true one. Boxes are quartiles; whiskers reach the
     last value within 1.5 times the interquartile range (Tukey, 1977).
@@ -138,7 +140,6 @@ def _confidence(labels: np.ndarray, predictions: Predictions) -> pd.DataFrame:
     true_probability = predictions.probabilities[:, np.arange(len(labels)), labels]  # (S, N)
     is_error = predictions.is_wrong(labels)
     kinds = {
-        "right": predicted_probability[~is_error],
         "wrong": predicted_probability[is_error],
         "margin": (predicted_probability - true_probability)[is_error],
     }
@@ -149,8 +150,8 @@ def _confidence(labels: np.ndarray, predictions: Predictions) -> pd.DataFrame:
         q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
         within = values[(values >= q1 - 1.5 * (q3 - q1)) & (values <= q3 + 1.5 * (q3 - q1))]
         box = {"low": within.min(), "q1": q1, "median": median, "q3": q3, "high": within.max()}
-        rows.append({"of": kind, **box, "examples": len(values)})
-    return pd.DataFrame(rows)
+        rows.append({"kind": kind, **box, "examples": len(values)})
+    return rows
 
 
 def error_rate_by_length(lengths: np.ndarray, error_rates: np.ndarray, num_bins: int = 6) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from tuneoff.comparison.errors import Predictions
 from tuneoff.data.dataset import SLICE
 from tuneoff.scoring import stats
 from tuneoff.scoring.metrics import BOUNDS
-from tuneoff.strategies import STRATEGIES
 
 _MAX_VALUES = 20  # slices of a column; its rarer values share the last one
 _NUM_RANGES = 4  # slices of a column with more numbers than that
@@ -20,14 +19,15 @@ def score_slices(
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
     seeds: Mapping[str, tuple[int, ...]],
+    is_seeded: Mapping[str, bool],
     columns: pd.DataFrame,
     metric: str,
 ) -> pd.DataFrame:
     """Score each strategy on each slice of test, with 95 % confidence intervals over examples and seeds.
 
-    labels: (N,) or (N, C). seeds: group -> seeds of its predictions. columns: the test examples, N rows; columns whose
-    names start with SLICE are strings, one slicing each. Returned columns: slice, value, examples, group, score, low,
-    high.
+    labels: (N,) or (N, C). seeds: group -> seeds of its predictions. is_seeded: group -> True if the seed changes its
+    predictions. columns: the test examples, N rows; columns whose names start with SLICE are strings, one slicing each.
+    Returned columns: slice, value, examples, group, score, low, high.
     """
     rows = []
     for name in [str(name) for name in columns if str(name).startswith(SLICE)]:
@@ -37,7 +37,7 @@ def score_slices(
             if len(examples) < _MIN_EXAMPLES:
                 continue
             for group, runs in predictions.items():
-                scores = _run_scores(labels, runs, examples, seeds[group], group, metric)
+                scores = _run_scores(labels, runs, examples, seeds[group], is_seeded[group], metric)
                 estimate = stats.estimate_score(scores, len(examples))
                 low, high = stats.interval(estimate, BOUNDS[metric])
                 part = {"slice": name.removeprefix(SLICE), "value": value, "examples": len(examples)}
@@ -46,14 +46,13 @@ def score_slices(
 
 
 def _run_scores(
-    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[int, ...], group: str, metric: str
+    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[int, ...], is_seeded: bool, metric: str
 ) -> stats.RunScores:
     """Score the runs of one group on some of the examples."""
     labels, predicted = labels[examples], list(runs.predicted[:, examples])
     probabilities = list(runs.probabilities[:, examples])
     resampled = stats.resampled_scores(metric, labels, predicted, probabilities, seed=0)
     scores = [stats.score_of(metric, labels, *run) for run in zip(predicted, probabilities, strict=True)]
-    is_seeded = STRATEGIES[group.rsplit("-", 1)[0]].is_seeded
     return stats.RunScores(np.array(scores), resampled, seeds, is_seeded)
 
 

@@ -1,10 +1,11 @@
 """Verdict of a comparison: the recommended strategy, as data and in sentences."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuneoff.comparison.result import Pair, Row, Verdict, row_names
 from tuneoff.costs import COSTS
+from tuneoff.formats import fixed, join_names
 from tuneoff.scoring.metrics import display_name
 from tuneoff.scoring.stats import POWER
 
@@ -37,30 +38,55 @@ def _conclusion(
     best, names = rows[0], row_names(rows)
     low, high = best.interval
     runs = f"{len(best.seeds)} seeds" if len(best.seeds) > 1 else "one run"
-    score = f"{display_name(metric)} {best.score:.3f} (95 % confidence interval {low:.3f} to {high:.3f}, {runs})"
+    score = (
+        f"{display_name(metric)} {fixed(best.score)} (95 % confidence interval {fixed(low)} to {fixed(high)}, {runs})"
+    )
     sentences = [f"{names[best.group]} scores best: {score}."]
-    if len(tied) == 1:
-        if len(rows) > 1:
-            second = rows[1]
-            min_gap, max_gap = -second.difference_interval[1], -second.difference_interval[0]
-            gap = f"{-second.difference:.3f} behind ({min_gap:.3f} to {max_gap:.3f})"
-            sentences.append(f"It is better than every other: the nearest, {names[second.group]}, is {gap}.")
-        return [*sentences, f"Pick {names[best.group]}."]
-    others = [names[row.group] for row in tied if row is not best]
-    gaps = f"difference to {others[0]} is" if len(others) == 1 else f"differences to {_join(others)} are"
-    sentences.append(f"On {num_test:,} test examples the {gaps} not significant (statistically tied).")
-    if any(cost not in row.costs for row in tied):
-        return [*sentences, f"The {COSTS[cost].name} of some of them was not measured; choose by another cost."]
-    no_learners = [names[row.group] for row in tied if not row.learns]
-    if no_learners:
+    excluded = [names[row.group] for row in rows if row.is_tied and row not in tied]
+    if len(tied) > 1:
+        others = [names[row.group] for row in tied if row is not best]
+        gaps = f"difference to {others[0]} is" if len(others) == 1 else f"differences to {join_names(others)} are"
+        sentences.append(f"On {num_test:,} test examples the {gaps} not significant (statistically tied).")
+    elif len(rows) > 1:
+        second = next(row for row in rows if not row.is_tied)
+        min_gap, max_gap = -second.difference_interval[1], -second.difference_interval[0]
+        gap = f"{fixed(-second.difference)} behind ({fixed(min_gap)} to {fixed(max_gap)})"
+        sentences.append(f"It is better than every other: the nearest, {names[second.group]}, is {gap}.")
+    if excluded:
+        count = "counts as worse, although its difference is"
+        if len(excluded) > 1:
+            count = "count as worse, although their differences are"
         sentences.append(
-            f"{_join(no_learners)} {'does' if len(no_learners) == 1 else 'do'} not learn from the text: no strategy is "
-            "shown to have learned anything."
+            f"{_do_not_learn(excluded)} and {count} not significant: {names[best.group]} is significantly better than "
+            "the most frequent class."
         )
-    candidates = "tied strategies that learn" if no_learners and cheapest.learns else "tied strategies"
-    saving = "" if cheapest is best else _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
-    choice = f"{names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}: pick it."
-    return [*sentences, f"Of the {candidates}, {choice}"]
+    return [*sentences, _choice(tied, cheapest, cost, names)]
+
+
+def _choice(tied: Sequence[Row], cheapest: Row, cost: str, names: Mapping[str, str]) -> str:
+    """Sentence on the strategy to pick, or on why none can be recommended. tied: best first."""
+    best = tied[0]
+    non_learners = [names[row.group] for row in tied if not row.learns]
+    is_measured = all(cost in row.costs for row in tied)
+    saving = ""
+    if is_measured and cheapest is not best:
+        saving = _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
+    if not cheapest.learns:
+        return f"{_do_not_learn(non_learners)}: no strategy can be recommended."
+    if non_learners:
+        text = f"{_do_not_learn(non_learners)}, and no strategy is shown to be better: none can be recommended yet."
+        if is_measured:
+            text += f" Of those that learn, {names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}."
+        return text
+    if len(tied) == 1:
+        return f"Pick {names[best.group]}."
+    if not is_measured:
+        return f"The {COSTS[cost].name} of some of them was not measured; choose by another cost."
+    return f"Of the tied strategies, {names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}: pick it."
+
+
+def _do_not_learn(names: Sequence[str]) -> str:
+    return f"{join_names(names)} {'does' if len(names) == 1 else 'do'} not learn from the text"
 
 
 def _required_size(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, rows: Sequence[Row]) -> list[str]:
@@ -77,7 +103,9 @@ def _required_size(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, ro
         sizes.append(f"about {_round_up(pair.required_examples):,} test examples")
     if pair.required_seeds is not None:
         sizes.append(f"{pair.required_seeds:,} seeds")
-    goal = f"Detecting a true difference of {pair.difference:.3f} between {names[best.group]} and {names[rival.group]}"
+    goal = (
+        f"Detecting a true difference of {fixed(pair.difference)} between {names[best.group]} and {names[rival.group]}"
+    )
     if not sizes:
         return [f"{goal} would take more test examples and more seeds."]
     return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
@@ -87,10 +115,6 @@ def _round_up(count: int) -> int:
     """Round up to two significant digits, because the estimate is no more exact than that."""
     step = 10 ** max(0, len(str(count)) - 2)
     return -(-count // step) * step
-
-
-def _join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _times_less(best_cost: float, cheapest_cost: float, best_name: str) -> str:

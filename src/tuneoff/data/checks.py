@@ -89,10 +89,10 @@ def _class_imbalance(dataset: Dataset) -> list[str]:
         missing = [names[index] for index in np.flatnonzero(test == 0)[:_MAX_NAMES]]
         findings.append(f"missing classes in test: no example of {', '.join(missing)}")
     if train.max() > _IMBALANCED * train[train > 0].min():
-        share = train.max() / dataset.num_examples("train")
+        largest, smallest = int(train.argmax()), int(np.flatnonzero(train == train[train > 0].min())[-1])
         findings.append(
-            f"class imbalance in train: {names[int(train.argmax())]} is {share:.0%} of the examples; "
-            "compare macro_f1 as well as accuracy"
+            f"class imbalance in train: {train[largest]:,} examples of {names[largest]}, the largest class, and "
+            f"{train[smallest]:,} of {names[smallest]}, the smallest; compare macro_f1 as well as accuracy"
         )
     return findings
 

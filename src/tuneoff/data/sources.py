@@ -15,7 +15,7 @@ import pyarrow.parquet
 from tuneoff import packaged
 from tuneoff.cache import cache_folder, cached_folder, fingerprint
 from tuneoff.data.spec import SPLITS, DataSpec
-from tuneoff.errors import DataError, unknown
+from tuneoff.errors import DataError, one_line, unknown
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
@@ -132,8 +132,7 @@ def _read_hub(name: str) -> Source:
                 raise
             loaded = datasets.load_dataset(parts[0], parts[1])  # NAME/CONFIG of a dataset without an owner
     except Exception as error:  # the hub's client raises many types; each becomes one line
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"hub dataset {name!r} cannot be loaded: {reason}") from error
+        raise DataError(f"hub dataset {name!r} cannot be loaded: {one_line(error)}") from error
     return from_memory(loaded, repository.replace("/", "-"))
 
 
@@ -156,9 +155,8 @@ def _read_folder(path: Path) -> Source:
     """Read a folder with one data file per split."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
     if not files:
-        raise DataError(
-            f"folder {str(path)!r} holds no data files; expected train{_SUFFIXES[0]} or another of {_SUFFIXES}"
-        )
+        suffixes = ", ".join(_SUFFIXES)
+        raise DataError(f"folder {str(path)!r} holds no data files; expected train.csv or another of {suffixes}")
     stems = [file.stem for file in files]
     repeated = {stem for stem in stems if stems.count(stem) > 1}
     if repeated:
@@ -248,7 +246,7 @@ def _as_table(part: Any) -> pa.Table:
         try:
             return pa.Table.from_pandas(part, preserve_index=False)
         except pa.ArrowException as error:
-            raise DataError(f"the DataFrame cannot be read: {' '.join(str(error).split())[:200]}") from error
+            raise DataError(f"the DataFrame cannot be read: {one_line(error)}") from error
     if hasattr(part, "with_format") and hasattr(part, "features"):  # datasets.Dataset, without importing datasets
         return part.with_format("arrow")[:]
     raise DataError(f"data is a {type(part).__name__}; give a file, a DataFrame, a pyarrow Table or a datasets.Dataset")

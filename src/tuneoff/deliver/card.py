@@ -6,6 +6,7 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.formats import markdown_text, number
 from tuneoff.runs import RunRecord
+from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import SCORE, TEXT, Column, Table, markdown
 
 # the first of these files that a model folder has decides how it loads
@@ -31,8 +32,8 @@ def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
     """Return the card as Markdown; names from the data are escaped."""
     sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in dataset.splits)
     names = [name for name in _METRICS if name in record.metrics["test"]]
-    columns = (Column("split", "split", TEXT), *[Column(name, name.replace("_", " "), SCORE) for name in names])
-    scores = [[split, *[found[name] for name in names]] for split, found in record.metrics.items()]
+    columns = (Column("split", "split", TEXT), *[Column(name, display_name(name), SCORE) for name in names])
+    scores = [[split, *[values[name] for name in names]] for split, values in record.metrics.items()]
     parameters = ", ".join(f"{number(count)} {kind}" for kind, count in record.parameters.items())
     return "\n\n".join(
         [

@@ -10,7 +10,7 @@ from typing import Any
 from tuneoff import packaged
 from tuneoff.cache import fingerprint
 from tuneoff.encoder.anatomy import ARCHITECTURES, anatomy
-from tuneoff.errors import ModelError
+from tuneoff.errors import ModelError, one_line
 
 # configs of well-known models, named as on the hub, so that parameters can be counted without a network
 _CONFIGS = Path(__file__).parent / "configs"
@@ -117,4 +117,4 @@ def load_or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -
             ) from error
         is_hub = not os.path.isdir(resolve(name))
         hint = "; check the name and the network, or use a local folder or packaged:minilm, which need no network"
-        raise ModelError(f"model {name!r} cannot be loaded: {text[:200]}{hint if is_hub else ''}") from error
+        raise ModelError(f"model {name!r} cannot be loaded: {one_line(text, 200)}{hint if is_hub else ''}") from error

@@ -38,7 +38,7 @@ class Estimate:
         """Return the estimate as plain data."""
         return {
             "run_id": self.job.job_id,
-            "kind": "search" if self.job.search else "run",
+            "kind": "search" if self.job.is_search else "run",
             "label": self.job.run.strategy.label,
             "seed": self.job.run.seed,
             "parameters": vars(self.parameters) if self.parameters else None,
@@ -109,7 +109,7 @@ def estimate(
     once = 2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks
     model_bytes = 4 * size.model_parameters
     if definition.fits_on == "embeddings":
-        num_classifiers = len(getattr(run.config, "C", (1,))) * (1 if num_labels == 2 else num_labels)
+        num_classifiers = run.config.num_fits * (1 if num_labels == 2 else num_labels)
         linear = _LINEAR_OPERATIONS * num_train * size.hidden_size * num_classifiers
         return Estimate(
             job,

@@ -34,8 +34,15 @@ class Slots:
 class Executor(Protocol):
     """Something that runs jobs."""
 
-    def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
-        """Run jobs in order, as many at once as there are slots, and store what each leaves.
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+        """Return the number of jobs at once, and of threads of each, for the whole grid of a study.
 
-        A job that fails, or that takes its process along, is stored as failed and leaves the others alone.
+        num_jobs: runs of the grid. largest_model: parameters of its largest model. requested: the study's own number
+        of jobs at once; None leaves it to the executor.
+        """
+
+    def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
+        """Run jobs in order, as many at once as there are slots, and store the record of each.
+
+        A job that fails, or whose process dies, is stored as failed; the other jobs go on.
         """

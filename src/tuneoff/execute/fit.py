@@ -8,6 +8,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+# strategies import these inside functions; imported here, no fit is timed with an import in it
+import sklearn.dummy
+import sklearn.feature_extraction.text
+import sklearn.linear_model
+import sklearn.metrics
+import sklearn.preprocessing
+import sklearn.svm  # noqa: F401
 import torch
 from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator
@@ -30,15 +38,14 @@ from tuneoff.machine import device
 from tuneoff.scoring import metrics
 from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
 from tuneoff.spec import RunSpec
-from tuneoff.strategies import GradientConfig, count_parameters, operations_per_token
-from tuneoff.strategies.probe import probabilities
+from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
 EVAL_SPLITS = ("validation", "test")  # predicted and scored by every run
 
 
 @dataclass
 class Fitted:
-    """A fitted strategy, of whatever kind."""
+    """A fitted strategy."""
 
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
     costs: dict[str, float]  # keys of costs.py
@@ -120,11 +127,14 @@ def _joined_texts(table: pa.Table) -> list[str]:
 def _fit_on_embeddings(request: _Request) -> Fitted:
     """Fit a scikit-learn classifier on the frozen encoder's embeddings."""
     spec, dataset = request.spec, request.dataset
+    config, probabilities = spec.config, spec.definition.probabilities
     assert spec.model_fingerprint is not None
+    assert isinstance(config, EmbeddingsConfig)
+    assert probabilities is not None
     tables, model = _tables_and_model(request)
     vectors: dict[str, np.ndarray] = {}
     costs = {"tokenize_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
-    pooling, dtype = spec.config.pooling, resolve(spec.recipe.precision, device())  # type: ignore[attr-defined]
+    pooling, dtype = config.pooling, resolve(spec.recipe.precision, device())
     for split, table in tables.items():
         split_dtype = torch.float32 if split in request.eval_splits else dtype
         states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, split_dtype)

@@ -1,4 +1,4 @@
-"""One job from its specification to its stored record. The only place that tells runs and searches apart.
+"""One job from its specification to its stored record: the only place where runs and searches differ in how they run.
 
 The modules that run jobs are imported inside functions: the process that schedules jobs needs none of them.
 """
@@ -19,7 +19,7 @@ Record = RunRecord | SearchRecord
 def run_job(
     job: Job, inputs: "JobInputs", store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
 ) -> None:
-    """Run a job and store what it leaves. on_progress: called with the share that is done, 0 to 1."""
+    """Run a job and store its record. on_progress: called with the share that is done, 0 to 1."""
     from tuneoff.execute.run import run_one
     from tuneoff.execute.search import search_one
 
@@ -37,15 +37,15 @@ def is_finished(job: Job, store: StudyStore) -> bool:
 
 
 def stored_record(job: Job, store: StudyStore) -> Record:
-    """Return what a job has left."""
-    return store.searches.open(job.new_search) if job.search else store.runs.record(job.job_id)
+    """Read the record that a job has stored."""
+    return store.searches.open(job.new_search) if job.is_search else store.runs.record(job.job_id)
 
 
 def record_crash(job: Job, store: StudyStore, reason: str) -> Record:
     """Store that a job's process died, which the job could not do itself: a failed run, or a failed trial."""
     from tuneoff.execute.run import failed_record
 
-    if not job.search:
+    if not job.is_search:
         return store.runs.write(failed_record(job.run, reason))
     record = store.searches.open(job.new_search)
     record.trials.append(Trial({}, state=FAILED, error=reason))

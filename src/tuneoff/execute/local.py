@@ -39,6 +39,14 @@ def num_workers(num_jobs: int, largest_model: int, requested: int | None = None)
     return max(1, min(cores(), fitting, num_jobs))
 
 
+def local_slots(num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally."""
+    from tuneoff.execute.executor import Slots
+
+    workers = num_workers(num_jobs, largest_model, requested)
+    return Slots(workers, threads=max(1, cores() // workers))
+
+
 class LocalExecutor:
     """Runs jobs on this machine's cores. A context manager: the worker process starts with it and ends with it."""
 
@@ -51,6 +59,10 @@ class LocalExecutor:
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
 
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+        """Return the jobs at once on this machine, and the threads of each."""
+        return local_slots(num_jobs, largest_model, requested)
+
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
         from tuneoff.execute.executor import Event
@@ -58,11 +70,11 @@ class LocalExecutor:
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
 
-        def finish(job: Job, code: int = 0) -> None:
+        def finish(job: Job, crash: str = "") -> None:
             del running[job.job_id]
-            record = record_crash(job, store, _describe_exit(code)) if code else stored_record(job, store)
+            record = record_crash(job, store, crash) if crash else stored_record(job, store)
             on_event(Event("done", job, share=1.0, record=record))
-            if code and job.search and not is_finished(job, store):
+            if crash and job.is_search and not is_finished(job, store):
                 waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
 
         while waiting or running:
@@ -71,18 +83,16 @@ class LocalExecutor:
                 running[job.job_id] = job
                 worker.submit(_message(job, store, slots.threads))
                 on_event(Event("started", job))
-            if worker.is_ready and not worker.is_preloaded:
-                worker.preload()
             message = worker.next_message()
             if message["event"] == "ready":
                 worker.is_ready = True
             elif message["event"] == "ended":
+                reason = worker.last_stderr_line() or "it printed no reason"
                 if not worker.is_ready:
-                    raise StoreError(
-                        f"the worker process ended with code {message['code']}: {worker.last_stderr_line()}"
-                    )
+                    raise StoreError(f"the worker process ended with code {message['code']}: {reason}")
+                crash = _describe_exit(message["code"], reason)
                 for job in list(running.values()):
-                    finish(job, message["code"])
+                    finish(job, crash)
                 worker.is_ready = False
                 if waiting:
                     worker.start()
@@ -90,8 +100,10 @@ class LocalExecutor:
                 job = running[message["job_id"]]
                 if message["event"] == "progress":
                     on_event(Event("progress", job, share=message["share"]))
+                elif message["event"] == "crashed":
+                    finish(job, message.get("reason") or _describe_exit(message["code"], "see workers.log"))
                 else:
-                    finish(job, message.get("code", 0))
+                    finish(job)
 
 
 def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
@@ -105,7 +117,8 @@ def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
     }
 
 
-def _describe_exit(code: int) -> str:
+def _describe_exit(code: int, reason: str) -> str:
+    """Return the reason of a crash. reason: last line of the process' standard error, or where it is."""
     if code == -9:
-        return "the run's process was killed, probably out of memory; try fewer workers or a smaller batch_size"
-    return f"the run's process ended with code {code}"
+        return "the job's process was killed, probably out of memory; try fewer workers or a smaller batch_size"
+    return f"the job's process ended with code {code}: {reason}"

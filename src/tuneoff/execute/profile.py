@@ -1,11 +1,14 @@
 """Size of a strategy on an encoder, from the encoder's config: parameters, blocks, operations per token.
 
 The model is built on torch's meta device, without weights, and the strategy is applied to it. With the imports that
-takes seconds, so that the result is cached by the content of the config and the versions of the libraries.
+takes seconds, so that the result is cached by the content of the config, the versions of the libraries, and the source
+files that determine it.
 """
 
+import functools
 import importlib.metadata
 import json
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +40,37 @@ def profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profile
     if file is None:  # on the hub only: there is nothing to recognise it by
         return _profile(config, model_name, num_labels)
 
+    @functools.cache
+    def compute() -> Profile:
+        return _profile(config, model_name, num_labels)
+
     def write(folder: Path) -> None:
-        (folder / "profile.json").write_text(json.dumps(asdict(_profile(config, model_name, num_labels))))
+        (folder / "profile.json").write_text(json.dumps(asdict(compute())))
 
     versions = [__version__, *map(importlib.metadata.version, ("torch", "transformers", "peft"))]
-    key = fingerprint(file, config.name, config.model_dump(mode="json"), num_labels, versions)
-    stored = json.loads((cached_folder(f"profile-{key}", write) / "profile.json").read_text())
+    key = fingerprint(file, config.name, config.model_dump(mode="json"), num_labels, versions, _source_fingerprint())
+    try:
+        folder = cached_folder(f"profile-{key}", write)
+    except (OSError, NotImplementedError):  # a cache that cannot be written or locked
+        return compute()
+    try:
+        return _read(folder / "profile.json")
+    except (OSError, ValueError, TypeError, KeyError):
+        shutil.rmtree(folder, ignore_errors=True)  # damaged: it would be in the way of every later call
+        return compute()
+
+
+def _read(path: Path) -> Profile:
+    stored = json.loads(path.read_text())
     return Profile(**{**stored, "counts": ParameterCounts(**stored["counts"])})
+
+
+@functools.cache
+def _source_fingerprint() -> str:
+    """Return a fingerprint of the source files that determine a profile."""
+    package = Path(__file__).parent.parent
+    files = [*(package / "strategies").glob("*.py"), *(package / "encoder").glob("*.py"), package / "compat.py"]
+    return fingerprint(*sorted(files), Path(__file__))
 
 
 def _profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profile:

@@ -1,25 +1,29 @@
 """Main program of the worker process: import once, then run each job in a forked child of its own.
 
 A child has its own memory and can crash without harm to the other jobs. The process reads one JSON line per job from
-standard input and writes events as JSON lines to standard output. Libraries that only some strategies need (peft,
-scikit-learn's models) are imported when the first jobs have started, which makes these start two seconds sooner.
+standard input and writes events as JSON lines to standard output. All libraries are imported before it is ready, so
+that the memory and times of a job do not depend on when it starts.
 """
 
+import contextlib
 import ctypes
+import functools
 import gc
+import importlib
 import json
 import os
 import select
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 PROGRESS_SECONDS = 0.2  # between two progress events of a job
 CAN_FORK = sys.platform != "darwin"  # macOS forbids much after a fork: each job starts a new process there
-PRELOAD = b"preload"  # a line that is no job: import the libraries of strategies
+_OPTIONAL_LIBRARIES = ("optuna", "peft")  # that only some jobs need
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -33,13 +37,11 @@ def main() -> None:
         _run(json.loads(sys.argv[-1]), channel)
         return
     if CAN_FORK:
-        _import_engine()
+        _import_libraries()
     _send(channel, event="ready")
     running: dict[int, str] = {}  # process id -> job id
     for event in _events():
-        if event == PRELOAD:
-            _import_strategies()
-        elif isinstance(event, bytes):
+        if isinstance(event, bytes):
             job = json.loads(event)
             running[_start(job, channel)] = job["job_id"]
         else:
@@ -49,32 +51,25 @@ def main() -> None:
                 _send(channel, event="crashed", job_id=job_id, code=os.waitstatus_to_exitcode(status))
 
 
-def _import_engine() -> None:
-    """Import what every job needs, so that children start with it."""
+@functools.cache
+def _import_libraries() -> None:
+    """Import everything that jobs need, so that children start with it.
+
+    A library that only some jobs need may be broken: the job that needs it fails, with the reason, and no other job.
+    """
     gc.disable()  # garbage collection is a fifth of the import time
     import transformers
 
     import tuneoff.execute.run
     import tuneoff.execute.search  # noqa: F401
 
+    for library in _OPTIONAL_LIBRARIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(library)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     gc.freeze()  # children need not scan it again, which would copy its pages
     gc.enable()
-
-
-def _import_strategies() -> None:
-    """Import what some strategies need, while the first jobs run; later children start with it."""
-    if CAN_FORK:
-        gc.disable()
-        import optuna  # noqa: F401
-        import peft  # noqa: F401
-        import sklearn.feature_extraction.text
-        import sklearn.linear_model
-        import sklearn.svm  # noqa: F401
-
-        gc.freeze()
-        gc.enable()
 
 
 def _events() -> Iterator[bytes | tuple[int, int]]:
@@ -133,7 +128,18 @@ def _run(message: dict[str, Any], channel: TextIO) -> None:
     log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
-    _import_engine()
+    try:
+        _run_job(message, channel)
+        _send(channel, event="done", job_id=message["job_id"])
+    except Exception as error:  # runs store their own errors; here are those around them
+        traceback.print_exc()
+        _send(channel, event="crashed", job_id=message["job_id"], code=1, reason=_describe(error))
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _run_job(message: dict[str, Any], channel: TextIO) -> None:
+    _import_libraries()
 
     import torch
 
@@ -152,9 +158,12 @@ def _run(message: dict[str, Any], channel: TextIO) -> None:
             _send(channel, event="progress", job_id=message["job_id"], share=share)
 
     run_job(Job.model_validate(message["job"]), CachedInputs(), StudyStore(Path(message["folder"])), report)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _send(channel, event="done", job_id=message["job_id"])
+
+
+def _describe(error: Exception) -> str:
+    from tuneoff.errors import TuneoffError
+
+    return str(error) if isinstance(error, TuneoffError) else f"{type(error).__name__}: {error}"
 
 
 def _send(channel: TextIO, **event: str | float) -> None:

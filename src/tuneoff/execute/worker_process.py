@@ -28,7 +28,6 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         self.is_ready = False  # it has reported "ready" and not ended since
-        self.is_preloaded = False
         self._messages: queue.Queue[dict[str, Any]] = queue.Queue()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed in stop
         self._listeners: list[threading.Thread] = []
@@ -42,7 +41,8 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the process, or start it again. It reports "ready" after its imports."""
-        self.is_preloaded = False
+        self._stderr.seek(0)
+        self._stderr.truncate()
         self._process = subprocess.Popen(
             [sys.executable, "-m", WORKER],
             stdin=subprocess.PIPE,
@@ -65,28 +65,20 @@ class WorkerProcess:
 
     def submit(self, job: dict[str, Any]) -> None:
         """Start a job now, in addition to those that are running."""
-        self._write_line(json.dumps(job).encode())
-
-    def _write_line(self, line: bytes) -> None:
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError, ValueError):  # it has died; next_message reports that
-            self._process.stdin.write(line + b"\n")
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
-
-    def preload(self) -> None:
-        """Let the worker import the libraries of strategies, while its first jobs run."""
-        self.is_preloaded = True
-        self._write_line(b"preload")
 
     def next_message(self) -> dict[str, Any]:
         """Wait for the next event: ready, ended, or a job's progress, done or crashed."""
         return self._messages.get()
 
     def last_stderr_line(self) -> str:
-        """Return the last line that the worker itself wrote to standard error."""
+        """Return the last line that the worker itself wrote to standard error; empty if it wrote nothing."""
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it printed no reason"
+        return lines[-1] if lines else ""
 
     def stop(self) -> None:
         """End the worker and its jobs. Safe to call more than once."""

@@ -22,15 +22,15 @@ MAX_LABELLED_CELLS = 12  # rows of a heat map up to which cells hold their numbe
 _STANDINGS = ("best", "statistically tied with the best", "significantly worse")
 
 
-def shown(comparison: Comparison) -> Sequence[Row]:
+def charted_rows(comparison: Comparison) -> Sequence[Row]:
     """Return the rows that charts with a part per strategy show: the best of those whose predictions use the text."""
     learners = comparison.errors.learners if comparison.errors else ()
     return [row for row in comparison.rows if row.group in learners][:MAX_STRATEGIES]
 
 
-def shown_note(comparison: Comparison) -> str:
+def left_out_note(comparison: Comparison) -> str:
     """Return a sentence, with a space before it, about the strategies that such charts leave out; empty if none."""
-    num_hidden = len(comparison.rows) - len(shown(comparison))
+    num_hidden = len(comparison.rows) - len(charted_rows(comparison))
     if comparison.errors is None or num_hidden == 0:
         return ""
     if len(comparison.errors.learners) > MAX_STRATEGIES:
@@ -38,9 +38,9 @@ def shown_note(comparison: Comparison) -> str:
     return " The charts leave out strategies that do not use the text."
 
 
-def by_strategy(comparison: Comparison, has_legend: bool = True) -> alt.Color:
+def strategy_colour(comparison: Comparison, has_legend: bool = True) -> alt.Color:
     """Return the colour of each strategy, the same in every chart."""
-    names = [comparison.names[row.group] for row in shown(comparison)]
+    names = [comparison.names[row.group] for row in charted_rows(comparison)]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
     scale = alt.Scale(domain=names, range=colours)
     legend = alt.Legend(columns=4, symbolLimit=0) if has_legend else None
@@ -52,7 +52,7 @@ def standing(index: int, row: Row) -> str:
     return _STANDINGS[0 if index == 0 else 1 if row.is_tied else 2]
 
 
-def by_standing() -> alt.Color:
+def standing_colour() -> alt.Color:
     """Return the colour of each standing."""
     scale = alt.Scale(domain=list(_STANDINGS), range=[BEST, TIED, WORSE])
     return alt.Color("standing:N", title=None, scale=scale)

@@ -23,6 +23,7 @@ class Text:
     kind: ClassVar[str] = "text"
     text: str
     is_key: bool = False  # the conclusion of a section, set apart from its explanations
+    is_page_only: bool = False  # about the page itself: how to use it, or its colours
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,15 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableBlock:
     """A table."""
 
     kind: ClassVar[str] = "table"
     table: Table
     is_tall: bool = False  # scrolls within its own height on the page
+    # not in report.md, which is published: tables that contain texts of the dataset
+    is_page_only: bool = False
+    has_files: bool = True  # in tables/
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Text | Heading | Bullets | Code | Figures | Rows | Examples | Details
+Block = Text | Heading | Bullets | Code | Figures | TableBlock | Examples | Details
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,11 @@ class Section:
         yield from _flatten(self.blocks)
 
     def tables(self) -> Iterator[Table]:
-        """Yield every table."""
+        """Yield every table that has files."""
         for block in self.every_block():
-            table = block.table if isinstance(block, (Rows, Figures)) else None
-            if table is not None:
-                yield table
+            match block:
+                case TableBlock(has_files=True, table=table) | Figures(table=Table() as table):
+                    yield table
 
     def charts(self) -> Iterator[tuple[str, Chart]]:
         """Yield every chart with its name."""
@@ -137,7 +141,7 @@ def _flatten(blocks: Sequence[Block]) -> Iterator[Block]:
 
 def table_if_any(table: Table, is_tall: bool = False) -> list[Block]:
     """Return a table as a block; nothing for a table without rows."""
-    return [Rows(table, is_tall)] if table.rows else []
+    return [TableBlock(table, is_tall)] if table.rows else []
 
 
 def details_if_any(summary: str, *blocks: Block) -> list[Block]:

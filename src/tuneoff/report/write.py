@@ -1,6 +1,7 @@
 """Write a report: page, Markdown, tables and figures. Reads a Comparison, never a run folder."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from tuneoff import tables
 from tuneoff.comparison.result import Comparison
 from tuneoff.data.describe import DataDescription
 from tuneoff.data.spec import TruncationPolicy
+from tuneoff.files import read_json, write_json
 from tuneoff.formats import markdown_text
 from tuneoff.report.page import page
-from tuneoff.report.section import Block, Bullets, Chart, Details, Figures, Heading, Rows, Section, Text
+from tuneoff.report.section import Block, Bullets, Chart, Details, Figures, Heading, Section, TableBlock, Text
 from tuneoff.report.sections import sections
 from tuneoff.report.sections.data import data_section
 from tuneoff.tables import Table
@@ -35,6 +37,11 @@ _PAPER_SIZES = {
     "legend": {**_LEGEND, "labelFontSize": 13, "labelColor": _INK},
     "title": {"fontSize": 14, "color": _INK},
 }
+# names of the tables and figures that the last report wrote, so that the next one removes no file of the user
+_WRITTEN = "report/written.json"
+_WRITTEN_NAME = re.compile(r"(tables/[^/\\]+\.(csv|md|tex)|figures/[^/\\]+\.(svg|png))")
+# figures of reports without such a list, by an earlier version: those whose names depend on the study
+_FORMER_FIGURES = ("confusion-*", "slice-*", "search-*")
 _SCALE = 2.5  # pixels of a PNG per pixel of the SVG: 300 dots per inch where a chart is 8 cm wide
 
 
@@ -50,7 +57,12 @@ def write_report(comparison: Comparison, folder: Path) -> None:
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(html, encoding="utf-8")
     (folder / "report.md").write_text(text, encoding="utf-8")
-    _write_tables([table for section in parts for table in section.tables()], comparison.name, folder / "tables")
+    tables_to_write = [table for section in parts for table in section.tables()]
+    names = [f"tables/{table.name}.{suffix}" for table in tables_to_write for suffix in ("csv", "md", "tex")]
+    names += [f"figures/{name}.{suffix}" for name in specs for suffix in ("svg", "png")]
+    _remove_old_files(folder, set(names))
+    write_json(folder / _WRITTEN, names)
+    _write_tables(tables_to_write, comparison.name, folder / "tables")
     _write_figures(specs, folder / "figures")
 
 
@@ -85,8 +97,18 @@ def _escape_if(spec: Any) -> Any:
     return "if\u2060" if spec == "if" else spec
 
 
+def _remove_old_files(folder: Path, names: set[str]) -> None:
+    """Remove the tables and figures that the last report wrote and this one does not. names: of this one's files."""
+    if (folder / _WRITTEN).exists():
+        written = [name for name in read_json(folder / _WRITTEN) if _WRITTEN_NAME.fullmatch(name)]
+    else:
+        former = [path for pattern in _FORMER_FIGURES for path in (folder / "figures").glob(pattern)]
+        written = [f"figures/{path.name}" for path in former if path.suffix in (".svg", ".png")]
+    for name in set(written) - names:
+        (folder / name).unlink(missing_ok=True)
+
+
 def _write_tables(written: Sequence[Table], study: str, folder: Path) -> None:
-    _remove_others(folder, {table.name for table in written})
     for table in written:
         tables.write_csv(table, folder / f"{table.name}.csv")
         (folder / f"{table.name}.md").write_text(tables.markdown(table) + "\n", encoding="utf-8")
@@ -95,18 +117,10 @@ def _write_tables(written: Sequence[Table], study: str, folder: Path) -> None:
 
 
 def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
-    _remove_others(folder, set(specs))
     for name, spec in specs.items():
         svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
-
-
-def _remove_others(folder: Path, names: set[str]) -> None:
-    """Remove the files of tables or figures that an earlier report had and this one has not."""
-    for path in folder.iterdir():
-        if path.suffix in (".csv", ".md", ".tex", ".svg", ".png") and path.stem not in names:
-            path.unlink()
 
 
 def markdown(name: str, parts: Sequence[Section]) -> str:
@@ -120,13 +134,15 @@ def markdown(name: str, parts: Sequence[Section]) -> str:
 def _markdown_blocks(blocks: Sequence[Block]) -> Iterator[str]:
     for block in blocks:
         match block:
+            case Text(is_page_only=True) | TableBlock(is_page_only=True):
+                pass
             case Text():
                 yield f"**{markdown_text(block.text)}**" if block.is_key else markdown_text(block.text)
             case Heading():
                 yield f"### {markdown_text(block.text)}"
             case Bullets():
                 yield "\n".join(f"- {markdown_text(item)}" for item in block.items)
-            case Rows():
+            case TableBlock():
                 yield tables.markdown(block.table)
             case Figures():
                 names = [*block.charts, *([block.menu.selected] if block.menu else [])]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from statsmodels.stats.proportion import proportion_confint
 
 from tuneoff.scoring.metrics import log_losses
 
@@ -22,8 +21,6 @@ class Reliability:
 
     confidence: np.ndarray  # (b,) mean probability of the predicted class
     accuracy: np.ndarray  # (b,) share predicted correctly
-    low: np.ndarray  # (b,) 95 % confidence interval of the accuracy (Wilson)
-    high: np.ndarray
     examples: np.ndarray  # (b,)
 
     @property
@@ -42,8 +39,7 @@ def reliability(labels: np.ndarray, probabilities: np.ndarray, bins: int = BINS)
     confidence_sums, right_counts = (
         np.bincount(bin_index, weights=values, minlength=bins)[is_used] for values in (confidence, is_right)
     )
-    low, high = proportion_confint(right_counts, counts, method="wilson")
-    return Reliability(confidence_sums / counts, right_counts / counts, np.asarray(low), np.asarray(high), counts)
+    return Reliability(confidence_sums / counts, right_counts / counts, counts)
 
 
 def brier_score(labels: np.ndarray, probabilities: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from tuneoff.search.space import SearchSpec
 
 # done: all epochs | stopped: pruned by successive halving | cut: the time budget ended | failed: diverged or crashed
 DONE, STOPPED, CUT, FAILED = "done", "stopped", "cut", "failed"
+_EARLIER_PER_CLASS = " a class"  # end of a subset's label in searches that earlier versions stored
 _MAX_TRIALS = 100  # of a time budget: cheap strategies need not fill ten minutes
 
 
@@ -39,6 +40,14 @@ class SearchRecord:
     space: dict[str, Any]  # option -> choices, or low, high and log
     part: str | None = None  # subset of train that trials see; None for all of it
     trials: list[Trial] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "SearchRecord":
+        """Build a record from its stored fields, also from those of an earlier version."""
+        record = cls(**{**stored, "trials": [Trial(**trial) for trial in stored["trials"]]})
+        if record.part and record.part.endswith(_EARLIER_PER_CLASS):
+            record.part = record.part.removesuffix(_EARLIER_PER_CLASS) + " per class"
+        return record
 
     @property
     def best(self) -> Trial | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneoff import compat
+from tuneoff.errors import requires
 from tuneoff.scoring.metrics import direction
 from tuneoff.search.record import CUT, STOPPED, Trial
 from tuneoff.search.space import Range, SearchSpec, Space, default_value
@@ -21,7 +22,8 @@ class Sampler:
     """Optuna's study of one search, and the trial that it proposed last."""
 
     def __init__(self, strategy: StrategyConfig, space: Space, search: SearchSpec, metric: str, done: Sequence[Trial]):
-        import optuna  # slow to import, and only here
+        with requires("optuna"):
+            import optuna  # slow to import, and only here
 
         self._optuna, self._space, self._sign = optuna, space, direction(metric)
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -3,6 +3,7 @@
 from tuneoff.strategies.adapter import Adapter, adapter
 from tuneoff.strategies.base import (
     Adapted,
+    EmbeddingsConfig,
     GradientConfig,
     ParameterCounts,
     Strategy,
@@ -18,7 +19,7 @@ from tuneoff.strategies.head import Head, head
 from tuneoff.strategies.lora import LoRA, lora
 from tuneoff.strategies.partial import Partial, partial
 from tuneoff.strategies.peft import Peft, apply_peft
-from tuneoff.strategies.probe import Probe, probe
+from tuneoff.strategies.probe import Probe, probabilities, probe
 
 STRATEGIES: dict[str, Strategy] = {
     "majority": Strategy(
@@ -34,7 +35,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "probe": Strategy(
         Probe, "embeddings", probe, "linear probe: a linear classifier on frozen embeddings",
-        is_seeded=False, is_default=True,
+        probabilities=probabilities, is_seeded=False, is_default=True,
     ),
     "head": Strategy(Head, "model", head, "encoder frozen, head trained", is_default=True),
     "partial": Strategy(Partial, "model", partial, "last blocks and head trained", is_default=True),
@@ -54,6 +55,7 @@ __all__ = [
     "Adapted",
     "Adapter",
     "BitFit",
+    "EmbeddingsConfig",
     "Full",
     "GradientConfig",
     "Head",

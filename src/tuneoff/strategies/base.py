@@ -9,12 +9,13 @@ seconds to import, and the command line needs the configs alone.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
+from tuneoff.validation import is_list_field
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +37,7 @@ class StrategyConfig(BaseModel):
         if not isinstance(options, dict):
             return options
         plain = (str, int, float)
-        lists = {name for name, field in cls.model_fields.items() if "tuple" in str(field.annotation)}
+        lists = {name for name, field in cls.model_fields.items() if is_list_field(field)}
         return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in options.items()}
 
     @property
@@ -48,6 +49,18 @@ class StrategyConfig(BaseModel):
     def label(self) -> str:
         """The strategy's name and its changed options: 'lora rank=16'."""
         return " ".join([self.name, *[f"{key}={format_option(value)}" for key, value in self.changed.items()]])
+
+    @property
+    def num_fits(self) -> int:
+        """The number of classifiers that a run fits, of which validation selects one."""
+        return 1
+
+
+@runtime_checkable
+class EmbeddingsConfig(Protocol):
+    """Options that every strategy that fits on embeddings has."""
+
+    pooling: Literal["cls", "mean"]
 
 
 class GradientConfig(StrategyConfig):
@@ -81,6 +94,8 @@ class Strategy:
     fits_on: Literal["texts", "embeddings", "model"]
     apply: Callable[..., Any]  # model: (model, config) -> Adapted; the others return a fitted scikit-learn classifier
     summary: str  # for the command line
+    # embeddings: (fitted classifier, features, validation features and labels) -> class probabilities, (N, C)
+    probabilities: "Callable[[Any, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray] | None" = None
     is_seeded: bool = True  # the seed changes the result; if False, one run stands for all seeds
     learns: bool = True  # predictions depend on the text; False for the majority class and an untrained head
     is_baseline: bool = False  # added to every study, unless baselines: false

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tuneoff.encoder.anatomy import anatomy, is_head, projection_names
+from tuneoff.errors import requires
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
 if TYPE_CHECKING:
@@ -30,8 +31,9 @@ class LoRA(GradientConfig):
 
 def lora(model: Any, config: LoRA) -> Adapted:
     """Add an update to each chosen projection. It starts at zero, so that the model's outputs stay as they were."""
-    from peft import LoraConfig, inject_adapter_in_model
-    from peft.utils import get_peft_model_state_dict
+    with requires("peft"):
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.utils import get_peft_model_state_dict
 
     from tuneoff.compat import use_fast_lora
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, requires, unknown
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, format_option
 from tuneoff.strategies.lora import Projection, save_adapter
 
@@ -25,7 +25,8 @@ class Method:
     @property
     def config(self) -> Any:
         """The class of its config."""
-        import peft
+        with requires("peft"):
+            import peft
 
         return getattr(peft, self.config_name)
 
@@ -132,8 +133,9 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
 
     Raises ConfigError if the options do not fit the encoder.
     """
-    import peft
-    from peft.utils import get_peft_model_state_dict
+    with requires("peft"):
+        import peft
+        from peft.utils import get_peft_model_state_dict
 
     from tuneoff.compat import keep_vera_dtype
 

@@ -24,6 +24,11 @@ class Probe(StrategyConfig):
         (0.001, 0.01, 0.1, 1.0), min_length=1, description="inverse strengths of the L2 penalty to try on validation"
     )
 
+    @property
+    def num_fits(self) -> int:
+        """One per value of C."""
+        return len(self.C)
+
 
 def probe(
     features: np.ndarray,

@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import INK, WIDTH, by_strategy, shown, shown_note
+from tuneoff.report.chart import INK, WIDTH, charted_rows, left_out_note, strategy_colour
 from tuneoff.report.section import Chart, Section, Text, figures_if_any
 from tuneoff.tables import SCORE, TEXT, Column, Table
 
@@ -22,7 +22,7 @@ def section(comparison: Comparison) -> Section | None:
         "the temperature that scales the logits best was fitted on validation."
     )
     figures = figures_if_any({"reliability": reliability_chart(comparison)}, calibration(comparison))
-    return Section("calibration", "Calibration", [Text(text + shown_note(comparison)), *figures])
+    return Section("calibration", "Calibration", [Text(text + left_out_note(comparison)), *figures])
 
 
 def calibration(comparison: Comparison) -> Table:
@@ -52,7 +52,7 @@ def reliability_chart(comparison: Comparison) -> Chart | None:
             "accuracy": round(float(accuracy), 4),
             "predictions": int(count),
         }
-        for row in shown(comparison)
+        for row in charted_rows(comparison)
         for bins in (comparison.calibration[row.group].reliability,)
         for confidence, accuracy, count in zip(bins.confidence, bins.accuracy, bins.examples, strict=True)
         if count >= _MIN_PREDICTIONS
@@ -65,7 +65,7 @@ def reliability_chart(comparison: Comparison) -> Chart | None:
     base = alt.Chart(rows).encode(
         x=alt.X("confidence:Q", title="confidence", scale=alt.Scale(domain=[0, 1])),
         y=alt.Y("accuracy:Q", title="share of right predictions", scale=alt.Scale(domain=[0, 1])),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         tooltip=["strategy", *numbers, "predictions"],
     )
     sizes = alt.Size("predictions:Q", legend=None, scale=alt.Scale(range=[8, 160]))

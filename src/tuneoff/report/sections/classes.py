@@ -6,8 +6,8 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import short_names
-from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, heat_map, shown, shown_note
-from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, charted_rows, heat_map, left_out_note
+from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import ClassScores
 from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
 
@@ -18,7 +18,7 @@ def section(comparison: Comparison) -> Section | None:
     """Return the scores of each class; None without a successful run."""
     if not comparison.rows:
         return None
-    note, blocks = shown_note(comparison), list[Block]()
+    note, blocks = left_out_note(comparison), list[Block]()
     if comparison.data.is_multilabel:
         blocks += [
             Text(
@@ -31,11 +31,11 @@ def section(comparison: Comparison) -> Section | None:
         text += "(column), over all seeds."
         if len(comparison.label_names) > MAX_CLASSES:
             text += f" The {MAX_CLASSES} labels with the most mistakes are shown."
-        charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in shown(comparison)}
+        charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in charted_rows(comparison)}
         blocks += [Text(text + note), *figures_if_any(charts)]
     blocks += [Text(f"F1 of each class by strategy: the harmonic mean of precision and recall.{note}")]
     blocks += figures_if_any({"f1": by_class(comparison, "f1", "F1", "greens")})
-    blocks += details_if_any("Precision, recall and F1 of each class", Rows(classes(comparison), is_tall=True))
+    blocks += details_if_any("Precision, recall and F1 of each class", TableBlock(classes(comparison), is_tall=True))
     return Section("classes", "Classes", blocks)
 
 
@@ -83,7 +83,7 @@ def confusion(comparison: Comparison, group: str) -> Chart:
 def by_class(comparison: Comparison, measure: str, title: str, scheme: Scheme) -> Chart:
     """One measure of each class and strategy. Recall and precision are shown as error rates: one minus the value."""
     is_error, labels = measure != "f1", short_names(comparison.label_names)
-    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
     cells = pd.DataFrame(
         {"strategy": name, "label": label, "value": round(abs(is_error - value), 4)}
         for group, name in names.items()

@@ -10,7 +10,7 @@ import pandas as pd
 from tuneoff.comparison.pareto import pareto_front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.report.chart import HEIGHT, INK, WIDTH, by_standing, score_axis, standing
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, standing, standing_colour
 from tuneoff.report.section import Chart, ChartMenu, Figures, Section, Text
 from tuneoff.scoring.metrics import direction, display_name
 
@@ -23,9 +23,13 @@ def section(comparison: Comparison) -> Section | None:
         return None
     costs = [cost for cost in choosable_costs() if sum(_has_cost(row, cost) for row in comparison.rows) > 1]
     text = (
-        "Left: dots are means over seeds, ticks single seeds, lines 95 % confidence intervals. Right: the dashed line "
-        "is the Pareto front, the strategies that no other one beats in both score and cost."
+        "Chart of scores: dots are means over seeds, ticks are single seeds, and lines are 95 % confidence intervals."
     )
+    if costs:
+        text += (
+            " Chart of score against cost: the dashed line is the Pareto front, the strategies that no other one beats "
+            "in both."
+        )
     chosen = comparison.verdict.cost
     if chosen not in costs:
         text += f" Fewer than two strategies have a {COSTS[chosen].name} to compare."
@@ -58,7 +62,7 @@ def scores(comparison: Comparison) -> Chart:
         for r in comparison.records
     )
     order = alt.Y("strategy:N", sort=list(rows["strategy"]), title=None, axis=alt.Axis(labelLimit=260))
-    base = alt.Chart(rows).encode(y=order, color=by_standing())
+    base = alt.Chart(rows).encode(y=order, color=standing_colour())
     title = f"test {display_name(metric)}, 95 % interval"
     ranges = base.mark_rule(strokeWidth=3).encode(
         x=alt.X("low:Q", axis=alt.Axis(tickCount=6), **score_axis(title)),
@@ -104,7 +108,7 @@ def score_against_cost(comparison: Comparison, cost: str) -> Chart:
         ],
     )
     line = base.transform_filter(alt.datum.is_on_front).mark_line(strokeDash=[4, 3], color=INK, opacity=0.7)
-    dots = base.mark_circle(size=80, opacity=1).encode(color=by_standing())
+    dots = base.mark_circle(size=80, opacity=1).encode(color=standing_colour())
     names = [
         base.transform_filter(alt.datum.side == side)
         .mark_text(align=align, dx=dx, dy=dy, color=INK, limit=180)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison, CurvePoint
 from tuneoff.formats import number
-from tuneoff.report.chart import HEIGHT, WIDTH, by_strategy, score_axis, shown, shown_note
+from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import ESTIMATE, TEXT, Column, Table, csv_key
@@ -21,7 +21,7 @@ def section(comparison: Comparison) -> Section | None:
         "whole, so that with few training examples most labels in use are those that epochs were selected on. Runs on "
         "a subset train for at least as many steps as runs on all of train, up to 60."
     )
-    blocks: list[Block] = [Text(text + shown_note(comparison))]
+    blocks: list[Block] = [Text(text + left_out_note(comparison))]
     blocks += [Text(comparison.advice, is_key=True)] if comparison.advice else []
     blocks += figures_if_any({"learning-curve": curve_chart(comparison)})
     return Section("curves", "Learning curves", [*blocks, *table_if_any(curves(comparison))], menu="Curves")
@@ -44,7 +44,7 @@ def curves(comparison: Comparison) -> Table:
 
 def curve_chart(comparison: Comparison) -> Chart | None:
     """Score against training examples, one line per strategy; None if no strategy has a curve."""
-    names = {comparison.names[row.group] for row in shown(comparison)}
+    names = {comparison.names[row.group] for row in charted_rows(comparison)}
     rows = pd.DataFrame(
         {
             "strategy": point_name(comparison, point),
@@ -66,7 +66,7 @@ def curve_chart(comparison: Comparison) -> Chart | None:
             scale=alt.Scale(type="log", nice=False),
             axis=alt.Axis(values=sorted(set(rows["examples"])), format=",", grid=False, labelOverlap=True),
         ),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         tooltip=[alt.Tooltip("strategy"), *numbers],
     )
     score = alt.Y("score:Q", **score_axis(f"test {display_name(comparison.metric)}"))

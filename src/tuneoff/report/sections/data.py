@@ -16,8 +16,8 @@ from tuneoff.report.section import (
     Chart,
     Details,
     Heading,
-    Rows,
     Section,
+    TableBlock,
     Text,
     figures_if_any,
     table_if_any,
@@ -47,17 +47,18 @@ def data_section(data: DataDescription, truncation: TruncationPolicy) -> Section
         blocks += [Heading("Lengths and truncation"), Text(_lengths_text(data, truncation))]
         blocks += [*table_if_any(lengths(data)), *figures_if_any(length_charts(data))]
     if data.first_examples:
-        blocks += [Details("Some training examples", [Rows(samples(data))])]
+        # texts of the dataset, which may not be published
+        blocks += [Details("Some training examples", [TableBlock(samples(data), is_page_only=True, has_files=False)])]
     return Section("data", "Data", blocks)
 
 
 def _lengths_text(data: DataDescription, truncation: TruncationPolicy) -> str:
     text = (
-        f"Tokens per example as the encoder reads it, after truncation to {truncation.describe()}; the last column is "
-        "the share of truncated examples. Boxes hold the middle half of the examples, whiskers reach the last one "
-        "within 1.5 times that range."
+        "Lengths are in tokens, after truncation. The last column is the share of truncated examples. Boxes hold the "
+        "middle half of the examples, whiskers reach the last one within 1.5 times that range."
     )
-    return text + (" The charts are of the first encoder." if len(data.lengths) > 1 else "")
+    text += " The charts are of the first encoder." if len(data.lengths) > 1 else ""
+    return f"{text} Of each text the encoder reads {truncation.describe()}."
 
 
 def labels(data: DataDescription) -> Table:
@@ -109,7 +110,7 @@ def label_chart(data: DataDescription) -> Chart:
         y=alt.Y("label:N", sort=names, title=None, axis=alt.Axis(labelLimit=220)),
         yOffset=alt.YOffset("split:N", sort=list(splits)),
         x=alt.X("share:Q", title="share of the split's examples", axis=alt.Axis(format="%", tickCount=5)),
-        color=_by_split(splits),
+        color=_split_colour(splits),
         tooltip=["split", "label", "examples", alt.Tooltip("share", format=".1%")],
     )
     return bars.properties(width=WIDTH, height=alt.Step(9 if len(names) <= 12 else 4))
@@ -125,7 +126,7 @@ def length_charts(data: DataDescription) -> dict[str, Chart]:
     steps = steps.encode(
         x=alt.X("from:Q", title=title),
         y=alt.Y("share:Q", title="share of the split's examples", axis=alt.Axis(format="%", tickCount=5)),
-        color=_by_split(splits),
+        color=_split_colour(splits),
         tooltip=["split", "from", "to", alt.Tooltip("share", format=".1%")],
     )
     boxes = pd.DataFrame(
@@ -134,7 +135,7 @@ def length_charts(data: DataDescription) -> dict[str, Chart]:
     )
     return {
         "lengths": steps.properties(width=WIDTH, height=HEIGHT),
-        "lengths-box": box_plot(boxes, "split", list(splits), title, _by_split(splits)),
+        "lengths-box": box_plot(boxes, "split", list(splits), title, _split_colour(splits)),
     }
 
 
@@ -147,6 +148,6 @@ def _histogram_rows(splits: Mapping[str, LengthSummary]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _by_split(splits: Mapping[str, SplitSummary | LengthSummary]) -> alt.Color:
+def _split_colour(splits: Mapping[str, SplitSummary | LengthSummary]) -> alt.Color:
     scale = alt.Scale(domain=list(splits), range=list(COLOURS[: len(splits)]))
     return alt.Color("split:N", title=None, sort=list(splits), scale=scale)

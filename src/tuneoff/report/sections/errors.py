@@ -14,10 +14,10 @@ from tuneoff.report.chart import (
     WIDTH,
     WORSE,
     box_plot,
-    by_strategy,
+    charted_rows,
     heat_map,
-    shown,
-    shown_note,
+    left_out_note,
+    strategy_colour,
 )
 from tuneoff.report.examples import browser_data
 from tuneoff.report.section import (
@@ -26,14 +26,24 @@ from tuneoff.report.section import (
     Details,
     Examples,
     Heading,
-    Rows,
     Section,
+    TableBlock,
     Text,
     figures_if_any,
-    table_if_any,
 )
 from tuneoff.report.sections.classes import by_class
-from tuneoff.tables import COUNT, HUNDREDTHS, INTERVAL, LONG_TEXT, P_VALUE, SCORE, TENTHS, TEXT, Column, Table
+from tuneoff.tables import (
+    COUNT,
+    LONG_TEXT,
+    P_VALUE,
+    SCORE,
+    SIGNED_HUNDREDTHS,
+    SIGNED_HUNDREDTHS_INTERVAL,
+    TENTHS,
+    TEXT,
+    Column,
+    Table,
+)
 
 _MAX_WORDS = 12  # in the chart, on each side of zero
 _MAX_LISTED = 25  # rows of the tables of words and likely label errors
@@ -57,9 +67,12 @@ def _by_label(comparison: Comparison) -> list[Block]:
         "errors-predicted": by_class(comparison, "precision", "error rate by predicted label", "oranges"),
     }
     text = "Share of errors among the test examples of each true label, and among the predictions of each label, over "
+    text += "all seeds."
+    if comparison.data.is_multilabel:
+        text += " Multi-label data: in the analyses below, an example counts as wrong if any of its labels is wrong."
     return [
         Heading("By label"),
-        Text(f"{text}all seeds.{shown_note(comparison)}"),
+        Text(text + left_out_note(comparison)),
         *figures_if_any(charts),
     ]
 
@@ -67,10 +80,14 @@ def _by_label(comparison: Comparison) -> list[Block]:
 def _by_length(comparison: Comparison, errors: Errors) -> list[Block]:
     if not len(errors.by_length):
         return []
-    text = f"Error rate by length of the text in {errors.length_unit}, in groups of about equally many test examples."
+    text = (
+        f"Error rate by length of the text in {errors.length_unit}, in groups of about equally many test examples. "
+        "Lengths are of the whole text, before truncation."
+    )
     return [
         Heading("By length"),
-        Text(text + shown_note(comparison)),
+        Text(text + left_out_note(comparison)),
+        Text("Point at a dot of the chart to see its 95 % confidence interval.", is_page_only=True),
         *figures_if_any({"errors-length": length_chart(comparison, errors)}),
     ]
 
@@ -88,7 +105,7 @@ def _by_confidence(comparison: Comparison, errors: Errors) -> list[Block]:
         "Confidence of wrong predictions, and the gap between the probabilities of the predicted and of the true "
         "label. Boxes hold the middle half of the wrong predictions of all seeds."
     )
-    return [Heading("By confidence"), Text(text + shown_note(comparison)), *figures_if_any(charts)]
+    return [Heading("By confidence"), Text(text + left_out_note(comparison)), *figures_if_any(charts)]
 
 
 def _by_word(errors: Errors) -> list[Block]:
@@ -103,7 +120,7 @@ def _by_word(errors: Errors) -> list[Block]:
         Heading("By word"),
         Text(text),
         *figures_if_any({"words": word_chart(errors.words)}),
-        Details("The most significant words", [Rows(words(errors), is_tall=True)]),
+        Details("The most significant words", [TableBlock(words(errors), is_tall=True, is_page_only=True)]),
     ]
 
 
@@ -120,7 +137,7 @@ def _shared(comparison: Comparison, errors: Errors) -> list[Block]:
         return []
     text = "Share of their errors that two strategies have in common, and the number of test examples by how many "
     text += "strategies misclassify them. Examples that all of them misclassify are hard, ambiguous or mislabelled."
-    charts = {"overlap": overlap_chart(comparison, errors), "missed": missed_chart(errors)}
+    charts = {"overlap": overlap_chart(comparison, errors), "missed": num_wrong_chart(errors)}
     return [Heading("Shared errors"), Text(text), *figures_if_any(charts)]
 
 
@@ -131,10 +148,13 @@ def _label_errors(comparison: Comparison, errors: Errors) -> list[Block]:
         return [heading, Text(reason)]
     text = (
         "Test examples whose label is probably wrong by confident learning: the mean probability of another class "
-        f"reaches that class's usual confidence, and is higher. {len(errors.label_errors):,} were found"
+        f"reaches that class's usual confidence, and is higher. {len(errors.label_errors):,} were found. Check them "
+        "before relying on small differences."
     )
-    text += f", the {len(table.rows)} most likely are shown" if len(errors.label_errors) > len(table.rows) else ""
-    return [heading, Text(text + ". Check them before relying on small differences."), *table_if_any(table, True)]
+    blocks: list[Block] = [heading, Text(text)]
+    if len(errors.label_errors) > len(table.rows):
+        blocks.append(Text(f"The {len(table.rows)} most likely are listed here.", is_page_only=True))
+    return [*blocks, TableBlock(table, is_tall=True, is_page_only=True)]
 
 
 def _examples(comparison: Comparison, errors: Errors) -> list[Block]:
@@ -179,8 +199,8 @@ def words(errors: Errors) -> Table:
     """Words over- or under-represented in misclassified texts, most significant first."""
     columns = (
         Column("word", "word", TEXT),
-        Column("log_odds", "log-odds", HUNDREDTHS),
-        Column("log_odds", "95 % interval", INTERVAL),
+        Column("log_odds", "log-odds", SIGNED_HUNDREDTHS),
+        Column("log_odds", "95 % interval", SIGNED_HUNDREDTHS_INTERVAL),
         Column("false_discovery_rate", "false discovery rate", P_VALUE),
         Column("texts", "texts", COUNT),
         Column("misclassified_texts", "misclassified", TENTHS),
@@ -194,14 +214,14 @@ def words(errors: Errors) -> Table:
 
 def length_chart(comparison: Comparison, errors: Errors) -> Chart:
     """Error rate by length, one line per strategy."""
-    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
     rows = errors.by_length[errors.by_length["group"].isin(list(names))]
     rows = rows.assign(strategy=rows["group"].map(names), middle=(rows["shortest"] + rows["longest"]) / 2)
     rates = [alt.Tooltip(name, format=".1%") for name in ("rate", "low", "high")]
     base = alt.Chart(rows.drop(columns="group").round(4)).encode(
         x=alt.X("middle:Q", title=f"{errors.length_unit} of the text"),
         y=alt.Y("rate:Q", title="error rate", axis=alt.Axis(format="%")),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         tooltip=["strategy", "shortest", "longest", "examples", *rates],
     )
     return base.mark_line(point=True).properties(width=WIDTH, height=HEIGHT)
@@ -209,13 +229,13 @@ def length_chart(comparison: Comparison, errors: Errors) -> Chart:
 
 def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: str) -> Chart | None:
     """Boxes of one kind of confidence, one per strategy; None if no strategy has such predictions."""
-    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
     table = errors.confidence
-    boxes = table[(table["of"] == kind) & table["group"].isin(list(names))]
+    boxes = table[(table["kind"] == kind) & table["group"].isin(list(names))]
     if not len(boxes):
         return None
-    boxes = boxes.assign(strategy=boxes["group"].map(names)).drop(columns=["group", "of"]).round(4)
-    return box_plot(boxes, "strategy", list(names.values()), title, by_strategy(comparison, has_legend=False))
+    boxes = boxes.assign(strategy=boxes["group"].map(names)).drop(columns=["group", "kind"]).round(4)
+    return box_plot(boxes, "strategy", list(names.values()), title, strategy_colour(comparison, has_legend=False))
 
 
 def word_chart(table: pd.DataFrame) -> Chart:
@@ -261,9 +281,10 @@ def overlap_chart(comparison: Comparison, errors: Errors) -> Chart:
     return heat_map(base, "shared", ".0%", "purples", is_labelled).properties(width=step, height=step)
 
 
-def missed_chart(errors: Errors) -> Chart:
+def num_wrong_chart(errors: Errors) -> Chart:
     """Number of test examples by how many strategies misclassify them."""
-    rows = pd.DataFrame({"strategies": range(len(errors.missed_counts)), "examples": errors.missed_counts})
+    counts = errors.examples_by_num_wrong
+    rows = pd.DataFrame({"strategies": range(len(counts)), "examples": counts})
     title = f"strategies, of {len(errors.learners)}, that misclassify an example"
     base = alt.Chart(rows).encode(
         x=alt.X("strategies:O", title=title, axis=alt.Axis(labelAngle=0)),

@@ -4,21 +4,23 @@ from pathlib import Path
 
 from tuneoff.comparison.result import Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.report.section import Block, Bullets, Details, Heading, Rows, Section, Text
+from tuneoff.formats import fixed, p_value
+from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
 from tuneoff.strategies import STRATEGIES
 from tuneoff.tables import (
     COUNT,
     ESTIMATE,
-    HUNDREDTHS,
     INTERVAL,
     MEAN_SD,
     P_VALUE,
     SCORE,
     SIGNED_ESTIMATE,
+    SIGNED_HUNDREDTHS,
     SIGNED_INTERVAL,
     TEXT,
     Column,
+    Format,
     Table,
 )
 
@@ -28,16 +30,16 @@ def section(comparison: Comparison) -> Section:
     blocks: list[Block] = []
     if comparison.verdict:
         blocks += [Text(comparison.verdict.text, is_key=True), Text(_explanation(comparison))]
-        blocks += [Rows(leaderboard(comparison))]
+        blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
         if comparison.pairs:
             blocks += [
                 Details(
                     "Every pair of strategies: differences, tests, and the sample size that would settle them",
-                    [Text(_PAIRS_TEXT), Rows(pairs(comparison), is_tall=True)],
+                    [Text(_PAIRS_TEXT), TableBlock(pairs(comparison), is_tall=True)],
                 )
             ]
         blocks += [
-            Details("Sources of uncertainty, and every metric", [Text(_METRICS_TEXT), Rows(metrics(comparison))])
+            Details("Sources of uncertainty, and every metric", [Text(_METRICS_TEXT), TableBlock(metrics(comparison))])
         ]
     else:
         blocks += [Text("No run succeeded; the reasons are below.", is_key=True)]
@@ -52,11 +54,11 @@ def section(comparison: Comparison) -> Section:
 
 def _explanation(comparison: Comparison) -> str:
     text = (
-        "Test scores, best first, with 95 % confidence intervals over test examples and seeds. Shaded rows are "
-        "statistically tied with the best: the difference is not significant at 0.05 after Holm's correction over all "
+        "Test scores, best first, with 95 % confidence intervals over test examples and seeds. Standing: a "
+        "strategy is tied with the best if the difference is not significant at 0.05 after Holm's correction over all "
         "pairs. The interval of a difference is for that pair only, without correction; the p value decides. Latency "
         "is the time from one text to its class in fp32, the median over texts. The size of a model leaves out the "
-        "encoder that a probe, LoRA or adapter needs in addition. Click a column's heading to sort."
+        "encoder that a probe, LoRA or adapter needs in addition."
     )
     if any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows):
         text += (
@@ -66,6 +68,7 @@ def _explanation(comparison: Comparison) -> str:
     return text
 
 
+_PAGE_TEXT = "Shaded rows are the best strategy and those tied with it. Click a column's heading to sort."
 _PAIRS_TEXT = (
     "Both strategies on the same test examples and, where they share seeds, on the same seeds. A difference is "
     "significant where p after Holm's correction over all pairs is below 0.05; intervals are for each pair only. "
@@ -83,17 +86,18 @@ _METRICS_TEXT = (
 def leaderboard(comparison: Comparison) -> Table:
     """Strategies, best first, with confidence intervals, differences to the best, and costs."""
     has_encoders = has_several_encoders(comparison.rows)
-    metric, costs = comparison.metric, [key for key in COSTS if key in choosable_costs()]
+    metric, costs = comparison.metric, choosable_costs()
     columns = (
         Column("strategy", "strategy", TEXT),
         *([Column("encoder", "encoder", TEXT)] if has_encoders else []),
         Column(metric, display_name(metric), MEAN_SD),
         Column(metric, "95 % interval", INTERVAL),
-        Column("difference", "difference to best", SIGNED_ESTIMATE),
-        Column("p_holm", "p", P_VALUE),
+        # missing for the best row, which sorts as a difference of 0 with a p value of 1
+        Column("difference", "difference to best", SIGNED_ESTIMATE, missing_sort_key=0.0),
+        Column("p_holm", "p", P_VALUE, missing_sort_key=1.0),
         Column("standing", "standing", TEXT),
         Column("seeds", "seeds", COUNT),
-        *[Column(key, COSTS[key].column, COSTS[key].format) for key in costs],
+        *[Column(key, cost.column, cost.format) for key, cost in costs.items()],
     )
     rows = []
     for index, row in enumerate(comparison.rows):
@@ -110,9 +114,16 @@ def leaderboard(comparison: Comparison) -> Table:
                 *[_cost(row, key) for key in costs],
             ]
         )
-    recommended = comparison.verdict.recommended if comparison.verdict else ""
-    marks = [" ".join(_marks(row, recommended)) for row in comparison.rows]
+    marks = [" ".join(_marks(row, _marked_as_pick(comparison))) for row in comparison.rows]
     return Table("leaderboard", columns, rows, marks=marks)
+
+
+def _marked_as_pick(comparison: Comparison) -> str:
+    """Return the group that the page marks as the pick; none where the verdict recommends none in its text."""
+    verdict = comparison.verdict
+    if verdict is None or any(row.group in verdict.tied and not row.learns for row in comparison.rows):
+        return ""
+    return verdict.recommended
 
 
 def _standing(index: int, row: Row) -> str:
@@ -129,24 +140,33 @@ def _cost(row: Row, key: str) -> float | None:
     return row.costs.get(key)
 
 
+def _short_difference(difference: float, p: float | None, is_tied: bool) -> str:
+    """Phrase such as "0.013 tied (p = 0.120)"; "best" without a p value."""
+    if p is None:
+        return "best"
+    p_text = p_value(p) if p_value(p).startswith("<") else f"= {p_value(p)}"
+    return f"{fixed(-difference)} {'tied ' if is_tied else ''}(p {p_text})"
+
+
+# (difference to the best, p value or None for the best itself, whether it is statistically tied)
+_SHORT_DIFFERENCE = Format(lambda value: _short_difference(*value), ("", "_p", "_tied"))
+
+
 def short_leaderboard(comparison: Comparison) -> Table:
     """The leaderboard in the width of a plain terminal."""
     has_encoders = has_several_encoders(comparison.rows)
     metric, cost = comparison.metric, COSTS["fit_seconds"]
     columns = (
         Column("strategy", "strategy", TEXT),
-        Column(metric, f"{display_name(metric)} (95 % interval)", ESTIMATE),
-        Column("difference", "difference", SCORE),
-        Column("p_holm", "p", P_VALUE),
-        Column("standing", "standing", TEXT),
+        Column(metric, f"{display_name(metric)} (95 %)", ESTIMATE),
+        Column("difference", "behind the best", _SHORT_DIFFERENCE),
         Column("fit_seconds", cost.column, cost.format),
     )
     rows = []
     for index, row in enumerate(comparison.rows):
         name = f"{row.label} {Path(row.model).name}" if has_encoders and row.model else row.label
-        difference = (row.difference, row.p_value) if index else (None, None)
-        score = (row.score, *row.interval)
-        rows.append([name, score, *difference, _standing(index, row), row.costs.get("fit_seconds")])
+        difference = (row.difference, row.p_value if index else None, row.is_tied)
+        rows.append([name, (row.score, *row.interval), difference, row.costs.get("fit_seconds")])
     return Table("leaderboard", columns, rows)
 
 
@@ -160,7 +180,7 @@ def pairs(comparison: Comparison) -> Table:
         Column("p_holm", "p (Holm)", P_VALUE),
         Column("p", "p", P_VALUE),
         Column("p_mcnemar", "McNemar", P_VALUE),
-        Column("cohen_g", "Cohen's g", HUNDREDTHS),
+        Column("cohen_g", "Cohen's g", SIGNED_HUNDREDTHS),
         Column("required_examples", "examples to settle", COUNT),
         Column("required_seeds", "seeds to settle", COUNT),
     )

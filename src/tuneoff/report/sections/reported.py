@@ -1,7 +1,7 @@
 """Published scores next to the measured ones."""
 
 from tuneoff.comparison.result import Comparison, Row
-from tuneoff.report.section import Rows, Section, Text
+from tuneoff.report.section import Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
 from tuneoff.spec import Reported
 from tuneoff.tables import LONG_TEXT, SCORE, SIGNED_SCORE, TEXT, Column, Table
@@ -15,7 +15,7 @@ def section(comparison: Comparison) -> Section | None:
         "Published scores that the study names, and the scores measured here. The published ones come from another "
         "encoder, split or recipe where the note says so; the difference is not a test."
     )
-    return Section("reported", "Published scores", [Text(text), Rows(reported(comparison))], menu="Published")
+    return Section("reported", "Published scores", [Text(text), TableBlock(reported(comparison))], menu="Published")
 
 
 def reported(comparison: Comparison) -> Table:

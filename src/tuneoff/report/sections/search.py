@@ -7,14 +7,34 @@ import pandas as pd
 
 from tuneoff import formats
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import HEIGHT, INK, WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any, table_if_any
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import CUT, DONE, FAILED, SearchRecord
 from tuneoff.strategies.base import format_option
-from tuneoff.tables import COUNT, SCORE, SECONDS, TEXT, Column, Table
+from tuneoff.tables import COUNT, SCORE, SCORES, SECONDS, TEXT, Column, Format, Table
 
 _STATES = {"done": "complete", "stopped": "stopped early", "cut": "cut by the time budget", "failed": "failed"}
+
+
+def _show_space(space: Mapping[str, list[object] | dict[str, float]]) -> str:
+    return "; ".join(f"{display_name(option)} {_show_values(values)}" for option, values in space.items())
+
+
+def _show_values(values: list[object] | dict[str, float]) -> str:
+    if isinstance(values, dict):
+        return f"{values['low']:.3g} to {values['high']:.3g}{' (log)' if values['log'] else ''}"
+    return ", ".join(format_option(value) for value in values)
+
+
+def _show_options(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in options.items())
+
+
+# option -> value, or option -> its search space
+OPTIONS = Format(_show_options, is_text=True, is_json=True)
+CHOSEN = Format(lambda o: _show_options(o) or "the defaults: every trial failed", is_text=True, is_json=True)
+SPACE = Format(_show_space, is_text=True, is_json=True)
 
 
 def section(comparison: Comparison) -> Section | None:
@@ -22,10 +42,10 @@ def section(comparison: Comparison) -> Section | None:
     if not comparison.rows:
         return None
     has_searches = bool(comparison.searches)
-    blocks: list[Block] = [Text(search_text(comparison) + (shown_note(comparison) if has_searches else ""))]
+    blocks: list[Block] = [Text(search_text(comparison) + (left_out_note(comparison) if has_searches else ""))]
     blocks += [*figures_if_any(search_charts(comparison)), *table_if_any(searches(comparison))]
     if has_searches:
-        blocks += details_if_any("Every trial", Rows(trials(comparison), is_tall=True))
+        blocks += details_if_any("Every trial", TableBlock(trials(comparison), is_tall=True))
     return Section("search", "Hyperparameter search", blocks, menu="Search")
 
 
@@ -49,7 +69,10 @@ def search_text(comparison: Comparison) -> str:
     if any(trial.state in (CUT, FAILED) for record in comparison.searches for trial in record.trials):
         text += " Trials that failed, or that the end of the time budget cut short, count as trials."
     unsearched = set(comparison.names.values()) - {search_name(comparison, record) for record in comparison.searches}
-    return text + (f" No search was needed for {', '.join(sorted(unsearched))}." if unsearched else "")
+    if unsearched:
+        names = ", ".join(sorted(unsearched))
+        text += f" Without a search: {names}; there is no hyperparameter to search, or the study sets it."
+    return text
 
 
 def search_name(comparison: Comparison, record: SearchRecord) -> str:
@@ -63,28 +86,27 @@ def searches(comparison: Comparison) -> Table:
     """One row per search: its space, its trials, and the options that it chose."""
     columns = (
         Column("strategy", "strategy", TEXT),
-        Column("space", "search space", TEXT),
+        Column("space", "search space", SPACE),
         Column("trials", "trials", COUNT),
         Column("complete_trials", "complete", COUNT),
         Column("seconds", "time", SECONDS),
         Column("first_score", "first score", SCORE),
         Column("best_score", "best score", SCORE),
-        Column("chosen", "chosen", TEXT),
+        Column("chosen", "chosen", CHOSEN),
     )
     rows = []
     for record in comparison.searches:
         best = record.best
-        spaces = [f"{display_name(option)} {_space(values)}" for option, values in record.space.items()]
         rows.append(
             [
                 search_name(comparison, record),
-                "; ".join(spaces),
+                record.space,
                 len(record.trials),
                 sum(trial.state == DONE for trial in record.trials),
                 record.seconds,
                 record.trials[0].score if record.trials else None,
                 best.score if best else None,
-                _options(best.options) if best else "the defaults: every trial failed",
+                best.options if best else {},
             ]
         )
     return Table("searches", columns, rows)
@@ -96,8 +118,8 @@ def trials(comparison: Comparison) -> Table:
     columns = (
         Column("strategy", "strategy", TEXT),
         Column("trial", "trial", COUNT),
-        Column("options", "options", TEXT),
-        Column("score_by_epoch", "score by epoch", TEXT),
+        Column("options", "options", OPTIONS),
+        Column("score_by_epoch", "score by epoch", SCORES),
         Column(f"validation_{metric}", f"validation {display_name(metric)}", SCORE),
         Column("state", "state", TEXT),
         Column("seconds", "time", SECONDS),
@@ -106,8 +128,8 @@ def trials(comparison: Comparison) -> Table:
         [
             search_name(comparison, record),
             index + 1,
-            _options(trial.options),
-            " ".join(f"{score:.3f}" for score in trial.scores) or None,
+            trial.options or None,
+            trial.scores or None,
             trial.score,
             _STATES[trial.state],
             trial.seconds,
@@ -120,7 +142,7 @@ def trials(comparison: Comparison) -> Table:
 
 def search_charts(comparison: Comparison) -> dict[str, Chart]:
     """Validation score against each numeric hyperparameter, one line per strategy."""
-    names, rows = {comparison.names[row.group] for row in shown(comparison)}, []
+    names, rows = {comparison.names[row.group] for row in charted_rows(comparison)}, []
     for record in comparison.searches:
         name = search_name(comparison, record)
         for trial in record.trials if name in names else ():
@@ -143,7 +165,7 @@ def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Chart:
             axis=alt.Axis(tickCount=5, format=".2~g", grid=False),
         ),
         y=alt.Y("score:Q", **score_axis(f"validation {display_name(comparison.searches[0].metric)}")),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         tooltip=[
             alt.Tooltip("strategy"),
             alt.Tooltip("value", title=display_name(option), format=".3~g"),
@@ -159,13 +181,3 @@ def _chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Chart:
     )
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(shape=shapes)
     return (base.mark_line(opacity=0.5) + dots).properties(width=WIDTH, height=HEIGHT)
-
-
-def _space(values: list[object] | dict[str, float]) -> str:
-    if isinstance(values, dict):
-        return f"{values['low']:.3g} to {values['high']:.3g}{' (log)' if values['log'] else ''}"
-    return ", ".join(format_option(value) for value in values)
-
-
-def _options(options: Mapping[str, object]) -> str | None:
-    return ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in options.items()) or None

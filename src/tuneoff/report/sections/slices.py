@@ -3,22 +3,24 @@
 import altair as alt
 
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import WIDTH, by_strategy, score_axis, shown, shown_note
-from tuneoff.report.section import Block, Chart, Rows, Section, Text, details_if_any, figures_if_any
+from tuneoff.formats import fixed
+from tuneoff.report.chart import WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import direction, display_name
-from tuneoff.tables import COUNT, ESTIMATE, TEXT, Column, Table
+from tuneoff.tables import COUNT, ESTIMATE, TEXT, Column, Table, csv_key
 
 
 def section(comparison: Comparison) -> Section | None:
     """Return the scores of each slice; None without slice columns."""
     if not len(comparison.slices):
         return None
-    text = "Test scores on slices of the data, with 95 % confidence intervals over their examples and the seeds."
-    blocks: list[Block] = [Text(text + shown_note(comparison))]
+    text = "Test scores on slices of the data, with 95 % confidence intervals over their examples and the seeds. "
+    text += "Slices of a single example are left out."
+    blocks: list[Block] = [Text(text + left_out_note(comparison))]
     blocks += [Text(sentence, is_key=True)] if (sentence := weakest_slice(comparison)) else []
     blocks += figures_if_any(slice_charts(comparison))
     return Section(
-        "slices", "Slices", [*blocks, *details_if_any("Every slice", Rows(slices(comparison), is_tall=True))]
+        "slices", "Slices", [*blocks, *details_if_any("Every slice", TableBlock(slices(comparison), is_tall=True))]
     )
 
 
@@ -29,7 +31,7 @@ def slices(comparison: Comparison) -> Table:
         Column("slice", "slice", TEXT),
         Column("value", "value", TEXT),
         Column("examples", "examples", COUNT),
-        *[Column(name, name, ESTIMATE) for name in names.values()],
+        *[Column(f"score_{csv_key(name)}", name, ESTIMATE) for name in names.values()],
     )
     rows = []
     for (column, value), part in comparison.slices.groupby(["slice", "value"], sort=False):
@@ -50,14 +52,14 @@ def weakest_slice(comparison: Comparison) -> str:
         return f"No slice has a lower score of {comparison.names[group]} than the whole test split."
     return (
         f"The lowest score of {comparison.names[group]} is where {row['slice']} is {row['value']}: {name} "
-        f"{row['score']:.3f} ({row['low']:.3f} to {row['high']:.3f}) on {row['examples']:,} examples, against "
-        f"{overall:.3f} on the whole test split. Among many slices, some are low by chance."
+        f"{fixed(row['score'])} ({fixed(row['low'])} to {fixed(row['high'])}) on {row['examples']:,} examples, against "
+        f"{fixed(overall)} on the whole test split. Among many slices, some are low by chance."
     )
 
 
 def slice_charts(comparison: Comparison) -> dict[str, Chart]:
     """Scores by the values of each slice column, one dot per strategy."""
-    names = {row.group: comparison.names[row.group] for row in shown(comparison)}
+    names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
     rows = comparison.slices[comparison.slices["group"].isin(list(names))].round(4)
     rows = rows.assign(strategy=rows["group"].map(names))
     charts = {}
@@ -68,7 +70,7 @@ def slice_charts(comparison: Comparison) -> dict[str, Chart]:
         base = alt.Chart(part.drop(columns=["group", "slice"])).encode(
             y=alt.Y("value:N", sort=values, title=str(column), axis=alt.Axis(labelLimit=220)),
             yOffset=alt.YOffset("strategy:N", sort=list(names.values())),
-            color=by_strategy(comparison),
+            color=strategy_colour(comparison),
             tooltip=[alt.Tooltip("value"), alt.Tooltip("strategy"), *numbers],
         )
         axis = score_axis(f"test {display_name(comparison.metric)}, 95 % interval")

@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import HEIGHT, WIDTH, by_strategy, score_axis, shown, shown_note
+from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table
@@ -20,7 +20,7 @@ def section(comparison: Comparison) -> Section | None:
     blocks: list[Block] = []
     if any(chart is not None for chart in charts.values()):
         text = "Validation score after each epoch, which selects the epoch whose weights are kept, and training loss; "
-        blocks += [Text(f"{text}one line per seed.{shown_note(comparison)}"), *figures_if_any(charts)]
+        blocks += [Text(f"{text}one line per seed.{left_out_note(comparison)}"), *figures_if_any(charts)]
     text = (
         "Trainable parameters of each strategy. The head counts as trainable, added parameters as part of the total; "
     )
@@ -48,7 +48,7 @@ def parameters(comparison: Comparison) -> Table:
 
 def _history(comparison: Comparison, kind: str) -> pd.DataFrame:
     """Return the history rows of a kind, "step" or "epoch", of every run that charts show."""
-    names, parts = {row.group: comparison.names[row.group] for row in shown(comparison)}, []
+    names, parts = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}, []
     for record in comparison.records:
         history = comparison.histories[record.run_id]
         if len(history) and record.group in names:
@@ -66,7 +66,7 @@ def validation_chart(comparison: Comparison) -> Chart | None:
     lines = lines.encode(
         x=alt.X("epoch:O", title="epoch", axis=alt.Axis(labelAngle=0)),
         y=alt.Y(f"{score}:Q", **score_axis(f"validation {display_name(comparison.metric)}")),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         detail="seed:N",
         tooltip=["strategy", "seed", "epoch", alt.Tooltip(score, format=".3f")],
     )
@@ -82,7 +82,7 @@ def loss_chart(comparison: Comparison) -> Chart | None:
     lines = lines.encode(
         x=alt.X("step:Q", title="step"),
         y=alt.Y("loss:Q", title="training loss"),
-        color=by_strategy(comparison),
+        color=strategy_colour(comparison),
         detail="seed:N",
         tooltip=["strategy", "seed", alt.Tooltip("step", format=".0f"), alt.Tooltip("loss", format=".3f")],
     )

@@ -1,0 +1,167 @@
+"""Printing of the commands: tables, results, classes, options. Text of the user's data is shown, never obeyed."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from tuneoff.formats import shorten, show_control_characters
+
+if TYPE_CHECKING:
+    from tuneoff.comparison.result import Comparison
+    from tuneoff.data.dataset import Dataset
+    from tuneoff.data.describe import DataDescription
+    from tuneoff.tables import Table as TypedTable
+
+_MAX_CLASSES = 20  # that inspect lists one by one
+_MAX_ENDS = 5  # largest and smallest classes that it lists of more
+_MAX_SAMPLED = 10  # labels of which it prints examples
+_SAMPLE_LENGTH = 160  # characters
+
+console = Console(highlight=False)
+error_console = Console(highlight=False, stderr=True)
+
+
+def visible(text: str) -> str:
+    """Text of the user's data for the terminal: in one line, without control characters and without rich's markup.
+
+    >>> visible("a\\nb\\x1b[0m[red]")
+    'a␊b␛[0m\\\\[red]'
+    """
+    return escape(show_control_characters(text).replace("\n", "␊").replace("\t", "␉"))
+
+
+def new_table(*columns: str) -> Table:
+    """Return an empty table; the first column is text, the others are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
+    return table
+
+
+def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: bool) -> None:
+    """Print the leaderboard, the verdict, failed runs and the path of the report. quiet: failures only, to stderr."""
+    if as_json:
+        print(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False))
+    if quiet:
+        _print_failures(comparison, folder, error_console)
+    if as_json or quiet:
+        return
+    from tuneoff.report.sections.leaderboard import leaderboard, short_leaderboard
+
+    is_wide = leaderboard(comparison).text_width <= console.width
+    if comparison.verdict:
+        recommended, text = comparison.verdict.recommended, comparison.verdict.text
+        styles = ["bold green" if row.group == recommended else "" if row.is_tied else "dim" for row in comparison.rows]
+        _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
+        console.print(f"\n{visible(text)}\n")
+    _print_failures(comparison, folder, console)
+    console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
+
+
+def _print_failures(comparison: "Comparison", folder: Path, screen: Console) -> None:
+    for record in comparison.failures:
+        screen.print(f"[red]{visible(record.run_id)} {record.status}[/red]: {visible(record.reason)}", soft_wrap=True)
+    if comparison.failures:
+        places = f"{folder / 'runs'} (run.json), {folder / 'workers.log'}"
+        screen.print(f"More about failed runs: {visible(places)}", soft_wrap=True)
+
+
+def _print_typed_table(typed: "TypedTable", styles: list[str]) -> None:
+    table = new_table(*[column.title for column in typed.columns])
+    for cells, style in zip(typed.text_rows(), styles, strict=True):
+        table.add_row(*map(visible, cells), style=style)
+    console.print(table)
+
+
+def print_classes(description: "DataDescription", report_path: Path | None) -> None:
+    """Print the examples of each class in each split; of many classes the largest and smallest only."""
+    names, splits = description.label_names, description.splits
+    train = splits["train"].labels
+    rows: list[int | None] = list(range(len(names)))  # ids of the listed classes; None for those left out
+    if len(names) > _MAX_CLASSES:
+        by_size = sorted(range(len(names)), key=lambda index: -train[index])
+        largest, smallest = by_size[0], by_size[-1]
+        sizes = f"{train[largest]:,} ({names[largest]}) to {train[smallest]:,} ({names[smallest]})"
+        place = f"all of them are on {report_path}" if report_path else "--report data.html shows all of them"
+        console.print(f"{len(names)} classes of {visible(f'{sizes} training examples; {place}')}")
+        rows = [*by_size[:_MAX_ENDS], None, *by_size[-_MAX_ENDS:]]
+    table = new_table("label", *splits)
+    for index in rows:
+        if index is None:
+            table.add_row("...", *["..."] * len(splits))
+        else:
+            table.add_row(visible(names[index]), *[f"{split.labels[index]:,}" for split in splits.values()])
+    table.add_section()
+    table.add_row("all", *[f"{split.examples:,}" for split in splits.values()])  # an example may have several labels
+    console.print(table)
+
+
+def print_samples(dataset: "Dataset", count: int) -> None:
+    """Print some training examples of each label; of many labels, of the first ones only."""
+    if count < 1:
+        return
+    names = dataset.label_names
+    if len(names) > _MAX_SAMPLED:
+        console.print(f"\nExamples of the first {_MAX_SAMPLED} of {len(names)} labels:")
+    for index, name in enumerate(names[:_MAX_SAMPLED]):
+        console.print(f"\n[bold]{visible(name)}[/bold]")
+        for example in _samples(dataset, index, count):
+            console.print(Padding(visible(example), (0, 0, 0, 2), expand=False))
+
+
+def _samples(dataset: "Dataset", label: int, count: int) -> list[str]:
+    import pyarrow as pa
+
+    from tuneoff.data.dataset import labels_of
+    from tuneoff.scoring.metrics import as_rows
+
+    train = dataset.splits["train"]
+    has_label = as_rows(labels_of(train), dataset.num_labels)[:, label]
+    rows = train.filter(pa.array(has_label)).slice(0, count).to_pylist()
+    texts = [" ¶ ".join(str(row[name]) for name in ("text", "text_pair") if name in row) for row in rows]
+    return [shorten(" ".join(text.split()), _SAMPLE_LENGTH) for text in texts]
+
+
+def options_of(config: Any) -> dict[str, dict[str, Any]]:
+    """Return the default, the choices and the description of each option of a pydantic model, as plain data."""
+    return {
+        option: {
+            "default": None if field.is_required() else field.default,
+            "choices": list(_choices(field.annotation)),
+            "description": field.description or "",
+        }
+        for option, field in config.model_fields.items()
+    }
+
+
+def print_options(config: Any) -> None:
+    """Print the options of a pydantic model, one per line."""
+    table = Table.grid(padding=(0, 2))
+    for option, field in config.model_fields.items():
+        choices = ", ".join(map(str, _choices(field.annotation)))
+        notes = [field.description, f"choices: {choices}" if choices else ""]
+        default = "..." if field.is_required() else _as_written(field.default)
+        name = f"{option}={default}" if default else f"{option} (not set)"
+        table.add_row(escape(name), f"[dim]{escape('; '.join(note for note in notes if note))}[/dim]")
+    if table.rows:
+        console.print(Padding(table, (0, 0, 0, 4), expand=False))
+
+
+def _as_written(value: Any) -> str:
+    """Return a value as a user writes it on the command line; empty for None, which leaves an option unset."""
+    if isinstance(value, (tuple, list)):
+        return "+".join(map(_as_written, value))
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _choices(annotation: Any) -> Iterable[Any]:
+    """Return the allowed values of a Literal, also inside tuple[...] or Optional; none for any other type."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(choice for part in get_args(annotation) for choice in _choices(part))
