@@ -16,7 +16,7 @@ from tuneoff.data.tokens import tokenize
 from tuneoff.encoder.config import load_tokenizer, model_fingerprint
 from tuneoff.encoder.load import load_model
 from tuneoff.engine.inputs import cached_prefix_inputs
-from tuneoff.engine.loop import train
+from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.spec import parse_strategy
@@ -49,18 +49,19 @@ def main() -> None:
         model, config = load_model(MODEL, ("0", "1"), seed=0), parse_strategy(name)
         adapted, dtype = STRATEGIES[config.name].apply(model, config), resolve("auto", torch.device("cpu"))
         inputs = cached_prefix_inputs(model, table, adapted.first_trained_block, model_fingerprint(MODEL), dtype)
-        recipe = Recipe.model_validate({"epochs": 1})
+        settings = TrainingSettings(Recipe(epochs=1), config.learning_rate, 0, dtype)
+        validation = Validation(lambda: {"accuracy": 0.0}, "accuracy")
 
-        def train_epoch(adapted=adapted, inputs=inputs, config=config, dtype=dtype, recipe=recipe) -> float:
+        def train_epoch(adapted=adapted, inputs=inputs, settings=settings, validation=validation) -> float:
             started = time.perf_counter()
-            train(adapted, inputs, recipe, config.learning_rate, 0, dtype, lambda: {"accuracy": 0.0}, "accuracy")
+            train(adapted, inputs, settings, validation)
             return time.perf_counter() - started
 
         train_epoch()
         seconds = train_epoch()
         with profile() as profiled:
             train_epoch()
-        print_profile(name, profiled, seconds, recipe.num_steps(len(table)))
+        print_profile(name, profiled, seconds, settings.recipe.num_steps(len(table)))
 
 
 def print_profile(name: str, profiled: profile, seconds: float, steps: int) -> None:

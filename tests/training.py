@@ -8,7 +8,7 @@ from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
 from tuneoff.data.tokens import tokenize_split
 from tuneoff.encoder.load import initialise_head
 from tuneoff.engine.inputs import SplitInputs, predict_logits
-from tuneoff.engine.loop import train
+from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.recipe import Recipe
 from tuneoff.scoring.metrics import evaluate
 from tuneoff.spec import parse_strategy
@@ -49,11 +49,13 @@ def train_on_toy(adapted, learning_rate, epochs=4, seed=0, inputs=None, **change
 
     recipe = Recipe(epochs=epochs, batch_size=8, **changes)
     inputs = inputs or SplitInputs(table)
-    return train(adapted, inputs, recipe, learning_rate, seed, torch.float32, validate, "accuracy")
+    settings = TrainingSettings(recipe, learning_rate, seed, torch.float32)
+    return train(adapted, inputs, settings, Validation(validate, "accuracy"))
 
 
 def train_with_scores(adapted, scores, metric="accuracy", **changes):
     """Train on the toy set with invented validation scores, one per epoch. changes: of the recipe."""
     left = iter(scores)
     recipe, inputs = Recipe(epochs=len(scores), **changes), SplitInputs(toy_table())
-    return train(adapted, inputs, recipe, 1e-2, 0, torch.float32, lambda: {metric: next(left)}, metric)
+    settings = TrainingSettings(recipe, 1e-2, 0, torch.float32)
+    return train(adapted, inputs, settings, Validation(lambda: {metric: next(left)}, metric))

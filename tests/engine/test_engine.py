@@ -10,7 +10,7 @@ from tests.tiny import padded
 from tests.training import NO_DROPOUT, adapted_model, toy_model, toy_table, train_on_toy, train_with_scores
 from tuneoff.data.batches import pack, training_batches
 from tuneoff.engine.inputs import SplitInputs, predict_logits
-from tuneoff.engine.loop import _train_mode, train
+from tuneoff.engine.loop import TrainingSettings, Validation, _train_mode, train
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.schedule import rate_share
@@ -63,7 +63,8 @@ def test_the_weights_of_the_best_epoch_are_kept():
         logits.append(predict_logits(adapted.model, SplitInputs(toy_table())))
         return {"accuracy": next(scores)}
 
-    trained = train(adapted, SplitInputs(toy_table()), Recipe(epochs=3), 1e-2, 0, torch.float32, validate, "accuracy")
+    settings = TrainingSettings(Recipe(epochs=3), 1e-2, 0, torch.float32)
+    trained = train(adapted, SplitInputs(toy_table()), settings, Validation(validate, "accuracy"))
     assert trained.best_epoch == 2
     assert np.abs(logits[1] - logits[2]).max() > 1e-3
     np.testing.assert_allclose(predict_logits(adapted.model, SplitInputs(toy_table())), logits[1], atol=1e-6)
@@ -100,8 +101,9 @@ def test_frozen_blocks_run_without_dropout():
 
 def test_loss_falls_in_bf16_and_weights_are_fp32_afterwards():
     adapted, recipe = toy_model("full"), Recipe(epochs=8, batch_size=8)
-    inputs = SplitInputs(toy_table())
-    trained = train(adapted, inputs, recipe, 1e-2, 0, torch.bfloat16, lambda: {"accuracy": 0.0}, "accuracy")
+    settings = TrainingSettings(recipe, 1e-2, 0, torch.bfloat16)
+    validation = Validation(lambda: {"accuracy": 0.0}, "accuracy")
+    trained = train(adapted, SplitInputs(toy_table()), settings, validation)
     assert trained.epochs[-1]["train_loss"] < 0.85 * trained.epochs[0]["train_loss"]
     assert all(parameter.dtype == torch.float32 for parameter in adapted.model.parameters())
 

@@ -11,7 +11,7 @@ from tuneoff.data.batches import training_batches
 from tuneoff.encoder.load import load_model
 from tuneoff.engine.checkpoint import checkpointing
 from tuneoff.engine.inputs import SplitInputs, batch_logits, predict_logits
-from tuneoff.engine.loop import train
+from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.loss import Loss, balanced_weights, loss_of
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
@@ -129,9 +129,8 @@ def test_the_average_of_the_best_epochs_is_kept_unless_its_validation_score_is_l
         logits.append(predict_logits(adapted.model, SplitInputs(toy_table())))
         return {"accuracy": next(scores)}
 
-    trained = train(
-        adapted, SplitInputs(toy_table()), Recipe(epochs=3, average=2), 1e-2, 0, torch.float32, validate, "accuracy"
-    )
+    settings = TrainingSettings(Recipe(epochs=3, average=2), 1e-2, 0, torch.float32)
+    trained = train(adapted, SplitInputs(toy_table()), settings, Validation(validate, "accuracy"))
     assert trained.best_epoch == 2
     final_logits = predict_logits(adapted.model, SplitInputs(toy_table()))
     np.testing.assert_allclose(final_logits, logits[3] if is_kept else logits[1], atol=1e-5)

@@ -11,7 +11,7 @@ from tests.training import adapted_model, toy_model, toy_table
 from tuneoff.encoder.load import initialise_head
 from tuneoff.encoder.packed import forward
 from tuneoff.engine.inputs import SplitInputs
-from tuneoff.engine.loop import train
+from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.spec import parse_strategy, study_from
@@ -44,9 +44,10 @@ def test_a_saved_model_loads_with_peft_and_gives_the_same_logits(strategy, tmp_p
 
 @pytest.mark.parametrize("strategy", PEFT_STRATEGIES)
 def test_every_method_trains_in_bf16(strategy):
-    adapted, table = toy_model(strategy), toy_table()
-    recipe = Recipe(epochs=1, batch_size=8)
-    trained = train(adapted, SplitInputs(table), recipe, 1e-3, 0, torch.bfloat16, lambda: {"accuracy": 0.5}, "accuracy")
+    adapted = toy_model(strategy)
+    settings = TrainingSettings(Recipe(epochs=1, batch_size=8), 1e-3, 0, torch.bfloat16)
+    validation = Validation(lambda: {"accuracy": 0.5}, "accuracy")
+    trained = train(adapted, SplitInputs(toy_table()), settings, validation)
     assert len(trained.steps) == 8
     assert all(parameter.dtype == torch.float32 for parameter in adapted.trainable.values())
 

@@ -36,6 +36,25 @@ from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
 
 
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipe, and the settings of one run under it."""
+
+    recipe: Recipe
+    learning_rate: float  # the peak, after warm-up
+    seed: int  # of data order and dropout
+    dtype: torch.dtype  # of the encoder; the head computes in fp32
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Validation after each epoch, which selects the epoch whose weights are kept."""
+
+    evaluate: Callable[[], dict[str, float]]  # scores of the current weights on the validation split, by metric
+    metric: str  # selects the epoch
+    should_stop: Callable[[dict[str, float]], bool] = lambda scores: False  # True ends training, as patience does
+
+
 @dataclass
 class Trained:
     """History and costs of a training. The weights themselves are in the model."""
@@ -51,42 +70,34 @@ class Trained:
 def train(
     adapted: Adapted,
     inputs: SplitInputs,
-    recipe: Recipe,
-    learning_rate: float,
-    seed: int,
-    dtype: torch.dtype,
-    validate: Callable[[], dict[str, float]],
-    metric: str,
+    settings: TrainingSettings,
+    validation: Validation,
     on_progress: Callable[[float], None] = lambda share: None,
-    should_stop: Callable[[dict[str, float]], bool] = lambda scores: False,
 ) -> Trained:
     """Train a model, and leave it with the weights of the epoch with the best validation metric.
 
-    inputs: of the train split. dtype: of the encoder; the head computes in fp32. validate: returns the scores of the
-    current weights on the validation split, by metric. metric: the one that selects the epoch. on_progress: called
-    after each step with the share of steps done. should_stop: called with the scores after each epoch; True ends
-    training, as the recipe's patience does.
+    inputs: of the train split. on_progress: called after each step with the share of steps done.
     Raises DivergedError if the norm of a gradient is not finite.
     """
-    model = adapted.model
+    model, recipe = adapted.model, settings.recipe
     use_fast_dropout(model)
-    num_steps, trained, best_weights = recipe.num_steps(len(inputs)), Trained(), _BestWeights(metric, recipe.average)
-    passes = recipe.passes(len(inputs))
+    num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
+    trained, best_weights = Trained(), _BestWeights(validation, recipe.average)
     loss = loss_of(recipe, inputs.labels, model.config.num_labels)
     sampling_weights = None
     if recipe.sampling == "balanced":
         sampling_weights = example_weights(inputs.labels, model.config.num_labels)
-    torch.manual_seed(seed)  # for dropout; training_batches has its own generator
-    with compute_dtype(dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing):
+    torch.manual_seed(settings.seed)  # for dropout; training_batches has its own generator
+    with compute_dtype(settings.dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing):
         # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
         master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
-        optimizer = adamw(adapted, master_weights, learning_rate, recipe.weight_decay)
+        optimizer = adamw(adapted, master_weights, settings.learning_rate, recipe.weight_decay)
         for epoch in range(recipe.epochs):
             _train_mode(model, adapted.first_trained_block)
             started, losses = time.perf_counter(), []
             # an epoch has several passes if the recipe's min_steps needs them; each has its own order
             batches = itertools.chain.from_iterable(
-                training_batches(inputs.lengths, recipe.batch_size, seed, number, sampling_weights)
+                training_batches(inputs.lengths, recipe.batch_size, settings.seed, number, sampling_weights)
                 for number in range(epoch * passes, (epoch + 1) * passes)
             )
             # islice: the recipe's max_steps may end within an epoch
@@ -104,7 +115,7 @@ def train(
                         "step": len(trained.steps) + 1,
                         "epoch": epoch + 1,
                         "loss": mean_loss,
-                        "learning_rate": learning_rate * share,
+                        "learning_rate": settings.learning_rate * share,
                     }
                 )
                 trained.examples += len(examples)
@@ -112,7 +123,7 @@ def train(
                 on_progress(len(trained.steps) / num_steps)
             seconds = time.perf_counter() - started
             trained.train_seconds += seconds
-            scores = validate()
+            scores = validation.evaluate()
             trained.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -121,13 +132,13 @@ def train(
                     **{f"validation_{k}": v for k, v in scores.items()},
                 }
             )
-            best_weights.add(scores[metric], epoch + 1, master_weights)
+            best_weights.add(scores[validation.metric], epoch + 1, master_weights)
             epochs_without_gain = epoch + 1 - best_weights.epoch
             is_out_of_patience = recipe.patience is not None and epochs_without_gain >= recipe.patience
-            if should_stop(scores) or is_out_of_patience or len(trained.steps) == num_steps:
+            if validation.should_stop(scores) or is_out_of_patience or len(trained.steps) == num_steps:
                 break
         trained.best_epoch = best_weights.epoch
-        best_weights.restore(master_weights, validate)
+        best_weights.restore(master_weights)
     model.eval()
     return trained
 
@@ -135,8 +146,8 @@ def train(
 class _BestWeights:
     """Weights of the epochs with the best validation scores, at most `count` of them."""
 
-    def __init__(self, metric: str, count: int) -> None:
-        self._metric, self._count = metric, count
+    def __init__(self, validation: Validation, count: int) -> None:
+        self._validation, self._count = validation, count
         self._epochs: list[tuple[float, int, Snapshot]] = []  # score, epoch, weights; best first, ties by epoch
 
     @property
@@ -146,18 +157,19 @@ class _BestWeights:
 
     def add(self, score: float, epoch: int, master_weights: MasterWeights) -> None:
         """Copy the current weights if the epoch is among the best."""
-        rank = sum(not is_better(self._metric, score, earlier) for earlier, _, _ in self._epochs)
+        rank = sum(not is_better(self._validation.metric, score, earlier) for earlier, _, _ in self._epochs)
         if rank < self._count:
             self._epochs.insert(rank, (score, epoch, master_weights.snapshot()))
             del self._epochs[self._count :]
 
-    def restore(self, master_weights: MasterWeights, validate: Callable[[], dict[str, float]]) -> None:
+    def restore(self, master_weights: MasterWeights) -> None:
         """Write back the best epoch's weights, or the mean over the best epochs if its score is not lower."""
         (best_score, _, weights), *more = self._epochs
         if more:
             mean = mean_snapshot([snapshot for _, _, snapshot in self._epochs])
             master_weights.swap_in(mean)
-            if not is_better(self._metric, best_score, validate()[self._metric]):
+            metric = self._validation.metric
+            if not is_better(metric, best_score, self._validation.evaluate()[metric]):
                 weights = mean
         master_weights.write_back(weights)
 

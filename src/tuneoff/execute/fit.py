@@ -30,7 +30,7 @@ from tuneoff.data.tokens import TokenTable
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.packed import final_states, forward, pool
 from tuneoff.engine.inputs import SplitInputs, average_windows, cached_prefix_inputs, embeddings, predict_logits
-from tuneoff.engine.loop import Trained, train
+from tuneoff.engine.loop import Trained, TrainingSettings, Validation, train
 from tuneoff.engine.precision import inference, resolve
 from tuneoff.errors import DivergedError
 from tuneoff.execute.inputs import JobInputs
@@ -193,7 +193,7 @@ def _fit_model(request: _Request) -> Fitted:
     trained, started = None, time.perf_counter()
     if isinstance(spec.config, GradientConfig):
 
-        def validate() -> dict[str, float]:
+        def evaluate() -> dict[str, float]:
             labels = tables["validation"].labels
             by_class = _probabilities(predict_logits(model, split_inputs["validation"]), dataset)
             predicted = labels_from_probabilities(by_class, best_thresholds(labels, by_class))
@@ -202,14 +202,9 @@ def _fit_model(request: _Request) -> Fitted:
         trained = train(
             adapted,
             split_inputs["train"],
-            spec.recipe,
-            spec.config.learning_rate,
-            spec.seed,
-            dtype,
-            validate,
-            spec.metric,
+            TrainingSettings(spec.recipe, spec.config.learning_rate, spec.seed, dtype),
+            Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric])),
             request.on_progress,
-            lambda scores: request.should_stop(scores[spec.metric]),
         )
         costs |= {
             "train_seconds": trained.train_seconds,
