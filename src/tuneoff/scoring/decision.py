@@ -21,7 +21,7 @@ from tuneoff.scoring.stats import LEVEL, RunScores, SeedVariance, estimate_score
 DEFAULT_MARGIN = 0.005
 # A cheaper strategy within the margin is not picked if it loses more than this many margins against the best measured
 # one with a higher probability than this: few examples cannot exclude a large loss.
-RISK_MARGINS, MAX_RISK = 4.0, 0.2
+RISK_MARGINS, MAX_RISK = 4.0, 0.3
 # Of the variance from seeds in the draws. Student's t with one or two degrees of freedom has no variance, and a mean
 # loss that a few draws decide; four are like a prior from a few earlier studies.
 _MIN_DEGREES = 4.0
