@@ -51,6 +51,13 @@ def test_a_strategy_can_be_written_three_ways(notation):
         ({"data": {"sorce": "x"}}, r"key 'sorce' is unknown; did you mean 'source'\?"),
         ({"data": {"source": "x"}, "recipe": {"epoch": 1}}, r"key 'epoch' is unknown; did you mean 'epochs'\?"),
         ({"data": {"source": "x"}, "metric": "f1"}, "metric 'f1' is unknown; .*macro_f1"),
+        ({"data": {"source": "x"}, "rates": {"usd_per_hour": -1}}, "rates.usd_per_hour: .*equal to 0, not -1"),
+        ({"data": {"source": "x"}, "rates": {"usd_per_hour": "much"}}, "rates.usd_per_hour: .*number, not 'much'"),
+        (
+            {"data": {"source": "x"}, "rates": {"usd_per_our": 1}},
+            r"key 'usd_per_our' is unknown; did you mean 'usd_per_hour'\?",
+        ),
+        ({"data": {"source": "x"}, "cost": "co2_grams"}, "cost co2_grams needs rates.grams_per_kwh; .*--grams-per-kwh"),
         ({"data": {"source": "x"}, "seeds": 0}, "seeds: .*at least 1"),
         ({"data": {"source": "x"}, "name": "../up"}, "name: .*pattern"),
         ({"data": {"source": "x"}, "name": ".."}, "name: .*pattern"),

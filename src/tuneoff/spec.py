@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from tuneoff.cache import fingerprint
-from tuneoff.costs import DEFAULT_COST, check_cost
+from tuneoff.costs import DEFAULT_COST, Rates, check_cost, check_is_stated
 from tuneoff.data.spec import DataSpec, Subset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
@@ -143,6 +143,7 @@ class StudySpec(BaseModel):
     cost: Annotated[str, BeforeValidator(check_cost)] = Field(
         DEFAULT_COST, description="cost by which the verdict chooses among statistically tied strategies"
     )
+    rates: Rates = Field(Rates(), description="prices and emissions, for the costs usd, usd_per_million and co2_grams")
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     save_models: bool = Field(True, description="store the model of each run")
@@ -154,6 +155,11 @@ class StudySpec(BaseModel):
             if reported.strategy not in names:
                 labels = [strategy.label for strategy in self.strategies]
                 raise ConfigError(f"reported {unknown('strategy', reported.strategy, labels)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> "StudySpec":
+        check_is_stated(self.cost, self.rates)
         return self
 
     @field_validator("fractions", mode="before")

@@ -176,6 +176,10 @@ class Study:
 
         return compare_runs(self.spec, self.store, cost)
 
+    def changed(self, **changes: Any) -> "Study":
+        """Return this study with other options, in the same folder; nothing is written."""
+        return Study(study_from({**self.spec.model_dump(mode="json"), **changes}), self.folder)
+
     def report(self, cost: str | None = None) -> "Comparison":
         """Write comparison.json and the report from the stored runs."""
         from tuneoff.report.write import write_report

@@ -14,6 +14,7 @@ import yaml
 
 import tuneoff as package
 from tests.data.frames import multilabel_frame
+from tests.stored import stored_study
 from tests.tiny import toy_texts
 from tuneoff.cli import main
 from tuneoff.cli.hub import stay_offline_without_network
@@ -117,6 +118,10 @@ MISTAKES = {
     "no study": ("report results/none", "study folder 'results/none' does not exist"),
     "no study file": ("run none.yaml", "study file 'none.yaml' does not exist"),
     "unknown cost": ("report . --cost money", "cost 'money' is unknown; "),
+    "price is no number": ("report . --price-per-hour cheap", "--price-per-hour 'cheap' is not a number of at least 0; write e.g. --price-per-hour 0.5"),
+    "negative price": ("compare good.csv --price-per-hour -1", "--price-per-hour '-1' is not a number of at least 0"),
+    "endless emissions": ("compare good.csv --grams-per-kwh inf", "--grams-per-kwh 'inf' is not a number of at least 0"),
+    "money without a price": ("compare good.csv --cost usd", "cost usd needs rates.usd_per_hour; state it in the study, or with --price-per-hour"),
     "not a study": ("report gpt", "holds no study.yaml"),
     "params of nothing": ("params ./nowhere", "does not exist"),
 }  # fmt: skip
@@ -162,6 +167,23 @@ def test_costs_are_listed_and_their_names_are_accepted(tuneoff, finished):
             assert f"{key} ({cost.name})" in help_text
             assert parse_cost(cost.name) == key
     assert tuneoff("report", finished[0].folder, "--cost", "memory", "--quiet") == (0, "", "")
+
+
+def test_a_report_states_another_price_without_new_runs(tuneoff, tmp_path):
+    study = stored_study(tmp_path / "s", [("full", "full", 0.9), ("lora", "lora", 0.7)], rates={"usd_per_hour": 1.0})
+
+    def money(*options):
+        code, out, _ = tuneoff("report", study.folder, "--json", *options)
+        assert code == 0
+        return json.loads(out)["leaderboard"][0]["costs"]
+
+    stored = money()
+    assert stored["usd"] == pytest.approx(stored["fit_seconds"] / 3600)
+    assert "co2_grams" not in stored
+    other = money("--price-per-hour", "2", "--cost", "usd", "--grams-per-kwh", "300", "--watts", "100")
+    assert other["usd"] == pytest.approx(2 * stored["usd"])
+    assert other["co2_grams"] == pytest.approx(other["fit_seconds"] * 100 / 3.6e6 * 300)
+    assert money() == stored
 
 
 def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):

@@ -21,13 +21,17 @@ from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
     Cost,
+    GramsPerKwh,
     Json,
     OptionalText,
+    PricePerHour,
     Quiet,
     StudyName,
+    Watts,
     complete_cost,
     parse_cost,
     parse_limits,
+    parse_rates,
     parse_recipe,
     parse_seeds,
     split_list,
@@ -142,6 +146,9 @@ def compare(
         OptionalText, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -164,6 +171,7 @@ def compare(
             "per_class": split_list(per_class or ""),
             "metric": metric,
             "cost": parse_cost(cost),
+            "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
         }
         if strategies:
@@ -187,6 +195,9 @@ def run(
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -205,6 +216,7 @@ def run(
             options["data"]["limits"] = parse_limits(limit)
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
+        options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         changes = {
             "model": split_list(model or ""),
             "seeds": parse_seeds(seeds) if seeds else None,
@@ -255,18 +267,23 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rebuild the report of a study from its stored runs."""
+    """Rebuild the report of a study from its stored runs. Another cost or rate needs no new runs."""
     from tuneoff.costs import check_cost
 
     cost = check_cost(parse_cost(cost)) if cost else None
+    rates = parse_rates(price_per_hour, watts, grams_per_kwh)
     if not Path(folder).is_dir():
         raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
     from tuneoff.study import Study
 
     study = Study.open(folder)
+    study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
     print_result(study.report(cost), study.folder, as_json, quiet)
 

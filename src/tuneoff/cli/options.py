@@ -2,13 +2,14 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Optional
 
 import typer
 import yaml
 
-from tuneoff.costs import choosable_costs
+from tuneoff.costs import RATE_OPTIONS, Rates, choosable_costs
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.studies import packaged_studies
@@ -39,6 +40,10 @@ COST_HELP = "cost by which the verdict chooses among statistically tied strategi
     f"{key} ({name})" for key, name in complete_cost()
 )
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
+_RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
+PricePerHour = Annotated[OptionalText, typer.Option("--price-per-hour", help=_RATE_HELP["usd_per_hour"])]
+Watts = Annotated[OptionalText, typer.Option("--watts", help=_RATE_HELP["watts"])]
+GramsPerKwh = Annotated[OptionalText, typer.Option("--grams-per-kwh", help=_RATE_HELP["grams_per_kwh"])]
 Source = Annotated[
     OptionalText,
     typer.Argument(
@@ -131,7 +136,23 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
 
 def parse_cost(text: str) -> str:
     """Return the key of a cost; its name in reports stands for the key: "memory" for peak_bytes."""
-    return {name: key for key, name in complete_cost()}.get(text.strip().lower(), text)
+    return {name.lower(): key for key, name in complete_cost()}.get(text.strip().lower(), text)
+
+
+def parse_rates(price_per_hour: str | None, watts: str | None, grams_per_kwh: str | None) -> dict[str, float]:
+    """Return the rates that the command line states, by the fields of Rates."""
+    texts = zip(RATE_OPTIONS, (price_per_hour, watts, grams_per_kwh), strict=True)
+    return {rate: _parse_rate(RATE_OPTIONS[rate], text) for rate, text in texts if text is not None}
+
+
+def _parse_rate(option: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ConfigError(f"{option} {text!r} is not a number of at least 0; write e.g. {option} 0.5")
+    return rate
 
 
 def parse_limits(text: str | None) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge
-from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
+from tuneoff.costs import Rates, check_is_stated, rated_costs
+from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
@@ -45,7 +46,9 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
 
     cost: key of costs.py by which the verdict chooses, instead of the study's own.
     """
+    check_is_stated(cost or study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
+    sessions = store.sessions()
     metric = metric_for(study.metric, data.is_multilabel)
     num_labels, num_examples = len(data.label_names), data.splits["test"].examples
     records = [store.runs.record(run_id) for run_id in run_ids]
@@ -57,7 +60,8 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
         examples = None  # stored for an earlier version of the data
     groups = _load_groups(whole, store.runs, metric, num_labels)
     pairs = _pairs(groups, metric, num_examples)
-    rows = _rows(groups, pairs, metric, num_examples)
+    costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
+    rows = _rows(groups, pairs, costs, metric, num_examples)
     verdict = judge(rows, pairs, metric, cost or study.cost, num_examples) if rows else None
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
@@ -91,7 +95,7 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
         examples=examples,
         data=data,
         study=study,
-        sessions=tuple(store.sessions()),
+        sessions=tuple(sessions),
         subset_records=tuple(subset_records),
         curve=curve,
         advice=advice,
@@ -203,8 +207,10 @@ def _aligned_runs(better: stats.RunScores, worse: stats.RunScores) -> list[tuple
     return equal_seeds if better.is_seeded and worse.is_seeded and equal_seeds else combinations
 
 
-def _rows(groups: _Groups, pairs: tuple[Pair, ...], metric: str, num_examples: int) -> tuple[Row, ...]:
-    """Return one row per group, best first."""
+def _rows(
+    groups: _Groups, pairs: tuple[Pair, ...], costs: Mapping[str, dict[str, float]], metric: str, num_examples: int
+) -> tuple[Row, ...]:
+    """Return one row per group, best first. costs: by group."""
     best = next(iter(groups.scores), None)
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
     seed_variance = groups.seed_variance
@@ -235,14 +241,14 @@ def _rows(groups: _Groups, pairs: tuple[Pair, ...], metric: str, num_examples: i
                 difference_interval=(-pair.interval[1], -pair.interval[0]) if pair else (0.0, 0.0),
                 p_value=pair.p_corrected if pair else 1.0,
                 is_tied=pair is None or not pair.is_significant,
-                costs=_mean_costs(members),
+                costs=costs[group],
                 parameters=members[0].parameters,
             )
         )
     return tuple(rows)
 
 
-def _mean_costs(members: list[RunRecord]) -> dict[str, float]:
+def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) -> dict[str, float]:
     """Average costs over seeds and add the derived ones. Keys of costs.py."""
     keys = dict.fromkeys(key for record in members for key in record.costs)
     costs = {key: float(np.mean([r.costs[key] for r in members if key in r.costs])) for key in keys}
@@ -251,7 +257,13 @@ def _mean_costs(members: list[RunRecord]) -> dict[str, float]:
     if costs.get("operations") and costs.get("peak_operations_per_second") and costs["train_seconds"]:
         costs["peak_share"] = costs["operations"] / costs["train_seconds"] / costs["peak_operations_per_second"]
     costs["trainable_parameters"] = float(members[0].parameters.get("trainable", 0))
-    return costs
+    return costs | rated_costs(costs, rates, _measured_watts(sessions))
+
+
+def _measured_watts(sessions: Sequence[Session]) -> float | None:
+    """Return the mean power of one run: that of the machine's processors, divided by the number of runs at once."""
+    measured = [(session.joules, session.seconds * session.workers) for session in sessions if session.joules]
+    return sum(joules for joules, _ in measured) / sum(seconds for _, seconds in measured) if measured else None
 
 
 def _curves(

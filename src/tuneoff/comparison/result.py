@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Errors, Predictions
-from tuneoff.costs import choosable_costs
+from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
@@ -151,6 +151,11 @@ class Comparison:
         return row_names(self.rows)
 
     @property
+    def costs(self) -> dict[str, Cost]:
+        """The rows of COSTS to show; without those whose rate is neither stated nor measured."""
+        return {key: cost for key, cost in COSTS.items() if not cost.rate or any(key in row.costs for row in self.rows)}
+
+    @property
     def texts(self) -> list[str]:
         """One text per test example, the two texts of a pair joined; empty if they were not stored."""
         return texts_of(self.examples)
@@ -173,7 +178,11 @@ class Comparison:
                 "tied": row.is_tied,
                 "seeds": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
-                **{cost: row.costs.get(cost) for cost in choosable_costs() if cost != "trainable_parameters"},
+                **{
+                    key: row.costs.get(key)
+                    for key, cost in self.costs.items()
+                    if cost.is_choosable and key != "trainable_parameters"
+                },
                 "calibration_error": self.calibration[row.group].error,
             }
             for row in self.rows

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tuneoff import formats
 from tuneoff.comparison.result import Comparison
-from tuneoff.costs import COSTS
+from tuneoff.costs import COSTS, Rates
 from tuneoff.report.chart import COLOURS, WIDTH
 from tuneoff.report.section import Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.tables import TEXT, Column, Table
@@ -26,7 +26,7 @@ def section(comparison: Comparison) -> Section | None:
 
 def costs(comparison: Comparison) -> Table:
     """The costs that are not on the leaderboard, mean over seeds."""
-    keys = [key for key, cost in COSTS.items() if not cost.is_choosable]
+    keys = [key for key, cost in comparison.costs.items() if not cost.is_choosable]
     columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
     rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in comparison.rows]
     return Table("costs", columns, rows)
@@ -68,9 +68,17 @@ def whole_study(comparison: Comparison) -> str:
         text += f" and {len(trials)} trials that took {formats.seconds(sum(trials))}"
     if sum(session.runs for session in sessions) < len(records):
         return f"{text}."  # some sessions are not known
-    elapsed = formats.seconds(sum(session.seconds for session in sessions))
-    text += f", finished in {elapsed} with {max(session.workers for session in sessions)} at once."
+    elapsed, rates = sum(session.seconds for session in sessions), comparison.study.rates
+    text += f", finished in {formats.seconds(elapsed)} with {max(session.workers for session in sessions)} at once."
+    if rates.usd_per_hour is not None:
+        text += f" That time costs {formats.money(elapsed / 3600 * rates.usd_per_hour)} USD."
     joules = [session.joules for session in sessions if session.joules is not None]
     if len(joules) < len(sessions):
         return f"{text} The energy is unknown: this machine has no readable counters."
-    return f"{text} The machine's processors used {sum(joules) / 3600:,.1f} Wh in that time, including other work."
+    used = f"{sum(joules) / 3600:,.1f} Wh{_emitted(sum(joules), rates)}"
+    return f"{text} The machine's processors used {used} in that time, including other work."
+
+
+def _emitted(joules: float, rates: Rates) -> str:
+    """Return the CO2 of energy as a phrase; empty without the rate."""
+    return "" if rates.grams_per_kwh is None else f" ({formats.grams(joules / 3.6e6 * rates.grams_per_kwh)} of CO2)"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tuneoff.comparison.result import Comparison, Row, has_several_encoders
-from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.formats import fixed, p_value
+from tuneoff.costs import COSTS
+from tuneoff.formats import fixed, money, p_value
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
 from tuneoff.strategies import STRATEGIES
@@ -65,6 +65,20 @@ def _explanation(comparison: Comparison) -> str:
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
         )
+    return text + _rates_text(comparison)
+
+
+def _rates_text(comparison: Comparison) -> str:
+    """Sentences on how money and CO2 were computed, each with a space before it; empty without rates."""
+    rates, text = comparison.study.rates, ""
+    if rates.usd_per_hour is not None:
+        text += (
+            f" Money is time at {money(rates.usd_per_hour)} USD an hour: that of training once, and a million times "
+            "the latency, one text at a time."
+        )
+    if "co2_grams" in comparison.costs:
+        power = "the measured power of the processors" if rates.watts is None else f"a power of {rates.watts:g} W"
+        text += f" CO2 is that of the energy of training once, at {power} and {rates.grams_per_kwh:g} g per kWh."
     return text
 
 
@@ -86,7 +100,7 @@ _METRICS_TEXT = (
 def leaderboard(comparison: Comparison) -> Table:
     """Strategies, best first, with confidence intervals, differences to the best, and costs."""
     has_encoders = has_several_encoders(comparison.rows)
-    metric, costs = comparison.metric, choosable_costs()
+    metric, costs = comparison.metric, {key: cost for key, cost in comparison.costs.items() if cost.is_choosable}
     columns = (
         Column("strategy", "strategy", TEXT),
         *([Column("encoder", "encoder", TEXT)] if has_encoders else []),
