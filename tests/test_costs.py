@@ -3,7 +3,7 @@
 import pytest
 
 from tests.stored import stored_study
-from tuneoff.costs import COSTS, RATE_OPTIONS, Rates, rated_costs
+from tuneoff.costs import COSTS, RATE_OPTIONS, Rates, rated_costs, stated_costs
 from tuneoff.runs import Session
 
 SECONDS = {"fit_seconds": 1800.0, "latency_seconds": 0.036}
@@ -35,6 +35,20 @@ def test_stated_watts_come_before_measured_ones():
 
 def test_a_model_without_a_latency_has_no_price_of_predictions():
     assert set(rated_costs({"fit_seconds": 1.0}, Rates(usd_per_hour=1), None)) == {"usd"}
+
+
+@pytest.mark.parametrize(
+    ("stated", "rates", "costs"),
+    [
+        ({}, Rates(usd_per_hour=1), {}),
+        ({"seconds": 0.5}, Rates(), {"fit_seconds": 0, "latency_seconds": 0.5}),
+        ({"usd": 0.002}, Rates(), {"fit_seconds": 0, "usd_per_million": 2000}),
+        ({"usd": 0.002}, Rates(usd_per_hour=1), {"fit_seconds": 0, "usd": 0, "usd_per_million": 2000}),
+        ({"training_seconds": 60, "training_usd": 3}, Rates(), {"fit_seconds": 60, "usd": 3}),
+    ],
+)
+def test_training_of_predictions_from_a_file_costs_nothing_unless_stated(stated, rates, costs):
+    assert stated_costs(stated, rates) == pytest.approx(costs)
 
 
 def test_every_rate_has_an_option_and_every_cost_a_rate_that_exists():

@@ -9,7 +9,7 @@ Money, energy and CO2 follow from seconds and from the rates of a study, so that
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,6 +17,8 @@ from tuneoff.errors import ConfigError, unknown
 from tuneoff.tables import BYTES, COUNT, ENERGY, GRAMS, MONEY, OPERATIONS, SECONDS, SHARE, Format
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# costs that a study may state of predictions from a file: of one prediction, and of training once
+StatedCost = Literal["seconds", "usd", "training_seconds", "training_usd"]
 
 
 class Rates(BaseModel):
@@ -151,6 +153,21 @@ def rated_costs(costs: Mapping[str, float], rates: Rates, measured_watts: float 
         if rates.grams_per_kwh is not None:
             rated["co2_grams"] = rated["fit_joules"] / 3.6e6 * rates.grams_per_kwh
     return rated
+
+
+def stated_costs(stated: Mapping[StatedCost, float], rates: Rates) -> dict[str, float]:
+    """Return the costs of predictions from a file. Training costs 0 unless stated, if anything is stated.
+
+    Money is left out if neither the study nor the predictions have any.
+    """
+    costs = {"fit_seconds": stated.get("training_seconds", 0.0)} if stated else {}
+    if "training_usd" in stated or (stated and rates.usd_per_hour is not None):
+        costs["usd"] = stated.get("training_usd", 0.0)
+    if "seconds" in stated:
+        costs["latency_seconds"] = stated["seconds"]
+    if "usd" in stated:
+        costs["usd_per_million"] = 1e6 * stated["usd"]
+    return costs
 
 
 def current_keys(costs: Mapping[str, float]) -> dict[str, float]:

@@ -121,6 +121,11 @@ MISTAKES = {
     "price is no number": ("report . --price-per-hour cheap", "--price-per-hour 'cheap' is not a number of at least 0; write e.g. --price-per-hour 0.5"),
     "negative price": ("compare good.csv --price-per-hour -1", "--price-per-hour '-1' is not a number of at least 0"),
     "endless emissions": ("compare good.csv --grams-per-kwh inf", "--grams-per-kwh 'inf' is not a number of at least 0"),
+    "predictions without a name": ("compare good.csv --predictions gpt.csv", "predictions 'gpt.csv' are not name=file; write e.g. gpt=gpt.csv"),
+    "predictions from no file": ("compare good.csv --strategies majority --predictions gpt=none.csv", "predictions gpt: data file 'none.csv' does not exist"),
+    "predictions of other texts": ("compare good.csv --strategies majority --predictions gpt=few.csv", "predictions gpt: "),
+    "predictions named like a strategy": ("compare good.csv --predictions lora=good.csv", "predictions 'lora' have the name of a strategy; choose another name"),
+    "cost of predictions": ("compare good.csv --predictions gpt=good.csv:usd=", "predictions.0.cost.usd: should be a valid number, not ''"),
     "money without a price": ("compare good.csv --cost usd", "cost usd needs rates.usd_per_hour; state it in the study, or with --price-per-hour"),
     "not a study": ("report gpt", "holds no study.yaml"),
     "params of nothing": ("params ./nowhere", "does not exist"),
@@ -184,6 +189,20 @@ def test_a_report_states_another_price_without_new_runs(tuneoff, tmp_path):
     assert other["usd"] == pytest.approx(2 * stored["usd"])
     assert other["co2_grams"] == pytest.approx(other["fit_seconds"] * 100 / 3.6e6 * 300)
     assert money() == stored
+
+
+def test_predictions_are_added_by_name_and_file(tuneoff, tmp_path):
+    study = stored_study(tmp_path / "s", [("full", "full", 0.9)], seeds=1)
+    labels = study.store.test_examples()["label"]
+    for name in ("a", "b", "c"):
+        pd.DataFrame({"example": range(len(labels)), "predicted": labels}).to_csv(tmp_path / f"{name}.csv", index=False)
+    options = ["--predictions", "a=a.csv:usd=0.001,b=b.csv", "--predictions", "c=c.csv", "--price-per-hour", "1"]
+    code, out, _ = tuneoff("report", study.folder, *options)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["a", "b", "c", "full"]
+    stored = yaml.safe_load((study.folder / "study.yaml").read_text())
+    assert [entry["cost"] for entry in stored["predictions"]] == [{"usd": 0.001}, {}, {}]
+    assert stored["rates"]["usd_per_hour"] is None  # of that report only
 
 
 def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):

@@ -24,6 +24,7 @@ from tuneoff.cli.options import (
     GramsPerKwh,
     Json,
     OptionalText,
+    Predictions,
     PricePerHour,
     Quiet,
     StudyName,
@@ -35,6 +36,7 @@ from tuneoff.cli.options import (
     parse_recipe,
     parse_seeds,
     split_list,
+    split_lists,
     with_data_options,
 )
 from tuneoff.cli.output import (
@@ -146,6 +148,7 @@ def compare(
         OptionalText, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
+    predictions: Predictions = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -171,6 +174,7 @@ def compare(
             "per_class": split_list(per_class or ""),
             "metric": metric,
             "cost": parse_cost(cost),
+            "predictions": split_lists(predictions),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
         }
@@ -195,6 +199,7 @@ def run(
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    predictions: Predictions = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -205,7 +210,7 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
-        from tuneoff.spec import study_from
+        from tuneoff.spec import merged_predictions, study_from
         from tuneoff.study import Study
 
         study = Study.open(study_name)
@@ -216,6 +221,7 @@ def run(
             options["data"]["limits"] = parse_limits(limit)
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
+        options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         changes = {
             "model": split_list(model or ""),
@@ -267,13 +273,14 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
+    predictions: Predictions = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rebuild the report of a study from its stored runs. Another cost or rate needs no new runs."""
+    """Rebuild the report of a study from its stored runs. Other costs, rates and predictions need no new runs."""
     from tuneoff.costs import check_cost
 
     cost = check_cost(parse_cost(cost)) if cost else None
@@ -283,6 +290,8 @@ def report(
     from tuneoff.study import Study
 
     study = Study.open(folder)
+    if predictions:
+        study = study.add_predictions(split_lists(predictions))
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
     print_result(study.report(cost), study.folder, as_json, quiet)

@@ -40,6 +40,14 @@ COST_HELP = "cost by which the verdict chooses among statistically tied strategi
     f"{key} ({name})" for key, name in complete_cost()
 )
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
+Predictions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="NAME=FILE",
+        help="predictions of the test examples by anything else, as a row: gpt=gpt.csv or gpt=gpt.csv:usd=0.002; a "
+        "column example or text, and a column predicted; repeatable, or separated by commas",
+    ),
+]
 _RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
 PricePerHour = Annotated[OptionalText, typer.Option("--price-per-hour", help=_RATE_HELP["usd_per_hour"])]
 Watts = Annotated[OptionalText, typer.Option("--watts", help=_RATE_HELP["watts"])]
@@ -118,6 +126,11 @@ def _data_spec(values: dict[str, Any]) -> dict[str, Any]:
 def split_list(text: str) -> list[str]:
     """Split text at commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def split_lists(texts: list[str] | None) -> list[str]:
+    """Split the texts of a repeated option at commas."""
+    return [part for text in texts or () for part in split_list(text)]
 
 
 def parse_recipe(text: str | None) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         styles = ["bold green" if row.group == recommended else "" if row.is_tied else "dim" for row in comparison.rows]
         _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
         console.print(f"\n{visible(text)}\n")
+    for note in comparison.notes:
+        console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
 

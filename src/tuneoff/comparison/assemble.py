@@ -14,7 +14,8 @@ import pandas as pd
 
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.errors import Predictions, analyse_errors
-from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
+from tuneoff.comparison.external import External, load_external
+from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge
 from tuneoff.costs import Rates, check_is_stated, rated_costs
@@ -23,7 +24,6 @@ from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
 from tuneoff.spec import StudySpec
-from tuneoff.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Groups:
 
 
 def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Comparison:
-    """Compare the stored runs of a study. Failed and diverged runs are only listed.
+    """Compare the stored runs of a study, and predictions from files. Failed and diverged runs are only listed.
 
     cost: key of costs.py by which the verdict chooses, instead of the study's own.
     """
@@ -58,7 +58,8 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
     examples = store.test_examples()
     if examples is not None and len(examples) != num_examples:
         examples = None  # stored for an earlier version of the data
-    groups = _load_groups(whole, store.runs, metric, num_labels)
+    external = load_external(study, store, data.label_names, metric) if whole else []
+    groups = _load_groups(whole, store.runs, metric, num_labels, external)
     pairs = _pairs(groups, metric, num_examples)
     costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
     rows = _rows(groups, pairs, costs, metric, num_examples)
@@ -100,14 +101,20 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
         curve=curve,
         advice=advice,
         searches=tuple(record.within(study.search) if study.search else record for record in searches),
+        notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
     )
 
 
 def _load_groups(
-    records: Sequence[RunRecord], store: RunStore, metric: str, num_labels: int, are_subsets: bool = False
+    records: Sequence[RunRecord],
+    store: RunStore,
+    metric: str,
+    num_labels: int,
+    external: Sequence[External] = (),
+    are_subsets: bool = False,
 ) -> _Groups:
-    """Group runs over seeds and score them.
+    """Group runs over seeds and score them, and external predictions like runs.
 
     are_subsets: each seed drew its own subset of train, so that the seed changes every strategy's score.
     """
@@ -117,6 +124,8 @@ def _load_groups(
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
     labels, predictions = _load_predictions(by_group, store, "test", num_labels)
+    by_group |= {row.record.group: [row.record] for row in external}
+    predictions |= {row.record.group: row.predictions for row in external}
     scores = _score_runs(by_group, labels, predictions, metric, are_subsets)
     return _Groups(
         records={group: by_group[group] for group in scores},
@@ -164,7 +173,7 @@ def _score_runs(
             np.array([record.metrics["test"][metric] for record in members]),
             part,
             tuple(record.seed for record in members),
-            are_subsets or STRATEGIES[members[0].strategy].is_seeded,
+            are_subsets or is_seeded(members[0].strategy),
         )
         for (group, members), part in zip(by_group.items(), parts, strict=True)
     }
@@ -232,7 +241,7 @@ def _rows(
                 interval=stats.interval(estimate, BOUNDS[metric]),
                 sd_from_examples=math.sqrt(estimate.variance_from_examples),
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
-                validation=float(np.mean([record.metrics["validation"][metric] for record in members])),
+                validation=_mean_score(members, "validation", metric),
                 scores={
                     name: float(np.mean([record.metrics["test"][name] for record in members]))
                     for name in members[0].metrics["test"]
@@ -248,8 +257,16 @@ def _rows(
     return tuple(rows)
 
 
+def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | None:
+    """Return the mean over seeds of a score; None without predictions of the split."""
+    scores = [record.metrics[split][metric] for record in members if split in record.metrics]
+    return float(np.mean(scores)) if scores else None
+
+
 def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) -> dict[str, float]:
-    """Average costs over seeds and add the derived ones. Keys of costs.py."""
+    """Average costs over seeds and add the derived ones. Keys of costs.py. External predictions have what is stated."""
+    if members[0].strategy == EXTERNAL:
+        return dict(members[0].costs)
     keys = dict.fromkeys(key for record in members for key in record.costs)
     costs = {key: float(np.mean([r.costs[key] for r in members if key in r.costs])) for key in keys}
     # cached outputs of frozen blocks are shared between runs; a run on its own would have to compute them
@@ -279,7 +296,7 @@ def _curves(
     records: runs on subsets of train. groups, rows: runs on all of train.
     """
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
-    points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows]
+    points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows if not row.is_external]
     largest: dict[tuple[str, str | None], tuple[int, stats.RunScores]] = {}  # examples and scores, by label and model
     # by size and name: subsets of equal size that were drawn in different ways are different points
     ordered = sorted(records, key=lambda record: (record.train_examples or 0, subset_name(record), record.seed))
@@ -313,12 +330,17 @@ def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
     if not groups.predictions:
         return {}
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
-    validation_labels, on_validation = _load_predictions(groups.records, store, "validation", num_labels)
+    of_runs = {group: members for group, members in groups.records.items() if members[0].strategy != EXTERNAL}
+    validation_labels, on_validation = _load_predictions(of_runs, store, "validation", num_labels)
     return {
         group: calibrate(
-            groups.labels, list(runs.probabilities), validation_labels, list(on_validation[group].probabilities)
+            groups.labels,
+            list(runs.probabilities),
+            validation_labels,
+            list(on_validation[group].probabilities) if group in on_validation else (),
         )
         for group, runs in groups.predictions.items()
+        if runs.has_probabilities
     }
 
 

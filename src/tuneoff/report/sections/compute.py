@@ -4,7 +4,7 @@ import altair as alt
 import pandas as pd
 
 from tuneoff import formats
-from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, Rates
 from tuneoff.report.chart import COLOURS, WIDTH
 from tuneoff.report.section import Chart, Section, Text, figures_if_any, table_if_any
@@ -28,7 +28,7 @@ def costs(comparison: Comparison) -> Table:
     """The costs that are not on the leaderboard, mean over seeds."""
     keys = [key for key, cost in comparison.costs.items() if not cost.is_choosable]
     columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
-    rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in comparison.rows]
+    rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in _runs(comparison)]
     return Table("costs", columns, rows)
 
 
@@ -42,10 +42,10 @@ def phase_chart(comparison: Comparison) -> Chart:
             "order": index,
             "seconds": round(row.costs.get(key, 0.0), 3),
         }
-        for row in comparison.rows
+        for row in _runs(comparison)
         for index, (key, phase) in enumerate(phases.items())
     )
-    names, order = list(phases.values()), [comparison.names[row.group] for row in comparison.rows]
+    names, order = list(phases.values()), [comparison.names[row.group] for row in _runs(comparison)]
     scale = alt.Scale(domain=names, range=list(COLOURS[: len(names)]))
     bars = alt.Chart(rows).mark_bar()
     bars = bars.encode(
@@ -56,6 +56,11 @@ def phase_chart(comparison: Comparison) -> Chart:
         tooltip=["strategy", "phase", alt.Tooltip("seconds", format=",.1f")],
     )
     return bars.properties(width=WIDTH, height=alt.Step(22))
+
+
+def _runs(comparison: Comparison) -> list[Row]:
+    """Return the rows of runs: nothing was measured for predictions from files."""
+    return [row for row in comparison.rows if not row.is_external]
 
 
 def whole_study(comparison: Comparison) -> str:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from tuneoff.comparison.result import Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
-from tuneoff.formats import fixed, money, p_value
+from tuneoff.formats import fixed, join_names, money, p_value
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
-from tuneoff.strategies import STRATEGIES
 from tuneoff.tables import (
     COUNT,
     ESTIMATE,
@@ -60,12 +59,15 @@ def _explanation(comparison: Comparison) -> str:
         "is the time from one text to its class in fp32, the median over texts. The size of a model leaves out the "
         "encoder that a probe, LoRA or adapter needs in addition."
     )
-    if any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows):
+    if any(len(row.seeds) == 1 and row.is_seeded for row in comparison.rows):
         text += (
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
         )
-    return text + _rates_text(comparison)
+    external = [row.label for row in comparison.rows if row.is_external]
+    if external:
+        text += f" Predictions from files, with costs as stated: {join_names(external)}."
+    return " ".join([text + _rates_text(comparison), *comparison.notes])
 
 
 def _rates_text(comparison: Comparison) -> str:
@@ -218,7 +220,7 @@ def pairs(comparison: Comparison) -> Table:
 
 def metrics(comparison: Comparison) -> Table:
     """Every metric on test, mean over seeds, and the standard deviations of the study's own."""
-    names = list(comparison.rows[0].scores) if comparison.rows else []
+    names = list(dict.fromkeys(name for row in comparison.rows for name in row.scores))
     metric = comparison.metric
     columns = (
         Column("strategy", "strategy", TEXT),
@@ -230,7 +232,7 @@ def metrics(comparison: Comparison) -> Table:
     rows = [
         [
             comparison.names[row.group],
-            *[row.scores[name] for name in names],
+            *[row.scores.get(name) for name in names],
             row.validation,
             row.sd_from_examples,
             row.sd_from_seeds,
