@@ -162,7 +162,7 @@ def simulate(repetitions: int, margin: float, rng: np.random.Generator) -> Itera
 
 
 def stored_families(folder: Path) -> Callable[[int, np.random.Generator], Family]:
-    """Return a function that samples test examples of a stored study; the other examples of its test split are truth."""
+    """Return a function that samples test examples of a stored study; the rest of its test split is the truth."""
     store = RunStore(folder / "runs")
     by_group: dict[str, list[str]] = {}
     for path in sorted((folder / "runs").iterdir()):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import expit
@@ -177,3 +178,16 @@ def test_the_report_explains_multilabel_predictions(multilabel_study):
     assert 'data-chart="confusion-' not in page
     examples = json.loads(page.split('id="examples">')[1].split("</script>")[0])
     assert all(isinstance(ids, list) for ids in examples["labels"])
+
+
+@pytest.mark.slow
+def test_predictions_from_a_file_are_a_row_of_multilabel_data_too(multilabel_study, tmp_path):
+    study, _ = multilabel_study
+    test = study.store.test_examples()
+    names = study.store.read_data()[0].label_names
+    lists = [[name for name, has in zip(names, row, strict=True) if has] for row in test["label"]]
+    pd.DataFrame({"text": test["text"], "labels": lists}).to_json(tmp_path / "gpt.jsonl", orient="records", lines=True)
+    comparison = study.add_predictions([f"gpt={tmp_path / 'gpt.jsonl'}"]).report()
+    row = next(row for row in comparison.rows if row.is_external)
+    assert row.score == row.scores["accuracy"] == 1
+    assert comparison.confusion[row.group].shape == (len(names), 2, 2)

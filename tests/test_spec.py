@@ -6,7 +6,16 @@ import pytest
 
 from tuneoff.errors import ConfigError
 from tuneoff.search.space import SearchSpec
-from tuneoff.spec import Job, RunSpec, StudySpec, parse_strategy, read_study, study_from, write_study
+from tuneoff.spec import (
+    Job,
+    RunSpec,
+    StudySpec,
+    merged_predictions,
+    parse_strategy,
+    read_study,
+    study_from,
+    write_study,
+)
 from tuneoff.strategies import Full, LoRA, Probe
 from tuneoff.studies import packaged_studies
 
@@ -51,6 +60,32 @@ def test_a_strategy_can_be_written_three_ways(notation):
         ({"data": {"sorce": "x"}}, r"key 'sorce' is unknown; did you mean 'source'\?"),
         ({"data": {"source": "x"}, "recipe": {"epoch": 1}}, r"key 'epoch' is unknown; did you mean 'epochs'\?"),
         ({"data": {"source": "x"}, "metric": "f1"}, "metric 'f1' is unknown; .*macro_f1"),
+        ({"data": {"source": "x"}, "predictions": ["gpt.csv"]}, "'gpt.csv' are not name=file; write e.g. gpt=gpt.csv"),
+        ({"data": {"source": "x"}, "predictions": ["a/b=x.csv"]}, "name: 'a/b' does not fit the pattern"),
+        ({"data": {"source": "x"}, "predictions": ["gpt="]}, "predictions.0.file: .*at least 1 character"),
+        ({"data": {"source": "x"}, "predictions": ["LoRA=x.csv"]}, "'LoRA' have the name of a strategy"),
+        ({"data": {"source": "x"}, "predictions": ["a=x.csv", "A=y.csv"]}, "'a' are given twice"),
+        ({"data": {"source": "x"}, "predictions": ["a=x.csv:usd=much"]}, "cost.usd: .*number, not 'much'"),
+        ({"data": {"source": "x"}, "predictions": ["a=x.csv:usd=-1"]}, "cost.usd: .*equal to 0, not '-1'"),
+        (
+            {"data": {"source": "x"}, "predictions": [{"name": "a", "file": "x", "cost": {"usd": None}}]},
+            "cost.usd: .*number, not None",
+        ),
+        (
+            {"data": {"source": "x"}, "predictions": ["a=x.csv:price=1"]},
+            "cost: key 'price' should be 'seconds', 'usd', ",
+        ),
+        (
+            {"data": {"source": "x"}, "predictions": [{"name": "a", "fle": "x"}]},
+            "predictions.0.*file|key 'predictions.0.fle' is unknown",
+        ),
+        ({"data": {"source": "x"}, "rates": {"usd_per_hour": -1}}, "rates.usd_per_hour: .*equal to 0, not -1"),
+        ({"data": {"source": "x"}, "rates": {"usd_per_hour": "much"}}, "rates.usd_per_hour: .*number, not 'much'"),
+        (
+            {"data": {"source": "x"}, "rates": {"usd_per_our": 1}},
+            r"key 'usd_per_our' is unknown; did you mean 'usd_per_hour'\?",
+        ),
+        ({"data": {"source": "x"}, "cost": "co2_grams"}, "cost co2_grams needs rates.grams_per_kwh; .*--grams-per-kwh"),
         ({"data": {"source": "x"}, "seeds": 0}, "seeds: .*at least 1"),
         ({"data": {"source": "x"}, "name": "../up"}, "name: .*pattern"),
         ({"data": {"source": "x"}, "name": ".."}, "name: .*pattern"),
@@ -201,6 +236,22 @@ def test_the_cost_of_an_earlier_version_is_read_under_its_new_name(tmp_path):
     assert read_study(str(tmp_path / "study.yaml")).cost == "fit_seconds"
     with pytest.raises(ConfigError, match=r"cost 'tokenize_seconds' is unknown; .*fit_seconds"):
         study_from({"data": {"source": "x"}, "cost": "tokenize_seconds"})
+
+
+def test_predictions_are_written_in_short_or_in_full():
+    short = study_from({"data": {"source": "x"}, "predictions": ["gpt=a:b.csv:seconds=0.8:usd=0.002"]})
+    full = {"name": "gpt", "file": "a:b.csv", "cost": {"seconds": 0.8, "usd": 0.002}}
+    assert short == study_from({"data": {"source": "x"}, "predictions": [full]})
+
+
+def test_predictions_given_again_keep_their_costs_unless_stated():
+    stored = study_from({"data": {"source": "x"}, "predictions": ["gpt=a.csv:usd=1", "bert=b.csv"]}).predictions
+    merged = merged_predictions(stored, ["gpt=c.csv", "bert=b.csv:seconds=2", "new=n.csv"])
+    assert [(entry["name"], entry["file"], entry["cost"]) for entry in merged] == [
+        ("gpt", "c.csv", {"usd": 1.0}),
+        ("bert", "b.csv", {"seconds": 2.0}),
+        ("new", "n.csv", {}),
+    ]
 
 
 def test_a_published_score_in_percent_raises():

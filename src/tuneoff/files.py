@@ -36,8 +36,13 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def read_table(path: Path) -> "pd.DataFrame":
     """Read a Parquet file. Raises StoreError if it is missing or broken."""
+    return read_arrow(path).to_pandas()
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """Read a Parquet file as an Arrow table. Raises StoreError if it is missing or broken."""
     try:
-        return pyarrow.parquet.read_table(path).to_pandas()
+        return pyarrow.parquet.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
 

@@ -1,5 +1,6 @@
 """Values as text for readers: counts, times, sizes, names. Data in Markdown and LaTeX is escaped, never markup."""
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -80,6 +81,47 @@ def operations(value: float | None) -> str:
         return "–"
     unit, factor = next((u, f) for u, f in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("", 1.0)) if value >= f or f == 1)
     return f"{value / factor:.3g} {unit}".strip()
+
+
+def money(value: float | None) -> str:
+    """Format an amount of money; below 1 it has two significant digits.
+
+    >>> money(1234.5), money(12.5), money(0.0123), money(0.00001), money(0.0)
+    ('1,234', '12.50', '0.012', '< 0.0001', '0')
+    """
+    if value is None:
+        return "–"
+    if not value:
+        return "0"
+    if value < 1:
+        return f"{value:.{1 - math.floor(math.log10(value))}f}" if value >= 0.0001 else "< 0.0001"
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def grams(value: float | None) -> str:
+    """Format a mass in the unit that suits it.
+
+    >>> grams(2500.0), grams(12.34), grams(0.0456)
+    ('2.5 kg', '12.3 g', '45.6 mg')
+    """
+    return _with_unit(value, (("kg", 1e3), ("g", 1.0), ("mg", 1e-3)))
+
+
+def energy(joules: float | None) -> str:
+    """Format joules as watt hours in the unit that suits them.
+
+    >>> energy(3.6e6), energy(7200.0), energy(36.0)
+    ('1.0 kWh', '2.0 Wh', '10.0 mWh')
+    """
+    return _with_unit(joules, (("kWh", 3.6e6), ("Wh", 3.6e3), ("mWh", 3.6)))
+
+
+def _with_unit(value: float | None, units: Sequence[tuple[str, float]]) -> str:
+    """Format a value in the first unit that it has at least one of, else in the last. units: names and sizes."""
+    if value is None:
+        return "–"
+    unit, factor = next((part for part in units if value >= part[1]), units[-1])
+    return f"{value / factor:,.1f} {unit}"
 
 
 def fixed(value: float, digits: int = 3) -> str:

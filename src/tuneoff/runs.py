@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ import pyarrow.parquet
 from tuneoff.costs import current_keys
 from tuneoff.data.describe import DataDescription
 from tuneoff.errors import StoreError
-from tuneoff.files import read_json, read_table, write_json, write_table
+from tuneoff.files import read_arrow, read_json, read_table, write_json, write_table
 from tuneoff.search.record import SearchRecord
 
 if TYPE_CHECKING:
@@ -256,6 +256,28 @@ class StudyStore:
         """Read the test split; None for a study of an earlier version, which did not store it."""
         path = self.folder / "test.parquet"
         return read_table(path) if path.is_file() else None
+
+    def test_table(self) -> pa.Table:
+        """Read the test split as an Arrow table. Raises StoreError if it was not stored."""
+        return read_arrow(self.folder / "test.parquet")
+
+    def has_predictions(self, name: str) -> bool:
+        """Return True if predictions from a file are stored under a name."""
+        return self._predictions_file(name).is_file()
+
+    def read_predictions(self, name: str) -> pa.Table:
+        """Read stored predictions from a file: a table for match_predictions. Raises StoreError."""
+        return read_arrow(self._predictions_file(name))
+
+    def write_predictions(self, tables: Mapping[str, pa.Table]) -> None:
+        """Store predictions from files by name, so that the study does not need the files any more."""
+        for name, table in tables.items():
+            path = self._predictions_file(name)
+            path.parent.mkdir(exist_ok=True)
+            write_table(table, path)
+
+    def _predictions_file(self, name: str) -> Path:
+        return self.folder / "predictions" / f"{name}.parquet"
 
     def sessions(self) -> list[Session]:
         """Read what every session took, in order. Raises StoreError, in one line."""

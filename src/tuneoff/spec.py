@@ -1,5 +1,7 @@
 """Studies, runs and jobs as plain data. YAML in; an unknown key is an error with one line."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from pydantic import (
 )
 
 from tuneoff.cache import fingerprint
-from tuneoff.costs import DEFAULT_COST, check_cost
+from tuneoff.costs import DEFAULT_COST, Rate, Rates, StatedCost, check_cost, check_is_stated
 from tuneoff.data.spec import DataSpec, Subset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
@@ -123,6 +125,42 @@ class Reported(BaseModel):
         return self
 
 
+class PredictionsSpec(BaseModel):
+    """Predictions of the test examples by anything else, from a file, as a row of the comparison."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="of the row")
+    file: str = Field(
+        min_length=1, description="csv, tsv, jsonl or parquet: a column example or text, and predicted labels"
+    )
+    cost: dict[StatedCost, Rate] = Field(
+        {}, description="seconds and usd of one prediction; training_seconds and training_usd, 0 unless stated"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, given: Any) -> Any:
+        """Parse name=file, with costs after colons: gpt=gpt.csv:seconds=0.8:usd=0.002."""
+        if not isinstance(given, str):
+            return given
+        name, equals, rest = given.partition("=")
+        if not equals:
+            raise ConfigError(f"predictions {given!r} are not name=file; write e.g. gpt=gpt.csv")
+        file, *costs = re.split(r":(?=\w+=)", rest)
+        return {"name": name.strip(), "file": file.strip(), "cost": dict(cost.split("=", 1) for cost in costs)}
+
+
+def merged_predictions(stored: Sequence[PredictionsSpec], given: Sequence[Any]) -> list[dict[str, Any]]:
+    """Add predictions to those of a study; one with the same name is replaced, but keeps its costs unless stated."""
+    merged = {entry.name: entry.model_dump(mode="json") for entry in stored}
+    for entry in given:
+        parsed = validated(PredictionsSpec, entry, "predictions").model_dump(mode="json")
+        former = merged.get(parsed["name"], parsed)
+        merged[parsed["name"]] = {**parsed, "cost": parsed["cost"] or former["cost"]}
+    return list(merged.values())
+
+
 class StudySpec(BaseModel):
     """A grid of runs: every strategy with every encoder and seed, on the same data, with the same recipe."""
 
@@ -162,6 +200,10 @@ class StudySpec(BaseModel):
         DEFAULT_MARGIN,
         description="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point",
     )
+    rates: Rates = Field(Rates(), description="prices and emissions, for the costs usd, usd_per_million and co2_grams")
+    predictions: tuple[PredictionsSpec, ...] = Field(
+        (), description="predictions of the test examples from files, each a row of the comparison"
+    )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     save_models: bool = Field(True, description="store the model of each run")
@@ -179,6 +221,22 @@ class StudySpec(BaseModel):
     @classmethod
     def _check_margin(cls, given: Any) -> Any:
         return check_margin(given)
+
+    @model_validator(mode="after")
+    def _check_predictions(self) -> "StudySpec":
+        names = [entry.name.lower() for entry in self.predictions]  # in lower case, as some file systems see them
+        strategies = {*STRATEGIES, *(strategy.label.lower() for strategy in self.strategies)}
+        for entry in self.predictions:
+            if entry.name.lower() in strategies:
+                raise ConfigError(f"predictions {entry.name!r} have the name of a strategy; choose another name")
+            if names.count(entry.name.lower()) > 1:
+                raise ConfigError(f"predictions {entry.name!r} are given twice; give each row a name of its own")
+        return self
+
+    @model_validator(mode="after")
+    def _check_rates(self) -> "StudySpec":
+        check_is_stated(self.cost, self.rates)
+        return self
 
     @field_validator("fractions", mode="before")
     @classmethod

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
+import pyarrow as pa
 
 from tuneoff.cache import prune
 from tuneoff.data.batches import largest_batch
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, is_multilabel
 from tuneoff.data.describe import describe
 from tuneoff.data.load import load_dataset, store_dataset
+from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec
 from tuneoff.data.splits import check_subset, subset_size
@@ -32,7 +34,17 @@ from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.files import write_json
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
-from tuneoff.spec import STRATEGIES, Job, RunSpec, StudySpec, read_study, study_from, write_study
+from tuneoff.spec import (
+    STRATEGIES,
+    Job,
+    PredictionsSpec,
+    RunSpec,
+    StudySpec,
+    merged_predictions,
+    read_study,
+    study_from,
+    write_study,
+)
 
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
@@ -110,10 +122,13 @@ class Study:
         executor: Executor,
     ) -> None:
         self._check_same_data()
-        # raises for a run that an encoder cannot do, before anything is written
+        # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
+        test = prepared.dataset.splits["test"]
+        predictions = self._read_predictions(self.spec.predictions, test, prepared.dataset.label_names)
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
+        self.store.write_predictions(predictions)
         slots = executor.slots(len(grid), _largest_model(grid), self.spec.workers)
         with self._session(slots) as started:
 
@@ -128,9 +143,23 @@ class Study:
             execute_missing(searches)
             runs = self._with_searched_options(prepared.runs, searches)
             description = describe(prepared.dataset, prepared.tokens)
-            test, run_ids = prepared.dataset.splits["test"], [run.run_id for run in runs]
+            run_ids = [run.run_id for run in runs]
             self.store.write_data(description, test, run_ids, [job.job_id for job in searches])
             execute_missing([Job(run=run) for run in runs])
+
+    def _read_predictions(
+        self, entries: Sequence[PredictionsSpec], test: pa.Table, label_names: tuple[str, ...]
+    ) -> dict[str, pa.Table]:
+        """Read and check predictions from files, by name; for a file that is gone, its stored copy."""
+        needs_probabilities = metric_for(self.spec.metric, is_multilabel(test)) == "log_loss"
+        options, tables = (test, label_names, self.spec.data, needs_probabilities), {}
+        for entry in entries:
+            if not Path(entry.file).expanduser().is_file() and self.store.has_predictions(entry.name):
+                matched = match_predictions(entry.name, self.store.read_predictions(entry.name), *options)
+            else:
+                matched = read_predictions(entry.name, entry.file, *options)
+            tables[entry.name] = matched.table(test, label_names)
+        return tables
 
     def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not is_finished(job, self.store)]
@@ -175,6 +204,24 @@ class Study:
         from tuneoff.comparison.assemble import compare as compare_runs
 
         return compare_runs(self.spec, self.store, cost, margin)
+
+    def changed(self, **changes: Any) -> "Study":
+        """Return this study with other options, in the same folder; nothing is written."""
+        return Study(study_from({**self.spec.model_dump(mode="json"), **changes}), self.folder)
+
+    def add_predictions(self, given: Sequence[Any]) -> "Study":
+        """Store predictions from files as rows of the comparison, in place of those with the same names.
+
+        given: fields of PredictionsSpec each, or name=file. Raises DataError, before anything is written.
+        """
+        study = self.changed(predictions=merged_predictions(self.spec.predictions, given))
+        names = {entry["name"] for entry in merged_predictions((), given)}
+        entries = [entry for entry in study.spec.predictions if entry.name in names]
+        label_names = self.store.read_data()[0].label_names
+        tables = study._read_predictions(entries, self.store.test_table(), label_names)
+        write_study(study.spec, self.folder / "study.yaml")
+        self.store.write_predictions(tables)
+        return study
 
     def report(self, cost: str | None = None, margin: float | None = None) -> "Comparison":
         """Write comparison.json and the report from the stored runs. cost, margin: replace the study's own."""

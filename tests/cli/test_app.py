@@ -14,6 +14,7 @@ import yaml
 
 import tuneoff as package
 from tests.data.frames import multilabel_frame
+from tests.stored import stored_study
 from tests.tiny import toy_texts
 from tuneoff.cli import main
 from tuneoff.cli.hub import stay_offline_without_network
@@ -120,6 +121,15 @@ MISTAKES = {
     "margin in percent": ("compare good.csv --margin 1", "margin 1 is not from 0 to 0.5; it is in the metric's units: write 0.01 for one point"),
     "margin with a sign": ("report . --margin -0.01", "margin -0.01 is not from 0 to 0.5"),
     "margin with a unit": ("compare good.csv --margin 1%", "margin '1%' is not a number; write 0.01 for one point of accuracy"),
+    "price is no number": ("report . --price-per-hour cheap", "--price-per-hour 'cheap' is not a number of at least 0; write e.g. --price-per-hour 0.5"),
+    "negative price": ("compare good.csv --price-per-hour -1", "--price-per-hour '-1' is not a number of at least 0"),
+    "endless emissions": ("compare good.csv --grams-per-kwh inf", "--grams-per-kwh 'inf' is not a number of at least 0"),
+    "predictions without a name": ("compare good.csv --predictions gpt.csv", "predictions 'gpt.csv' are not name=file; write e.g. gpt=gpt.csv"),
+    "predictions from no file": ("compare good.csv --strategies majority --predictions gpt=none.csv", "predictions gpt: data file 'none.csv' does not exist"),
+    "predictions of other texts": ("compare good.csv --strategies majority --predictions gpt=few.csv", "predictions gpt: "),
+    "predictions named like a strategy": ("compare good.csv --predictions lora=good.csv", "predictions 'lora' have the name of a strategy; choose another name"),
+    "cost of predictions": ("compare good.csv --predictions gpt=good.csv:usd=", "predictions.0.cost.usd: should be a valid number, not ''"),
+    "money without a price": ("compare good.csv --cost usd", "cost usd needs rates.usd_per_hour; state it in the study, or with --price-per-hour"),
     "not a study": ("report gpt", "holds no study.yaml"),
     "params of nothing": ("params ./nowhere", "does not exist"),
 }  # fmt: skip
@@ -165,6 +175,37 @@ def test_costs_are_listed_and_their_names_are_accepted(tuneoff, finished):
             assert f"{key} ({cost.name})" in help_text
             assert parse_cost(cost.name) == key
     assert tuneoff("report", finished[0].folder, "--cost", "memory", "--quiet") == (0, "", "")
+
+
+def test_a_report_states_another_price_without_new_runs(tuneoff, tmp_path):
+    study = stored_study(tmp_path / "s", [("full", "full", 0.9), ("lora", "lora", 0.7)], rates={"usd_per_hour": 1.0})
+
+    def money(*options):
+        code, out, _ = tuneoff("report", study.folder, "--json", *options)
+        assert code == 0
+        return json.loads(out)["leaderboard"][0]["costs"]
+
+    stored = money()
+    assert stored["usd"] == pytest.approx(stored["fit_seconds"] / 3600)
+    assert "co2_grams" not in stored
+    other = money("--price-per-hour", "2", "--cost", "usd", "--grams-per-kwh", "300", "--watts", "100")
+    assert other["usd"] == pytest.approx(2 * stored["usd"])
+    assert other["co2_grams"] == pytest.approx(other["fit_seconds"] * 100 / 3.6e6 * 300)
+    assert money() == stored
+
+
+def test_predictions_are_added_by_name_and_file(tuneoff, tmp_path):
+    study = stored_study(tmp_path / "s", [("full", "full", 0.9)], seeds=1)
+    labels = study.store.test_examples()["label"]
+    for name in ("a", "b", "c"):
+        pd.DataFrame({"example": range(len(labels)), "predicted": labels}).to_csv(tmp_path / f"{name}.csv", index=False)
+    options = ["--predictions", "a=a.csv:usd=0.001,b=b.csv", "--predictions", "c=c.csv", "--price-per-hour", "1"]
+    code, out, _ = tuneoff("report", study.folder, *options)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:5]] == ["a", "b", "c", "full"]
+    stored = yaml.safe_load((study.folder / "study.yaml").read_text())
+    assert [entry["cost"] for entry in stored["predictions"]] == [{"usd": 0.001}, {}, {}]
+    assert stored["rates"]["usd_per_hour"] is None  # of that report only
 
 
 def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):

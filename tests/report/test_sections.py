@@ -91,6 +91,37 @@ def test_a_cost_is_added_by_one_row(tmp_path, monkeypatch):
     assert compute.costs(study.comparison()).columns[-1].key == "train_joules"
 
 
+def test_costs_without_a_rate_are_not_shown(tmp_path):
+    comparison = stored_study(tmp_path / "s", CANDIDATES, seeds=1).comparison()
+    titles = [column.title for column in leaderboard.leaderboard(comparison).columns]
+    assert titles[-1] == "trainable"
+    assert "usd" not in comparison.leaderboard
+    assert "joules" not in str(compute.costs(replace(comparison, rows=without_cost(comparison, "fit_joules"))).columns)
+
+
+def without_cost(comparison, cost):
+    """The rows of a comparison without one of their costs."""
+    return tuple(replace(row, costs={k: v for k, v in row.costs.items() if k != cost}) for row in comparison.rows)
+
+
+def test_a_price_shows_money_everywhere(tmp_path):
+    rates = {"usd_per_hour": 0.9, "grams_per_kwh": 400}
+    study = stored_study(tmp_path / "s", CANDIDATES, rates=rates, cost="usd")
+    comparison = study.report()
+    titles = [column.title for column in leaderboard.leaderboard(comparison).columns]
+    assert titles[-3:] == ["training USD", "USD per million", "CO2"]
+    charts = {name for section in sections(comparison) for name, _ in section.charts()}
+    assert {"cost-usd", "cost-usd_per_million", "cost-co2_grams"} <= charts
+    for suffix in ("csv", "tex"):
+        text = (study.folder / "tables" / f"leaderboard.{suffix}").read_text()
+        assert {"csv": "usd_per_million", "tex": "USD per million"}[suffix] in text
+    assert comparison.verdict.cost == "usd"
+    assert "Money is time at 0.90 USD an hour" in texts_of(leaderboard.section(comparison))
+    assert "400 g per kWh" in texts_of(leaderboard.section(comparison))
+    assert "That time costs 0.015 USD." in compute.whole_study(comparison)
+    assert "2.0 Wh (800.0 mg of CO2)" in compute.whole_study(comparison)
+
+
 def test_every_chart_and_table_has_a_name_of_its_own(comparison):
     parts = sections(comparison)
     charts = [name for section in parts for name, _ in section.charts()]

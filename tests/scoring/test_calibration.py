@@ -65,8 +65,16 @@ def test_the_temperature_is_fitted_on_validation_and_applied_to_test(overconfide
     (labels, runs), (validation, validation_runs) = overconfident
     measured = calibrate(labels, runs, validation, validation_runs)
     assert measured.temperature == pytest.approx(2, rel=0.1)
+    assert measured.scaled_error is not None
     assert measured.scaled_error < 0.03 < 0.1 < measured.error
     assert measured.reliability.examples.sum() == 6000
+
+
+def test_without_predictions_of_validation_there_is_no_temperature(overconfident):
+    (labels, runs), (validation, validation_runs) = overconfident
+    measured = calibrate(labels, runs, validation)
+    assert (measured.temperature, measured.scaled_error) == (None, None)
+    assert measured.error == calibrate(labels, runs, validation, validation_runs).error
 
 
 def test_multilabel_data_is_calibrated_as_binary_predictions(overconfident):

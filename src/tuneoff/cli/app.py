@@ -21,17 +21,23 @@ from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
     Cost,
+    GramsPerKwh,
     Json,
     Margin,
     OptionalText,
+    Predictions,
+    PricePerHour,
     Quiet,
     StudyName,
+    Watts,
     complete_cost,
     parse_cost,
     parse_limits,
+    parse_rates,
     parse_recipe,
     parse_seeds,
     split_list,
+    split_lists,
     with_data_options,
 )
 from tuneoff.cli.output import (
@@ -144,6 +150,10 @@ def compare(
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     margin: Margin = None,
+    predictions: Predictions = None,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -166,6 +176,8 @@ def compare(
             "per_class": split_list(per_class or ""),
             "metric": metric,
             "cost": parse_cost(cost),
+            "predictions": split_lists(predictions),
+            "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
             **({} if margin is None else {"margin": margin}),
         }
@@ -191,6 +203,10 @@ def run(
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     margin: Margin = None,
+    predictions: Predictions = None,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -198,7 +214,7 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
-        from tuneoff.spec import study_from
+        from tuneoff.spec import merged_predictions, study_from
         from tuneoff.study import Study
 
         study = Study.open(study_name)
@@ -209,6 +225,8 @@ def run(
             options["data"]["limits"] = parse_limits(limit)
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
+        options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
+        options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         changes = {
             "model": split_list(model or ""),
             "seeds": parse_seeds(seeds) if seeds else None,
@@ -261,20 +279,28 @@ def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
     margin: Margin = None,
+    predictions: Predictions = None,
+    price_per_hour: PricePerHour = None,
+    watts: Watts = None,
+    grams_per_kwh: GramsPerKwh = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Rebuild the report of a study from its stored runs."""
+    """Rebuild the report of a study from its stored runs. Other costs, rates and predictions need no new runs."""
     from tuneoff.costs import check_cost
     from tuneoff.spec import check_margin
 
     cost = check_cost(parse_cost(cost)) if cost else None
     accepted = None if margin is None else check_margin(margin)
+    rates = parse_rates(price_per_hour, watts, grams_per_kwh)
     if not Path(folder).is_dir():
         raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
     from tuneoff.study import Study
 
     study = Study.open(folder)
+    if predictions:
+        study = study.add_predictions(split_lists(predictions))
+    study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
     print_result(study.report(cost, accepted), study.folder, as_json, quiet)
 

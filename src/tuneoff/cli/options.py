@@ -2,13 +2,14 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Optional
 
 import typer
 import yaml
 
-from tuneoff.costs import choosable_costs
+from tuneoff.costs import RATE_OPTIONS, Rates, choosable_costs
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.studies import packaged_studies
@@ -43,6 +44,18 @@ Margin = Annotated[
     OptionalText,
     typer.Option(help="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point"),
 ]
+Predictions = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="NAME=FILE",
+        help="predictions of the test examples by anything else, as a row: gpt=gpt.csv or gpt=gpt.csv:usd=0.002; a "
+        "column example or text, and a column predicted; repeatable, or separated by commas",
+    ),
+]
+_RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
+PricePerHour = Annotated[OptionalText, typer.Option("--price-per-hour", help=_RATE_HELP["usd_per_hour"])]
+Watts = Annotated[OptionalText, typer.Option("--watts", help=_RATE_HELP["watts"])]
+GramsPerKwh = Annotated[OptionalText, typer.Option("--grams-per-kwh", help=_RATE_HELP["grams_per_kwh"])]
 Source = Annotated[
     OptionalText,
     typer.Argument(
@@ -119,6 +132,11 @@ def split_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def split_lists(texts: list[str] | None) -> list[str]:
+    """Split the texts of a repeated option at commas."""
+    return [part for text in texts or () for part in split_list(text)]
+
+
 def parse_recipe(text: str | None) -> dict[str, Any]:
     """Parse key=value,key=value; values as YAML reads them."""
     options = {}
@@ -135,7 +153,23 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
 
 def parse_cost(text: str) -> str:
     """Return the key of a cost; its name in reports stands for the key: "memory" for peak_bytes."""
-    return {name: key for key, name in complete_cost()}.get(text.strip().lower(), text)
+    return {name.lower(): key for key, name in complete_cost()}.get(text.strip().lower(), text)
+
+
+def parse_rates(price_per_hour: str | None, watts: str | None, grams_per_kwh: str | None) -> dict[str, float]:
+    """Return the rates that the command line states, by the fields of Rates."""
+    texts = zip(RATE_OPTIONS, (price_per_hour, watts, grams_per_kwh), strict=True)
+    return {rate: _parse_rate(RATE_OPTIONS[rate], text) for rate, text in texts if text is not None}
+
+
+def _parse_rate(option: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 <= rate < math.inf:
+        raise ConfigError(f"{option} {text!r} is not a number of at least 0; write e.g. {option} 0.5")
+    return rate
 
 
 def parse_limits(text: str | None) -> dict[str, Any]:

@@ -14,16 +14,17 @@ import pandas as pd
 
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.errors import Predictions, analyse_errors
-from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
+from tuneoff.comparison.external import External, load_external
+from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge, standing
-from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
+from tuneoff.costs import Rates, check_is_stated, rated_costs
+from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.decision import JointScores, joint_scores
 from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
 from tuneoff.spec import StudySpec
-from tuneoff.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,13 @@ class _Groups:
 
 
 def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin: float | None = None) -> Comparison:
-    """Compare the stored runs of a study. Failed and diverged runs are only listed.
+    """Compare the stored runs of a study, and predictions from files. Failed and diverged runs are only listed.
 
     cost, margin: replace those of the study, by which the verdict chooses.
     """
+    check_is_stated(cost or study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
+    sessions = store.sessions()
     metric = metric_for(study.metric, data.is_multilabel)
     num_labels, num_examples = len(data.label_names), data.splits["test"].examples
     records = [store.runs.record(run_id) for run_id in run_ids]
@@ -60,11 +63,13 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin
     examples = store.test_examples()
     if examples is not None and len(examples) != num_examples:
         examples = None  # stored for an earlier version of the data
-    groups = _load_groups(whole, store.runs, metric, num_labels)
+    external = load_external(study, store, data.label_names, metric) if whole else []
+    groups = _load_groups(whole, store.runs, metric, num_labels, external)
     pairs = _pairs(groups, metric, num_examples)
     margin = study.margin if margin is None else margin
     joint = groups.joint(metric, num_examples) if groups.scores else None
-    rows = _rows(groups, pairs, joint.loss_bounds().tolist(), metric, margin, num_examples) if joint else ()
+    costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
+    rows = _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, margin, num_examples) if joint else ()
     verdict = judge(rows, pairs, joint, metric, cost or study.cost, margin, num_examples) if joint else None
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
@@ -98,19 +103,25 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin
         examples=examples,
         data=data,
         study=study,
-        sessions=tuple(store.sessions()),
+        sessions=tuple(sessions),
         subset_records=tuple(subset_records),
         curve=curve,
         advice=advice,
         searches=tuple(record.within(study.search) if study.search else record for record in searches),
+        notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
     )
 
 
 def _load_groups(
-    records: Sequence[RunRecord], store: RunStore, metric: str, num_labels: int, are_subsets: bool = False
+    records: Sequence[RunRecord],
+    store: RunStore,
+    metric: str,
+    num_labels: int,
+    external: Sequence[External] = (),
+    are_subsets: bool = False,
 ) -> _Groups:
-    """Group runs over seeds and score them.
+    """Group runs over seeds and score them, and external predictions like runs.
 
     are_subsets: each seed drew its own subset of train, so that the seed changes every strategy's score.
     """
@@ -120,6 +131,8 @@ def _load_groups(
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
     labels, predictions = _load_predictions(by_group, store, "test", num_labels)
+    by_group |= {row.record.group: [row.record] for row in external}
+    predictions |= {row.record.group: row.predictions for row in external}
     scores = _score_runs(by_group, labels, predictions, metric, are_subsets)
     return _Groups(
         records={group: by_group[group] for group in scores},
@@ -167,7 +180,7 @@ def _score_runs(
             np.array([record.metrics["test"][metric] for record in members]),
             part,
             tuple(record.seed for record in members),
-            are_subsets or STRATEGIES[members[0].strategy].is_seeded,
+            are_subsets or is_seeded(members[0].strategy),
         )
         for (group, members), part in zip(by_group.items(), parts, strict=True)
     }
@@ -213,12 +226,13 @@ def _aligned_runs(better: stats.RunScores, worse: stats.RunScores) -> list[tuple
 def _rows(
     groups: _Groups,
     pairs: tuple[Pair, ...],
+    costs: Mapping[str, dict[str, float]],
     loss_bounds: Sequence[float],
     metric: str,
     margin: float,
     num_examples: int,
 ) -> tuple[Row, ...]:
-    """Return one row per group, best first. loss_bounds: in the same order."""
+    """Return one row per group, best first. costs: by group. loss_bounds: in the order of the groups."""
     best = next(iter(groups.scores), None)
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
     seed_variance = groups.seed_variance
@@ -240,7 +254,7 @@ def _rows(
                 interval=stats.interval(estimate, BOUNDS[metric]),
                 sd_from_examples=math.sqrt(estimate.variance_from_examples),
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
-                validation=float(np.mean([record.metrics["validation"][metric] for record in members])),
+                validation=_mean_score(members, "validation", metric),
                 scores={
                     name: float(np.mean([record.metrics["test"][name] for record in members]))
                     for name in members[0].metrics["test"]
@@ -250,15 +264,23 @@ def _rows(
                 p_value=pair.p_corrected if pair else 1.0,
                 standing=standing(index, pair is not None and pair.is_significant, loss_bounds[index], margin),
                 loss_bound=float(loss_bounds[index]),
-                costs=_mean_costs(members),
+                costs=costs[group],
                 parameters=members[0].parameters,
             )
         )
     return tuple(rows)
 
 
-def _mean_costs(members: list[RunRecord]) -> dict[str, float]:
-    """Average costs over seeds and add the derived ones. Keys of costs.py."""
+def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | None:
+    """Return the mean over seeds of a score; None without predictions of the split."""
+    scores = [record.metrics[split][metric] for record in members if split in record.metrics]
+    return float(np.mean(scores)) if scores else None
+
+
+def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) -> dict[str, float]:
+    """Average costs over seeds and add the derived ones. Keys of costs.py. External predictions have what is stated."""
+    if members[0].strategy == EXTERNAL:
+        return dict(members[0].costs)
     keys = dict.fromkeys(key for record in members for key in record.costs)
     costs = {key: float(np.mean([r.costs[key] for r in members if key in r.costs])) for key in keys}
     # cached outputs of frozen blocks are shared between runs; a run on its own would have to compute them
@@ -266,7 +288,13 @@ def _mean_costs(members: list[RunRecord]) -> dict[str, float]:
     if costs.get("operations") and costs.get("peak_operations_per_second") and costs["train_seconds"]:
         costs["peak_share"] = costs["operations"] / costs["train_seconds"] / costs["peak_operations_per_second"]
     costs["trainable_parameters"] = float(members[0].parameters.get("trainable", 0))
-    return costs
+    return costs | rated_costs(costs, rates, _measured_watts(sessions))
+
+
+def _measured_watts(sessions: Sequence[Session]) -> float | None:
+    """Return the mean power of one run: that of the machine's processors, divided by the number of runs at once."""
+    measured = [(session.joules, session.seconds * session.workers) for session in sessions if session.joules]
+    return sum(joules for joules, _ in measured) / sum(seconds for _, seconds in measured) if measured else None
 
 
 def _curves(
@@ -282,7 +310,7 @@ def _curves(
     records: runs on subsets of train. groups, rows: runs on all of train.
     """
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
-    points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows]
+    points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows if not row.is_external]
     largest: dict[tuple[str, str | None], tuple[int, stats.RunScores]] = {}  # examples and scores, by label and model
     # by size and name: subsets of equal size that were drawn in different ways are different points
     ordered = sorted(records, key=lambda record: (record.train_examples or 0, subset_name(record), record.seed))
@@ -316,12 +344,17 @@ def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
     if not groups.predictions:
         return {}
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
-    validation_labels, on_validation = _load_predictions(groups.records, store, "validation", num_labels)
+    of_runs = {group: members for group, members in groups.records.items() if members[0].strategy != EXTERNAL}
+    validation_labels, on_validation = _load_predictions(of_runs, store, "validation", num_labels)
     return {
         group: calibrate(
-            groups.labels, list(runs.probabilities), validation_labels, list(on_validation[group].probabilities)
+            groups.labels,
+            list(runs.probabilities),
+            validation_labels,
+            list(on_validation[group].probabilities) if group in on_validation else (),
         )
         for group, runs in groups.predictions.items()
+        if runs.has_probabilities
     }
 
 

@@ -31,6 +31,7 @@ class Predictions:
 
     predicted: np.ndarray  # (S, N) ids, or (S, N, C) of 0 and 1
     probabilities: np.ndarray  # (S, N, C)
+    has_probabilities: bool = True  # False if only labels are known: probabilities are 0 and 1
 
     @property
     def majority_vote(self) -> np.ndarray:
@@ -98,7 +99,8 @@ def analyse_errors(
     learners = tuple(group for group in predictions if group not in non_learners) or tuple(predictions)
     error_rates = {group: runs.error_rates(labels) for group, runs in predictions.items()}
     mean_error_rates = np.mean([error_rates[group] for group in learners], axis=0)
-    mean_probabilities = np.mean([predictions[group].mean_probabilities for group in learners], axis=0)
+    with_probabilities = {group: runs for group, runs in predictions.items() if runs.has_probabilities}
+    mean_probabilities = [runs.mean_probabilities for group, runs in with_probabilities.items() if group in learners]
     num_wrong = np.sum([is_wrong(predictions[group].majority_vote, labels) for group in learners], axis=0)  # (N,)
     unit, lengths = text_lengths(texts)
     by_length = [
@@ -108,8 +110,12 @@ def analyse_errors(
         learners=learners,
         examples_by_num_wrong=np.bincount(num_wrong, minlength=len(learners) + 1),
         overlap=error_overlap({group: error_rates[group] for group in learners}),
-        confidence=_confidences(labels, predictions),
-        label_errors=likely_label_errors(labels, mean_probabilities),
+        confidence=_confidences(labels, with_probabilities),
+        label_errors=(
+            likely_label_errors(labels, np.mean(mean_probabilities, axis=0))
+            if mean_probabilities
+            else pd.DataFrame(columns=_LABEL_ERROR_COLUMNS)
+        ),
         length_unit=unit,
         by_length=pd.concat(by_length) if by_length else pd.DataFrame(),
         words=over_represented_words(texts, mean_error_rates) if texts else pd.DataFrame(),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Errors, Predictions
-from tuneoff.costs import choosable_costs
+from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
@@ -24,11 +24,17 @@ EQUIVALENT = "equivalent"  # loses at most the margin, with 95 % confidence
 WORSE = "worse"  # the difference is significant
 UNDECIDED = "undecided"
 STANDINGS = (BEST, EQUIVALENT, UNDECIDED, WORSE)
+EXTERNAL = "external"  # strategy of a row that no run of the study made: predictions from a file
+
+
+def is_seeded(strategy: str) -> bool:
+    """Return True if the seed changes the predictions of a strategy."""
+    return strategy != EXTERNAL and STRATEGIES[strategy].is_seeded
 
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy with one encoder, over its seeds."""
+    """One strategy with one encoder, over its seeds; or predictions from a file."""
 
     group: str
     label: str
@@ -40,7 +46,7 @@ class Row:
     interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
     sd_from_examples: float  # standard deviation of the mean score over draws of test examples
     sd_from_seeds: float | None  # the same over draws of seeds; 0 if seeds change nothing, None for one run otherwise
-    validation: float  # mean over seeds of the study's metric on validation
+    validation: float | None  # mean over seeds of the study's metric on validation; None if external
     scores: dict[str, float]  # every metric on test, mean over seeds
     difference: float  # to the best row, 0 or negative: below 0 is worse, for log loss too
     difference_interval: tuple[float, float]  # 95 % confidence interval
@@ -58,7 +64,17 @@ class Row:
     @property
     def learns(self) -> bool:
         """True if predictions depend on the text."""
-        return STRATEGIES[self.strategy].learns
+        return self.is_external or STRATEGIES[self.strategy].learns
+
+    @property
+    def is_external(self) -> bool:
+        """True for predictions from a file: no run of the study made them."""
+        return self.strategy == EXTERNAL
+
+    @property
+    def is_seeded(self) -> bool:
+        """True if the seed changes predictions."""
+        return is_seeded(self.strategy)
 
 
 @dataclass(frozen=True)
@@ -152,7 +168,7 @@ class Comparison:
     classes: dict[str, list[ClassScores]]  # group -> scores of each class, the predictions of all seeds pooled
     predictions: dict[str, Predictions]  # group -> on test
     errors: Errors | None  # None if no run succeeded
-    calibration: dict[str, Calibration]  # by group
+    calibration: dict[str, Calibration]  # by group; without groups that have no probabilities
     slices: pd.DataFrame  # test scores on slices: score_slices()
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None if it was not stored
     data: DataDescription
@@ -162,6 +178,7 @@ class Comparison:
     curve: tuple[CurvePoint, ...] = ()  # learning curves, all of train included
     advice: str = ""  # sentence on more labels against another strategy
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
+    notes: tuple[str, ...] = ()  # for readers, about predictions from files
     folder: str = ""
 
     @property
@@ -178,6 +195,11 @@ class Comparison:
             return None
         best = max(runs, key=lambda record: direction(self.metric) * record.metrics["validation"][self.metric])
         return str(Path(self.folder) / "runs" / best.run_id / "model")
+
+    @property
+    def costs(self) -> dict[str, Cost]:
+        """The rows of COSTS to show; without those whose rate is neither stated nor measured."""
+        return {key: cost for key, cost in COSTS.items() if not cost.rate or any(key in row.costs for row in self.rows)}
 
     @property
     def texts(self) -> list[str]:
@@ -203,8 +225,12 @@ class Comparison:
                 "loss_bound": row.loss_bound,
                 "seeds": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
-                **{cost: row.costs.get(cost) for cost in choosable_costs() if cost != "trainable_parameters"},
-                "calibration_error": self.calibration[row.group].error,
+                **{
+                    key: row.costs.get(key)
+                    for key, cost in self.costs.items()
+                    if cost.is_choosable and key != "trainable_parameters"
+                },
+                "calibration_error": self.calibration[row.group].error if row.group in self.calibration else None,
             }
             for row in self.rows
         )

@@ -11,7 +11,6 @@ from tuneoff.formats import fixed, join_names
 from tuneoff.scoring.decision import MAX_RISK, RISK_MARGINS, JointScores, choose, optimism
 from tuneoff.scoring.metrics import direction, display_name, points
 from tuneoff.scoring.stats import LEVEL, POWER
-from tuneoff.strategies import STRATEGIES
 
 MIN_EXAMPLES = 100  # with fewer, the pick is the best measured strategy: in simulations no cheaper one was safe
 _CHANCE = f"{100 * (1 - LEVEL):.0f} %"
@@ -87,7 +86,7 @@ def _thin_evidence(rows: Sequence[Row], num_examples: int) -> str:
     lacks = []
     if num_examples < MIN_EXAMPLES:
         lacks.append(f"{num_examples:,} test examples")
-    seeded = [row for row in rows if row.learns and STRATEGIES[row.strategy].is_seeded]
+    seeded = [row for row in rows if row.learns and row.is_seeded]
     if seeded and all(row.seed_sd is None for row in seeded):
         lacks.append("one seed per strategy")
     if not lacks:

@@ -49,7 +49,7 @@ def is_missing_label(labels: pa.ChunkedArray, classes: tuple[str, ...]) -> np.nd
     if is_list(labels):
         return pc.is_null(labels).to_numpy()
     is_null = pc.is_null(labels, nan_is_null=True).to_numpy()
-    values = pc.fill_null(_as_strings(labels), "")
+    values = pc.fill_null(as_strings(labels), "")
     distinct = set(pc.unique(values.filter(pa.array(~is_null))).to_pylist())
     missing_values = [value for value in distinct if value in _MISSING or value.lower() in _NULLS]
     # the hub writes -1 where a label is withheld; -1 and 1 without 0 are two classes
@@ -63,7 +63,7 @@ def missing_label_hint(labels: pa.ChunkedArray, is_missing: np.ndarray) -> str:
     """Write the end of an error message about missing labels: how to keep a class that looks missing."""
     if is_list(labels):
         return ""
-    values = [value for value in pc.unique(_as_strings(labels).filter(pa.array(is_missing))).to_pylist() if value]
+    values = [value for value in pc.unique(as_strings(labels).filter(pa.array(is_missing))).to_pylist() if value]
     return f"; if {values[0]!r} is a class, name all classes with labels (--labels)" if values else ""
 
 
@@ -76,7 +76,7 @@ def labels_to_ids(
     alphabet. A source's integers are ids of its names, even if its names are numbers as well (1, 2, 3). A user's
     names that no label matches name the ids 0..C-1 in the data. Raises DataError for a label outside the names.
     """
-    labels = {split: _as_strings(table["label"]) for split, table in tables.items()}
+    labels = {split: as_strings(table["label"]) for split, table in tables.items()}
     distinct = {label for column in labels.values() for label in pc.unique(column).to_pylist()}
     names = user_names or source_names
     if names is None:
@@ -107,7 +107,7 @@ def label_lists_to_indicators(
     a label outside the names, a split without labels, and data that are not multi-label.
     """
     lists = {split: table["label"].to_pylist() for split, table in tables.items()}
-    if _are_indicators(lists["train"]):
+    if are_indicators(lists["train"]):
         names, length = user_names or source_names, len(lists["train"][0])
         if names is None or len(names) != length:
             raise DataError(
@@ -187,8 +187,8 @@ def _zeros_and_ones(column: pa.ChunkedArray, name: str, split: str) -> np.ndarra
     return is_one.to_numpy().astype(bool)
 
 
-def _as_strings(labels: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Trim labels and write whole numbers without a fraction, so that 1, 1.0 and " 1" are the same label."""
+def as_strings(labels: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return labels as trimmed strings, whole numbers without a fraction: 1, 1.0 and " 1" are the same label."""
     text = pc.utf8_trim_whitespace(labels.cast(pa.large_string()))
     return pc.replace_substring_regex(text, r"^([-+]?[0-9]+)\.0*$", r"\1")
 
@@ -203,7 +203,7 @@ def _label_lists_as_strings(lists: list[list[Any]], source_names: tuple[str, ...
     return [[str(label).strip() for label in row] for row in lists]
 
 
-def _are_indicators(lists: list[list[object]]) -> bool:
+def are_indicators(lists: list[list[object]]) -> bool:
     """Tell whether all lists are zeros and ones of one length, more than 1: an entry per class, not names or ids."""
     lengths = {len(row) for row in lists}
     is_binary = all(isinstance(value, (bool, int, float)) and value in (0, 1) for row in lists for value in row)

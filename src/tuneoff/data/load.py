@@ -113,13 +113,14 @@ def _choose_columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
         raise DataError(f"no label column found among {', '.join(names)}; name it with label (--label)")
     text, text_pair = spec.text, spec.text_pair
     if text is None and text_pair is None:
-        text, text_pair = _detect_text_columns(by_lower_name)
+        text, text_pair = detect_text_columns(by_lower_name)
     if text is None:
         text = _only_text_column(table, (label, *spec.label_columns, text_pair))
     return {"text": text, **({"text_pair": text_pair} if text_pair else {}), "label": label}
 
 
-def _detect_text_columns(by_lower_name: dict[str, str]) -> tuple[str | None, str | None]:
+def detect_text_columns(by_lower_name: dict[str, str]) -> tuple[str | None, str | None]:
+    """Return the columns with common names of texts and of second texts. by_lower_name: columns by lower case."""
     for first, second in _PAIR_COLUMNS:
         if first in by_lower_name and second in by_lower_name:
             return by_lower_name[first], by_lower_name[second]

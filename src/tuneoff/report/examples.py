@@ -24,7 +24,7 @@ class StrategyPredictions:
     seeds: int
     predicted: list[list[int]]  # label ids of each example
     wrong: list[int]  # seeds that are wrong
-    confidence: list[int]  # of the prediction, in percent
+    confidence: list[int] | None  # of the prediction, in percent; None without probabilities
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def browser_data(comparison: Comparison) -> BrowserData | None:
                 seeds=len(of_strategy.predicted),
                 predicted=_ids(predicted[kept]),
                 wrong=of_strategy.is_wrong(labels).sum(0)[kept].tolist(),
-                confidence=np.rint(100 * of_strategy.confidence(predicted))[kept].astype(int).tolist(),
+                confidence=_percent(of_strategy.confidence(predicted)[kept]) if of_strategy.has_probabilities else None,
             )
         )
     return BrowserData(
@@ -79,6 +79,10 @@ def browser_data(comparison: Comparison) -> BrowserData | None:
         names=[show_control_characters(name) for name in comparison.label_names],
         strategies=strategies,
     )
+
+
+def _percent(shares: np.ndarray) -> list[int]:
+    return np.rint(100 * shares).astype(int).tolist()
 
 
 def _ids(labels: np.ndarray) -> list[list[int]]:

@@ -104,7 +104,7 @@ if (browser) {
       const text = texts.map((column) => column[index]).join(" ").toLowerCase();
       return words.every((word) => text.includes(word));
     });
-    const confident = (index) => Math.max(0, ...chosen.filter((strategy) => isWrong(strategy, index)).map((strategy) => strategy.confidence[index]));
+    const confident = (index) => Math.max(0, ...chosen.filter((strategy) => isWrong(strategy, index)).map((strategy) => (strategy.confidence ? strategy.confidence[index] : 0)));
     const keys = { missed: (index) => missed[index], confident, long: (index) => lengths[index], short: (index) => -lengths[index] };
     if (filters.order in keys) {
       const values = new Map(matches.map((index) => [index, keys[filters.order](index)]));
@@ -133,7 +133,8 @@ if (browser) {
     for (const strategy of strategies.slice(0, MAX_STRATEGIES)) {
       const wrong = strategy.wrong[index];
       const seeds = strategy.seeds > 1 && wrong > 0 && wrong < strategy.seeds ? `, ${wrong} of ${strategy.seeds} seeds wrong` : "";
-      const outcome = wrong > 0 ? `${named(strategy.predicted[index])} ${strategy.confidence[index]} %${seeds}` : `${strategy.confidence[index]} %`;
+      const label = wrong > 0 || !strategy.confidence ? [named(strategy.predicted[index])] : [];
+      const outcome = [...label, ...(strategy.confidence ? [`${strategy.confidence[index]} %`] : [])].join(" ") + seeds;
       const chip = create("span", isWrong(strategy, index) ? "wrong" : "right", `${isWrong(strategy, index) ? "✗" : "✓"} ${strategy.name}: ${outcome}`);
       chip.title = chip.textContent;
       chips.append(chip);

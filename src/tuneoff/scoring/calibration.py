@@ -79,30 +79,30 @@ class Calibration:
     reliability: Reliability  # of all seeds pooled
     error: float  # expected calibration error
     brier: float
-    temperature: float  # fitted on validation
-    scaled_error: float  # expected calibration error after temperature scaling
+    temperature: float | None  # fitted on validation; None without predictions of it
+    scaled_error: float | None  # expected calibration error after temperature scaling
 
 
 def calibrate(
-    labels: np.ndarray, runs: Sequence[np.ndarray], validation: np.ndarray, validation_runs: Sequence[np.ndarray]
+    labels: np.ndarray, runs: Sequence[np.ndarray], validation: np.ndarray, validation_runs: Sequence[np.ndarray] = ()
 ) -> Calibration:
     """Measure the calibration of one strategy on test, before and after temperature scaling.
 
     labels: (N,) of test; runs: probabilities on test, one (N, C) per seed; validation, validation_runs: the same for
-    the validation split. Multi-label data, labels (N, C), is treated as N * C binary predictions.
+    the validation split, if there are any. Multi-label data, labels (N, C), is treated as N * C binary predictions.
     """
     if labels.ndim == 2:
         runs = [_as_binary(probabilities) for probabilities in runs]
         validation_runs = [_as_binary(probabilities) for probabilities in validation_runs]
         labels, validation = labels.ravel(), validation.ravel()
     temperatures = [fit_temperature(validation, probabilities) for probabilities in validation_runs]
-    scaled_runs = [apply_temperature(run, temperature) for run, temperature in zip(runs, temperatures, strict=True)]
+    scaled_runs = [apply_temperature(run, temperature) for run, temperature in zip(runs, temperatures, strict=False)]
     return Calibration(
         reliability(np.tile(labels, len(runs)), np.concatenate(runs)),
         error=float(np.mean([reliability(labels, probabilities).error for probabilities in runs])),
         brier=float(np.mean([brier_score(labels, probabilities) for probabilities in runs])),
-        temperature=float(np.mean(temperatures)),
-        scaled_error=float(np.mean([reliability(labels, probabilities).error for probabilities in scaled_runs])),
+        temperature=float(np.mean(temperatures)) if temperatures else None,
+        scaled_error=float(np.mean([reliability(labels, run).error for run in scaled_runs])) if temperatures else None,
     )
 
 

@@ -4,6 +4,7 @@ import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.result import Comparison
+from tuneoff.formats import join_names
 from tuneoff.report.chart import INK, WIDTH, charted_rows, left_out_note, strategy_colour
 from tuneoff.report.section import Chart, Section, Text, figures_if_any
 from tuneoff.tables import SCORE, TEXT, Column, Table
@@ -21,6 +22,9 @@ def section(comparison: Comparison) -> Section | None:
         "equal width; the Brier score is the mean squared error of the probabilities, summed over classes (0 to 2); "
         "the temperature that scales the logits best was fitted on validation."
     )
+    without = [comparison.names[row.group] for row in comparison.rows if row.group not in comparison.calibration]
+    if without:
+        text += f" Without probabilities: {join_names(without)}."
     figures = figures_if_any({"reliability": reliability_chart(comparison)}, calibration(comparison))
     return Section("calibration", "Calibration", [Text(text + left_out_note(comparison)), *figures])
 
@@ -37,7 +41,7 @@ def calibration(comparison: Comparison) -> Table:
     rows = [
         [comparison.names[row.group], c.error, c.brier, c.temperature, c.scaled_error]
         for row in comparison.rows
-        if comparison.errors and row.group in comparison.errors.learners
+        if comparison.errors and row.group in comparison.errors.learners and row.group in comparison.calibration
         for c in (comparison.calibration[row.group],)
     ]
     return Table("calibration", columns, rows)
@@ -53,6 +57,7 @@ def reliability_chart(comparison: Comparison) -> Chart | None:
             "predictions": int(count),
         }
         for row in charted_rows(comparison)
+        if row.group in comparison.calibration
         for bins in (comparison.calibration[row.group].reliability,)
         for confidence, accuracy, count in zip(bins.confidence, bins.accuracy, bins.examples, strict=True)
         if count >= _MIN_PREDICTIONS

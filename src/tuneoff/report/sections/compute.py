@@ -4,8 +4,8 @@ import altair as alt
 import pandas as pd
 
 from tuneoff import formats
-from tuneoff.comparison.result import Comparison
-from tuneoff.costs import COSTS
+from tuneoff.comparison.result import Comparison, Row
+from tuneoff.costs import COSTS, Rates
 from tuneoff.report.chart import COLOURS, WIDTH
 from tuneoff.report.section import Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.tables import TEXT, Column, Table
@@ -26,9 +26,9 @@ def section(comparison: Comparison) -> Section | None:
 
 def costs(comparison: Comparison) -> Table:
     """The costs that are not on the leaderboard, mean over seeds."""
-    keys = [key for key, cost in COSTS.items() if not cost.is_choosable]
+    keys = [key for key, cost in comparison.costs.items() if not cost.is_choosable]
     columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
-    rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in comparison.rows]
+    rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in _runs(comparison)]
     return Table("costs", columns, rows)
 
 
@@ -42,10 +42,10 @@ def phase_chart(comparison: Comparison) -> Chart:
             "order": index,
             "seconds": round(row.costs.get(key, 0.0), 3),
         }
-        for row in comparison.rows
+        for row in _runs(comparison)
         for index, (key, phase) in enumerate(phases.items())
     )
-    names, order = list(phases.values()), [comparison.names[row.group] for row in comparison.rows]
+    names, order = list(phases.values()), [comparison.names[row.group] for row in _runs(comparison)]
     scale = alt.Scale(domain=names, range=list(COLOURS[: len(names)]))
     bars = alt.Chart(rows).mark_bar()
     bars = bars.encode(
@@ -58,6 +58,11 @@ def phase_chart(comparison: Comparison) -> Chart:
     return bars.properties(width=WIDTH, height=alt.Step(22))
 
 
+def _runs(comparison: Comparison) -> list[Row]:
+    """Return the rows of runs: nothing was measured for predictions from files."""
+    return [row for row in comparison.rows if not row.is_external]
+
+
 def whole_study(comparison: Comparison) -> str:
     """Return the time, and where known the energy, of all runs and searches in words."""
     sessions, records = comparison.sessions, (*comparison.records, *comparison.subset_records)
@@ -68,9 +73,17 @@ def whole_study(comparison: Comparison) -> str:
         text += f" and {len(trials)} trials that took {formats.seconds(sum(trials))}"
     if sum(session.runs for session in sessions) < len(records):
         return f"{text}."  # some sessions are not known
-    elapsed = formats.seconds(sum(session.seconds for session in sessions))
-    text += f", finished in {elapsed} with {max(session.workers for session in sessions)} at once."
+    elapsed, rates = sum(session.seconds for session in sessions), comparison.study.rates
+    text += f", finished in {formats.seconds(elapsed)} with {max(session.workers for session in sessions)} at once."
+    if rates.usd_per_hour is not None:
+        text += f" That time costs {formats.money(elapsed / 3600 * rates.usd_per_hour)} USD."
     joules = [session.joules for session in sessions if session.joules is not None]
     if len(joules) < len(sessions):
         return f"{text} The energy is unknown: this machine has no readable counters."
-    return f"{text} The machine's processors used {sum(joules) / 3600:,.1f} Wh in that time, including other work."
+    used = f"{sum(joules) / 3600:,.1f} Wh{_emitted(sum(joules), rates)}"
+    return f"{text} The machine's processors used {used} in that time, including other work."
+
+
+def _emitted(joules: float, rates: Rates) -> str:
+    """Return the CO2 of energy as a phrase; empty without the rate."""
+    return "" if rates.grams_per_kwh is None else f" ({formats.grams(joules / 3.6e6 * rates.grams_per_kwh)} of CO2)"

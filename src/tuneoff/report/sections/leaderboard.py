@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
-from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.formats import fixed
+from tuneoff.costs import COSTS
+from tuneoff.formats import fixed, join_names, money
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name, points
-from tuneoff.strategies import STRATEGIES
 from tuneoff.tables import (
     COUNT,
     ESTIMATE,
@@ -66,11 +65,28 @@ def _explanation(comparison: Comparison) -> str:
         "fp32, the median over texts. The size of a model leaves out the encoder that a probe, LoRA or adapter needs "
         "in addition."
     )
-    if any(len(row.seeds) == 1 and STRATEGIES[row.strategy].is_seeded for row in comparison.rows):
+    if any(len(row.seeds) == 1 and row.is_seeded for row in comparison.rows):
         text += (
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
         )
+    external = [row.label for row in comparison.rows if row.is_external]
+    if external:
+        text += f" Predictions from files, with costs as stated: {join_names(external)}."
+    return " ".join([text + _rates_text(comparison), *comparison.notes])
+
+
+def _rates_text(comparison: Comparison) -> str:
+    """Sentences on how money and CO2 were computed, each with a space before it; empty without rates."""
+    rates, text = comparison.study.rates, ""
+    if rates.usd_per_hour is not None:
+        text += (
+            f" Money is time at {money(rates.usd_per_hour)} USD an hour: that of training once, and a million times "
+            "the latency, one text at a time."
+        )
+    if "co2_grams" in comparison.costs:
+        power = "the measured power of the processors" if rates.watts is None else f"a power of {rates.watts:g} W"
+        text += f" CO2 is that of the energy of training once, at {power} and {rates.grams_per_kwh:g} g per kWh."
     return text
 
 
@@ -92,7 +108,7 @@ _METRICS_TEXT = (
 def leaderboard(comparison: Comparison) -> Table:
     """Strategies, best first, with confidence intervals, differences to the best, and costs."""
     has_encoders = has_several_encoders(comparison.rows)
-    metric, costs = comparison.metric, choosable_costs()
+    metric, costs = comparison.metric, {key: cost for key, cost in comparison.costs.items() if cost.is_choosable}
     columns = (
         Column("strategy", "strategy", TEXT),
         *([Column("encoder", "encoder", TEXT)] if has_encoders else []),
@@ -199,7 +215,7 @@ def pairs(comparison: Comparison) -> Table:
 
 def metrics(comparison: Comparison) -> Table:
     """Every metric on test, mean over seeds, and the standard deviations of the study's own."""
-    names = list(comparison.rows[0].scores) if comparison.rows else []
+    names = list(dict.fromkeys(name for row in comparison.rows for name in row.scores))
     metric = comparison.metric
     columns = (
         Column("strategy", "strategy", TEXT),
@@ -211,7 +227,7 @@ def metrics(comparison: Comparison) -> Table:
     rows = [
         [
             comparison.names[row.group],
-            *[row.scores[name] for name in names],
+            *[row.scores.get(name) for name in names],
             row.validation,
             row.sd_from_examples,
             row.sd_from_seeds,
