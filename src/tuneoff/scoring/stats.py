@@ -345,20 +345,23 @@ def required_size(gap: ScoreEstimate, level: float = LEVEL, power: float = POWER
     """
     if gap.value == 0:
         return RequiredSize(None, None)
+    examples, seeds = gap.num_examples, gap.num_seeds
     return RequiredSize(
-        _smallest_count(lambda count: gap.extrapolate(count, gap.num_seeds).power(level) >= power, gap.num_examples),
-        _smallest_count(lambda count: gap.extrapolate(gap.num_examples, count).power(level) >= power, gap.num_seeds)
+        smallest_count(
+            lambda count: gap.extrapolate(count, seeds).power(level) >= power, examples, examples * _MAX_FACTOR
+        ),
+        smallest_count(lambda count: gap.extrapolate(examples, count).power(level) >= power, seeds, seeds * _MAX_FACTOR)
         if gap.variance_from_seeds
         else None,
     )
 
 
-def _smallest_count(is_enough: Callable[[int], bool], start: int) -> int | None:
-    """Find the smallest count >= start that is enough; None above _MAX_FACTOR * start."""
+def smallest_count(is_enough: Callable[[int], bool], start: int, largest: int) -> int | None:
+    """Find the smallest count >= start that is enough, by doubling and bisection; None above the largest."""
     high = start
     while not is_enough(high):
         high *= 2
-        if high > start * _MAX_FACTOR:
+        if high > largest:
             return None
     low = high // 2 if high > start else start - 1  # not enough, or below start
     while high - low > 1:

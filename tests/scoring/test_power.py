@@ -1,0 +1,60 @@
+"""Power analysis before a study: variances recovered from simulated runs, and sizes against closed formulas."""
+
+import numpy as np
+import pytest
+from scipy import stats as distributions
+
+from tuneoff.scoring.power import DifferenceVariances, detectable_gap, measured_variances, required_examples
+
+
+def test_without_seeds_the_size_is_that_of_a_paired_test():
+    variances = DifferenceVariances(example=0.1, interaction=0.0, seed=0.0)
+    z = distributions.norm.ppf(0.975) + distributions.norm.ppf(0.8)
+    assert required_examples(0.01, 3, variances, 2) == pytest.approx(z**2 * 0.1 / 0.01**2, rel=0.01)
+
+
+def test_seeds_that_vary_more_than_the_difference_leave_no_size():
+    variances = DifferenceVariances(example=0.1, interaction=0.04, seed=0.01**2)
+    assert required_examples(0.005, 2, variances, 5) is None
+    assert required_examples(0.03, 5, variances, 5) < 3000
+
+
+def test_more_seeds_need_fewer_examples():
+    variances = DifferenceVariances(example=0.05, interaction=0.04, seed=0.003**2)
+    sizes = [required_examples(0.02, seeds, variances, 5) for seeds in (2, 3, 5, 10)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_the_detectable_difference_needs_the_examples_that_there_are():
+    variances = DifferenceVariances(example=0.05, interaction=0.04, seed=0.002**2)
+    gap = detectable_gap(2000, 3, variances, 5)
+    assert required_examples(gap, 3, variances, 5) <= 2000 < required_examples(gap - 0.001, 3, variances, 5)
+
+
+def test_variances_are_recovered_from_runs():
+    rng = np.random.default_rng(0)
+    num_seeds, num_examples = 8, 4000
+    difficulty = rng.normal(0, 0.3, num_examples)
+    is_right = []
+    for _ in range(4):
+        own = rng.normal(0, 0.15, num_examples)
+        effect = rng.normal(0, 0.02, (num_seeds, 1))
+        probability = np.clip(0.6 + difficulty + own + effect, 0, 1)
+        is_right.append(rng.random((num_seeds, num_examples)) < probability)
+    measured = measured_variances(is_right)
+    assert 0.015 < measured.example < 0.045  # 2 * 0.15 ** 2, less where probabilities are clipped
+    assert 0.08 < measured.interaction < 0.2
+    assert 0.008**2 < measured.seed < 0.03**2
+    assert measured_variances(is_right[:1]) is None
+
+
+def test_the_estimate_agrees_with_the_spread_of_simulated_differences():
+    rng = np.random.default_rng(1)
+    variances = DifferenceVariances(example=0.05, interaction=0.03, seed=0.01**2)
+    gaps = []
+    for _ in range(2000):
+        example = rng.normal(0, np.sqrt(0.05), 200)
+        interaction = rng.normal(0, np.sqrt(0.03), (2, 3, 200))
+        seed = rng.normal(0, 0.01, (2, 3, 1))
+        gaps.append((example + (interaction + seed)[0].mean(0) - (interaction + seed)[1].mean(0)).mean())
+    assert np.var(gaps) == pytest.approx(variances.estimate(0.0, 200, 3, 2).variance, rel=0.1)
