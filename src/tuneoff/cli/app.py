@@ -24,6 +24,7 @@ from tuneoff.cli.options import (
     Json,
     OptionalText,
     Quiet,
+    Replace,
     StudyName,
     complete_cost,
     parse_cost,
@@ -144,6 +145,7 @@ def compare(
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -168,7 +170,7 @@ def compare(
         }
         if strategies:
             options["strategies"] = split_list(strategies)
-        _run(study_from(options, "compare"), None, executor, as_json, quiet)
+        _run(study_from(options, "compare"), None, executor, replace, as_json, quiet)
 
 
 @app.command()
@@ -189,6 +191,7 @@ def run(
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -214,7 +217,7 @@ def run(
         }
         options |= {key: value for key, value in changes.items() if value}
         stay_offline_without_network(options["model"], options["data"]["source"])
-        _run(study_from(options), None if name else study.folder, executor, as_json, quiet)
+        _run(study_from(options), None if name else study.folder, executor, replace, as_json, quiet)
 
 
 @app.command()
@@ -228,6 +231,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     _end_imports()
     with console.status("loading data and timing a few steps"):
         missing = study.plan()
+    assert missing.speed is not None  # it was measured
     if as_json:
         runs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
         print(json.dumps({"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}, indent=1))
@@ -377,15 +381,31 @@ def list_strategies(as_json: Json = False) -> None:
 
 
 @app.command("studies")
-def list_studies(as_json: Json = False) -> None:
-    """List the studies that come with Tuneoff."""
+def list_studies(
+    folders: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="FOLDER", help="a study's folder, or its name in results/; by default all of them"),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="list stored runs and searches that their study no longer lists, and remove them"),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="with --prune: remove without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the studies that come with Tuneoff and those in results/; --prune removes what they no longer use."""
+    from tuneoff.cli.stored import print_studies, prune_studies
     from tuneoff.studies import packaged_studies
 
+    if prune:
+        prune_studies(folders or [], yes, as_json)
+        return
     if as_json:
         print(json.dumps(packaged_studies(), indent=1))
         return
-    for name, summary in packaged_studies().items():
+    for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")
+    print_studies(folders or [])
 
 
 @app.command()
@@ -417,8 +437,11 @@ def _executor() -> "Iterator[Executor]":
         yield executor
 
 
-def _run(spec: "StudySpec", folder: Path | None, executor: "Executor", as_json: bool, quiet: bool) -> None:
+def _run(
+    spec: "StudySpec", folder: Path | None, executor: "Executor", replace: bool, as_json: bool, quiet: bool
+) -> None:
     from tuneoff.cli.progress import StudyProgress
+    from tuneoff.cli.stored import print_orphans
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)
@@ -426,11 +449,12 @@ def _run(spec: "StudySpec", folder: Path | None, executor: "Executor", as_json: 
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     with StudyProgress(screen, spec.name) as progress:
         try:
-            comparison = study.run(progress.on_event, progress.on_plan, executor)
+            comparison = study.run(progress.on_event, progress.on_plan, executor, replace)
         except KeyboardInterrupt:
             screen.print("\nStopped. Finished jobs are stored; the same command continues.")
             raise typer.Exit(130) from None
     print_result(comparison, study.folder, as_json, quiet)
+    print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
 

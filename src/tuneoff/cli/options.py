@@ -16,6 +16,12 @@ from tuneoff.validation import is_list_field
 
 OptionalText = Optional[str]  # noqa: UP045  typer reads Optional
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="do not extend the stored study of this name: replace its settings (runs stay on disk)"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
 
