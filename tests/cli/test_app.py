@@ -111,6 +111,10 @@ MISTAKES = {
     "name": ("compare good.csv --name a/b", "name: 'a/b' does not fit the pattern, which is letters, digits, _, - and . only"),
     "report in no folder": ("inspect good.csv --report none/data.html", "--report 'none/data.html': folder 'none' does not exist; create it first"),
     "report is a folder": ("inspect good.csv --report gpt", "--report 'gpt' is a folder; name a file in it"),
+    "limit given twice": ("compare good.csv --limit train=5 --limit train=6", "--limit 'train=5,train=6' names train twice; give it once"),
+    "recipe given twice": ("compare good.csv --recipe clip=1,clip=2", "names clip twice; give it once"),
+    "option given twice": ("compare good.csv --metric accuracy --text text --metric macro_f1", "--metric takes one value, but is given 2 times"),
+    "seeds given twice": ("compare good.csv --seeds 3 --seeds 4", "--seeds takes one value, but is given 2 times"),
     "limit": ("compare good.csv --limit train:5", "--limit 'train:5' is not a number"),
     "fraction": ("compare good.csv --test-fraction 2", "test_fraction: "),
     "hub dataset out of reach": ("inspect hf:nobody/nothing", "hub dataset 'nobody/nothing' cannot be loaded"),
@@ -173,6 +177,17 @@ def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):
         "test": 8,
     }
     assert stored["label_names"] == ["b", "a"]
+
+
+def test_repeated_options_add_up(tuneoff, messy_folder, encoder):
+    limits = ["--limit", "train=6", "--limit", "test=2"]
+    stored = json.loads(
+        tuneoff("inspect", "good.csv", *limits, "--labels", "b", "--labels", "a", "--model", encoder, "--json")[1]
+    )
+    assert [stored["splits"][split]["examples"] for split in ("train", "test")] == [6, 2]
+    assert stored["label_names"] == ["b", "a"]
+    counted = tuneoff("params", "distilbert-base-uncased", "--strategies", "head", "--strategies", "lora", "--json")[1]
+    assert [row["strategy"] for row in json.loads(counted)] == ["head", "lora"]
 
 
 @pytest.mark.parametrize("command", ["strategies", "studies", "doctor"])

@@ -20,13 +20,16 @@ from tuneoff.cli.completion import complete_in_bash, is_bash_completion
 from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
+    Command,
     Cost,
     Json,
     OptionalText,
     Quiet,
     Replace,
     StudyName,
+    TextList,
     complete_cost,
+    joined,
     parse_cost,
     parse_limits,
     parse_recipe,
@@ -111,22 +114,22 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 @with_data_options
 def compare(
     data: dict[str, Any],
     model: Annotated[
-        str, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several separated by commas")
-    ] = "packaged:minilm",
+        TextList, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several separated by commas")
+    ] = ["packaged:minilm"],  # noqa: B006  typer reads it
     strategies: Annotated[
-        OptionalText, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
+        TextList, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
     ] = None,
     seeds: Annotated[str, typer.Option(help="how many, or which: 3 or 1,2,42")] = "3",
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples per step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of a sequence; longer texts are truncated")] = 128,
     recipe: Annotated[
-        OptionalText,
+        TextList,
         typer.Option(help="more of the recipe: class_weights=balanced,schedule=cosine (see tuneoff strategies)"),
     ] = None,
     search: Annotated[
@@ -137,10 +140,10 @@ def compare(
         typer.Option(help="ranks strategies and selects epochs; by default accuracy, for multi-label data micro_f1"),
     ] = None,
     fractions: Annotated[
-        OptionalText, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
+        TextList, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
     ] = None,
     per_class: Annotated[
-        OptionalText, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
+        TextList, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
@@ -150,7 +153,8 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Compare strategies on your data, and recommend one."""
-    stay_offline_without_network(split_list(model), data["source"])
+    models = split_list(joined(model))
+    stay_offline_without_network(models, data["source"])
     with _executor() as executor:
         from tuneoff.spec import study_from
         from tuneoff.study import default_name
@@ -158,32 +162,35 @@ def compare(
         options: dict[str, Any] = {
             "name": name or default_name(data["source"] or data["splits"]["train"]),
             "data": data,
-            "model": split_list(model),
+            "model": models,
             "seeds": parse_seeds(seeds),
-            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **parse_recipe(recipe)},
+            "recipe": {
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "max_length": max_length,
+                **parse_recipe(joined(recipe)),
+            },
             "search": search,
-            "fractions": split_list(fractions or ""),
-            "per_class": split_list(per_class or ""),
+            "fractions": split_list(joined(fractions)),
+            "per_class": split_list(joined(per_class)),
             "metric": metric,
             "cost": parse_cost(cost),
             "workers": workers,
         }
         if strategies:
-            options["strategies"] = split_list(strategies)
+            options["strategies"] = split_list(joined(strategies))
         _run(study_from(options, "compare"), None, executor, replace, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     study_name: StudyName,
     data: Annotated[
         OptionalText, typer.Option(help="data instead of the study's: a file, a folder, packaged:NAME or hf:NAME")
     ] = None,
-    model: Annotated[
-        OptionalText, typer.Option(help="encoder instead of the study's; several separated by commas")
-    ] = None,
+    model: Annotated[TextList, typer.Option(help="encoder instead of the study's; several separated by commas")] = None,
     limit: Annotated[
-        OptionalText, typer.Option(help="examples at most, instead of the study's: 2000, or train=2000,test=500")
+        TextList, typer.Option(help="examples at most, instead of the study's: 2000, or train=2000,test=500")
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
@@ -205,11 +212,11 @@ def run(
         if data:  # columns are detected again: local copies of a dataset name them differently
             options["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
         if limit:
-            options["data"]["limits"] = parse_limits(limit)
+            options["data"]["limits"] = parse_limits(joined(limit))
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         changes = {
-            "model": split_list(model or ""),
+            "model": split_list(joined(model)),
             "seeds": parse_seeds(seeds) if seeds else None,
             "workers": workers,
             "name": name,
@@ -220,7 +227,7 @@ def run(
         _run(study_from(options), None if name else study.folder, executor, replace, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(study_name: StudyName, as_json: Json = False) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
     from tuneoff.formats import number, seconds, size
@@ -255,7 +262,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
@@ -275,7 +282,7 @@ def report(
     print_result(study.report(cost), study.folder, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 @with_data_options
 def inspect(
     data: dict[str, Any],
@@ -330,13 +337,13 @@ def _checked_report_path(name: str) -> Path:
     return path
 
 
-@app.command()
+@app.command(cls=Command)
 def params(
     model: Annotated[
         str, typer.Argument(help="encoder: a folder, packaged:NAME or a hub name; only its config is read")
     ],
     strategies: Annotated[
-        OptionalText, typer.Option(help="separated by commas, options after colons: lora:rank=16")
+        TextList, typer.Option(help="separated by commas, options after colons: lora:rank=16")
     ] = None,
     num_labels: Annotated[int, typer.Option("--labels", min=2, help="number of classes")] = 2,
     as_json: Json = False,
@@ -348,7 +355,7 @@ def params(
 
     stay_offline_without_network([model])
     all_names = [name for name, row in STRATEGIES.items() if row.uses_encoder and not row.needs_options]
-    configs = [parse_strategy(name) for name in (split_list(strategies) if strategies else all_names)]
+    configs = [parse_strategy(name) for name in split_list(joined(strategies)) or all_names]
     counts = {config.label: parameters_of(config, model, num_labels) for config in configs}
     if as_json:
         print(json.dumps([{"strategy": label, **vars(count)} for label, count in counts.items()], indent=1))
@@ -363,7 +370,7 @@ def params(
     console.print("Every parameter is counted once, added ones included; peft's own totals count the head twice.")
 
 
-@app.command("strategies")
+@app.command("strategies", cls=Command)
 def list_strategies(as_json: Json = False) -> None:
     """List the strategies and the recipe, with their options."""
     from tuneoff.engine.recipe import Recipe
@@ -380,7 +387,7 @@ def list_strategies(as_json: Json = False) -> None:
     print_options(Recipe)
 
 
-@app.command("studies")
+@app.command("studies", cls=Command)
 def list_studies(
     folders: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -408,7 +415,7 @@ def list_studies(
     print_studies(folders or [])
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine
