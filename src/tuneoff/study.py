@@ -211,17 +211,17 @@ class Study:
                 self.store.add_session(Session(finished, slots.workers, slots.threads, energy.joules, seconds))
                 store_speed(self.spec, slots, started, self.store.runs)
 
-    def comparison(self, cost: str | None = None) -> "Comparison":
-        """Compare the stored runs; nothing is trained. cost: replaces the study's own."""
+    def comparison(self, cost: str | None = None, metric: str | None = None) -> "Comparison":
+        """Compare the stored runs; nothing is trained. cost, metric: replace the study's own."""
         from tuneoff.comparison.assemble import compare as compare_runs
 
-        return compare_runs(self.spec, self.store, cost)
+        return compare_runs(self.spec, self.store, cost, metric)
 
-    def report(self, cost: str | None = None) -> "Comparison":
-        """Write comparison.json and the report from the stored runs."""
+    def report(self, cost: str | None = None, metric: str | None = None) -> "Comparison":
+        """Write comparison.json and the report from the stored runs. cost, metric: replace the study's own."""
         from tuneoff.report.write import write_report
 
-        comparison = self.comparison(cost)
+        comparison = self.comparison(cost, metric)
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
         return comparison

@@ -122,6 +122,7 @@ MISTAKES = {
     "no study file": ("run none.yaml", "study file 'none.yaml' does not exist"),
     "unknown cost": ("report . --cost money", "cost 'money' is unknown; "),
     "not a study": ("report gpt", "holds no study.yaml"),
+    "no study to prune": ("studies --prune gpt", "'gpt' is no study's folder"),
     "params of nothing": ("params ./nowhere", "does not exist"),
 }  # fmt: skip
 
@@ -272,6 +273,10 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     ]
     code, printed, _ = tuneoff(*command)
     assert code == 0
+    lines = printed.splitlines()
+    assert lines[0].startswith("toy.csv: 60 examples, 2 classes (negative 50 %, positive 50 %); text from ")
+    assert lines[1] == "evaluation: 48 train, 6 validation, 6 test (held out, stratified), 1 seed"
+    assert "2 runs after 1 search, " in printed
     assert "tfidf scores best: accuracy" in printed.replace("\n", " ")
     assert "results/toy/report/index.html" in printed
     stored = sorted(tmp_path.glob("results/toy/runs/*/run.json"))
@@ -280,12 +285,35 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     # a mistake in a later command loses nothing
     assert tuneoff(*command, "--text", "nope")[0] == 2
     assert [path.stat().st_mtime_ns for path in stored] == times
-    assert "runs to do" not in tuneoff(*command)[1]
+    assert "every run is stored: nothing to train" in tuneoff(*command)[1]
     quiet = tuneoff(*command, "--quiet")
     assert quiet == (0, "", "")
     stored = json.loads(tuneoff(*command, "--json")[1])
     assert stored["verdict"]["best"] == stored["leaderboard"][0]["group"]
     assert tuneoff("report", "results/toy")[0] == 0
+
+
+@pytest.mark.slow
+def test_fewer_strategies_extend_a_study_and_other_settings_replace_it(tuneoff, toy_csv, encoder, tmp_path):
+    command = ["compare", toy_csv, "--model", encoder, "--seeds", "1", "--max-length", "16", "--search", "none"]
+    tuneoff(*command, "--strategies", "head,probe", "--epochs", "1")
+    printed = tuneoff(*command, "--strategies", "probe", "--epochs", "1")[1]
+    assert "extends results/toy: head is stored" in printed
+    assert "head " in printed.partition("nothing to train")[2]
+    code, _, error = tuneoff(*command, "--strategies", "head", "--epochs", "2")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "results/toy holds runs with other settings: epochs 1, now 2. " in error
+    printed = tuneoff(*command, "--strategies", "head", "--epochs", "2", "--replace")[1]
+    assert "replaces the settings of results/toy" in printed
+    assert "2 stored runs have other settings and are not shown; tuneoff studies --prune results/toy" in printed
+    assert len(list(tmp_path.glob("results/toy/runs/*"))) == 5
+    assert "results/toy  3 runs, and 2 runs (" in tuneoff("studies")[1]
+    listed = tuneoff("studies", "--prune", "toy")[1]
+    assert "Nothing was removed; add --yes to remove 2 runs (" in listed
+    assert len(json.loads(tuneoff("studies", "--prune", "--json")[1])["results/toy"]) == 2
+    assert "results/toy: removed 2 runs (" in tuneoff("studies", "--prune", "--yes")[1]
+    assert len(list(tmp_path.glob("results/toy/runs/*"))) == 3
+    assert "Nothing to remove" in tuneoff("studies", "--prune", "results/toy")[1]
 
 
 @pytest.mark.slow

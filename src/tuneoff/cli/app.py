@@ -266,6 +266,9 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
+    metric: Annotated[
+        OptionalText, typer.Option(help="rank the stored runs by another metric than the study's; nothing is trained")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -279,7 +282,7 @@ def report(
 
     study = Study.open(folder)
     _end_imports()
-    print_result(study.report(cost), study.folder, as_json, quiet)
+    print_result(study.report(cost, metric), study.folder, as_json, quiet)
 
 
 @app.command(cls=Command)

@@ -59,7 +59,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         recommended, text = comparison.verdict.recommended, comparison.verdict.text
         styles = ["bold green" if row.group == recommended else "" if row.is_tied else "dim" for row in comparison.rows]
         _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
-        console.print(f"\n{visible(text)}\n")
+        console.print(f"\n{visible(' '.join([text, comparison.selection_note]).strip())}\n")
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
 

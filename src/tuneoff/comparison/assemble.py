@@ -17,10 +17,11 @@ from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge
+from tuneoff.errors import StoreError
 from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
-from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
+from tuneoff.scoring.metrics import BOUNDS, ClassScores, check_metric, direction, metric_for, per_class
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
 
@@ -40,16 +41,19 @@ class _Groups:
         return stats.pooled_seed_variance(list(self.scores.values()))
 
 
-def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Comparison:
+def compare(study: StudySpec, store: StudyStore, cost: str | None = None, metric_name: str | None = None) -> Comparison:
     """Compare the stored runs of a study. Failed and diverged runs are only listed.
 
-    cost: key of costs.py by which the verdict chooses, instead of the study's own.
+    cost: key of costs.py by which the verdict chooses, instead of the study's own. metric_name: ranks the strategies,
+    instead of the study's own metric. Raises ConfigError for a metric that is unknown or not defined for the data.
     """
     data, run_ids, search_ids = store.read_data()
-    metric = metric_for(study.metric, data.is_multilabel)
+    selection_metric = metric_for(study.metric, data.is_multilabel)
+    metric = metric_for(check_metric(metric_name), data.is_multilabel) if metric_name else selection_metric
     num_labels, num_examples = len(data.label_names), data.splits["test"].examples
     records = [store.runs.record(run_id) for run_id in run_ids]
     successful = [record for record in records if record.status == OK]
+    _check_stored(metric, successful)
     whole = [record for record in successful if not record.is_subset]
     subset_records = [record for record in successful if record.is_subset]
     examples = store.test_examples()
@@ -70,6 +74,7 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
     return Comparison(
         name=study.name,
         metric=metric,
+        selection_metric=selection_metric,
         label_names=data.label_names,
         rows=rows,
         pairs=pairs,
@@ -98,6 +103,15 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
         searches=tuple(record.within(study.search) if study.search else record for record in searches),
         folder=str(store.folder),
     )
+
+
+def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:
+    """Raise StoreError for a run of an earlier version, which computed fewer metrics."""
+    for record in records:
+        if any(metric not in scores for scores in record.metrics.values()):
+            raise StoreError(
+                f"run {record.run_id} has no stored {metric}; choose another metric, or run the study again"
+            )
 
 
 def _load_groups(

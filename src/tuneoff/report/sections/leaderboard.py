@@ -65,7 +65,7 @@ def _explanation(comparison: Comparison) -> str:
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
         )
-    return text
+    return f"{comparison.selection_note} {text}" if comparison.selection_note else text
 
 
 _PAGE_TEXT = "Shaded rows are the best strategy and those tied with it. Click a column's heading to sort."
