@@ -2,11 +2,15 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.stored import stored_dataset, stored_study
+from tuneoff.data.dataset import SLICE
+from tuneoff.data.spec import DataSpec
 from tuneoff.errors import StoreError
-from tuneoff.extension import extend
+from tuneoff.extension import extend, with_stored_slices
 from tuneoff.spec import RunSpec, study_from
 
 STORED = [("majority", "majority", 0.5), ("tfidf", "tfidf", 0.7), ("probe", "probe", 0.7), ("lora", "lora", 0.8)]
@@ -110,5 +114,10 @@ def test_replacing_keeps_nothing(stored):
 
 
 def test_slices_of_the_stored_study_are_kept(stored):
-    extension = asked(stored, data={"source": "made.csv", "slices": ["b"]})
-    assert extension.spec.data.slices == ("b",)
+    assert asked(stored, data={"source": "made.csv", "slices": ["b"]}).spec.data.slices == ("b",)
+    test = stored_dataset().splits["test"]
+    column = pa.array(["x"] * test.num_rows)
+    pq.write_table(test.append_column(SLICE + "a", column), stored.folder / "test.parquet")
+    joined = stored.spec.model_copy(update={"data": DataSpec(source="made.csv", slices=("a",))})
+    assert with_stored_slices(test, joined, stored.store)[SLICE + "a"].to_pylist() == ["x"] * test.num_rows
+    assert with_stored_slices(test, stored.spec, stored.store) is test

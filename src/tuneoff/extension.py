@@ -77,13 +77,14 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
     )
 
 
-def with_stored_slices(test: pa.Table, store: StudyStore) -> pa.Table:
-    """Add the slice columns of the stored test split to the same test split, where the new spec does not name them."""
+def with_stored_slices(test: pa.Table, spec: StudySpec, store: StudyStore) -> pa.Table:
+    """Add to the test split those slice columns of a joined spec that only the stored test split has."""
+    missing = [SLICE + name for name in spec.data.slices if SLICE + name not in test.column_names]
     path = store.folder / "test.parquet"
-    if path.is_file():
+    if missing and path.is_file():
         stored = pyarrow.parquet.read_table(path)
-        for name in stored.column_names if stored.num_rows == test.num_rows else ():
-            if name.startswith(SLICE) and name not in test.column_names:
+        for name in missing:
+            if name in stored.column_names:
                 test = test.append_column(name, stored[name])
     return test
 

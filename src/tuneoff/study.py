@@ -165,7 +165,7 @@ class Study:
             missing_searches = [e for e in announce() if e.job.is_search]
             execute(missing_searches)
             runs = self._with_searched_options(prepared.runs, searches)
-            test = with_stored_slices(prepared.dataset.splits["test"], self.store)
+            test = with_stored_slices(prepared.dataset.splits["test"], self.spec, self.store)
             run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
             search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
             self.store.write_data(description, test, run_ids, search_ids)

@@ -110,7 +110,7 @@ def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:
     for record in records:
         if any(metric not in scores for scores in record.metrics.values()):
             raise StoreError(
-                f"run {record.run_id} has no stored {metric}; choose another metric, or run the study again"
+                f"run {record.run_id} has no stored {metric}; choose another metric, or remove it and run it again"
             )
 
 
