@@ -288,7 +288,9 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     assert "every run is stored: nothing to train" in tuneoff(*command)[1]
     quiet = tuneoff(*command, "--quiet")
     assert quiet == (0, "", "")
-    stored = json.loads(tuneoff(*command, "--json")[1])
+    _, printed, errors = tuneoff(*command, "--json")
+    stored = json.loads(printed)
+    assert errors == ""
     assert stored["verdict"]["best"] == stored["leaderboard"][0]["group"]
     assert tuneoff("report", "results/toy")[0] == 0
 

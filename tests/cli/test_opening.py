@@ -3,16 +3,13 @@
 import pandas as pd
 import pytest
 
+from tests.cli.plans import jobs_of, plan_of, spec_of
 from tests.studies import toy_spec
 from tuneoff.cli.opening import data_line, evaluation_line, opening, plan_line
-from tuneoff.data.checks import check_data, most_harmful
+from tuneoff.data.checks import most_harmful
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
-from tuneoff.execute.estimate import Estimate
-from tuneoff.execute.executor import Slots
 from tuneoff.search.space import SearchSpec
-from tuneoff.spec import Job, RunSpec, study_from
-from tuneoff.study import Plan
 
 
 @pytest.fixture
@@ -23,24 +20,6 @@ def tweets(tmp_path):
     path = tmp_path / "tweets.csv"
     pd.DataFrame({"Tweet": texts, "Stars": labels}).to_csv(path, index=False)
     return path
-
-
-def spec_of(source, seeds=3, **data):
-    return study_from({"data": {"source": str(source), **data}, "strategies": ["lora"], "seeds": seeds})
-
-
-def plan_of(spec, jobs, speed=1e10, workers=2, extension=""):
-    dataset = load_dataset(spec.data)
-    estimates = [Estimate(job, None, 1e12, 0, 0) for job in jobs]
-    findings = tuple(check_data(dataset))
-    return Plan(spec, dataset, findings, extension, estimates, Slots(workers, threads=1), speed)
-
-
-def jobs_of(spec, searches, runs, search=None):
-    run = RunSpec(strategy=spec.strategies[-1], model="m", model_fingerprint="f", data_fingerprint="f",
-        recipe=spec.recipe, metric="accuracy", seed=0)  # fmt: skip
-    made = [Job(run=run.model_copy(update={"seed": seed})) for seed in range(runs)]
-    return [Job(run=run, search=search or SearchSpec(trials=1)) for _ in range(searches)] + made
 
 
 def test_what_was_read(tweets):

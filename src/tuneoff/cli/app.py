@@ -457,7 +457,7 @@ def _run(
     study = Study(spec, folder or RESULTS / spec.name)
     _end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
-    with StudyProgress(screen, spec.name) as progress:
+    with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
         try:
             comparison = study.run(progress.on_event, progress.on_plan, executor, replace)
         except KeyboardInterrupt:

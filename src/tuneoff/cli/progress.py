@@ -25,8 +25,9 @@ _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the
 class StudyProgress:
     """Shows a study's events: live in a terminal, elsewhere one line per finished job."""
 
-    def __init__(self, console: Console, name: str) -> None:
+    def __init__(self, console: Console, name: str, has_opening: bool = True) -> None:
         self._console = console
+        self._has_opening = has_opening
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,7 +55,7 @@ class StudyProgress:
     def on_plan(self, plan: Plan) -> None:
         """Start counting the jobs of a plan. Called again with the options that searches gave the runs."""
         finished = {job_id: e for job_id, e in self._estimates.items() if self._shares.get(job_id) == 1.0}
-        if self._plan is None:
+        if self._plan is None and self._has_opening:
             for line in opening(plan):
                 self._console.print(visible(line), soft_wrap=not self._console.is_terminal)
         self._plan, self._estimates = plan, finished | {e.job.job_id: e for e in plan.estimates}
