@@ -23,7 +23,10 @@ _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the
 
 
 class StudyProgress:
-    """Shows a study's events: live in a terminal, elsewhere one line per finished job."""
+    """Shows a study's events: live in a terminal, elsewhere one line per finished job.
+
+    has_opening: print first lines about the data and the plan (opening.py).
+    """
 
     def __init__(self, console: Console, name: str, has_opening: bool = True) -> None:
         self._console = console
