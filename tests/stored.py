@@ -19,15 +19,8 @@ def stored_study(folder, strategies, label_names=("negative", "positive"), seeds
     """Store a study and open it. strategies: (name, label, accuracy) each; an accuracy of None is a failed run."""
     rng = np.random.default_rng(0)
     num_labels = len(label_names)
-    texts = texts or [f"text {i} of words like {'good' if i % 2 else 'bad'}" for i in range(num_test)]
-
-    def table(count):
-        return pa.table(
-            {"text": pa.array([texts[i % len(texts)] for i in range(count)], pa.large_string()), "label": np.arange(count) % num_labels}
-        )  # fmt: skip
-
-    splits = {"train": table(max(10, num_labels)), "validation": table(max(20, num_labels)), "test": table(num_test)}
-    dataset = Dataset("made", splits, tuple(label_names), ("made up",), "f" * 16)
+    dataset = stored_dataset("f" * 16, label_names, texts, num_test)
+    splits = dataset.splits
     folder.mkdir(parents=True, exist_ok=True)
     spec = study_from(
         {
@@ -53,6 +46,22 @@ def stored_study(folder, strategies, label_names=("negative", "positive"), seeds
     store.write_data(description, splits["test"], run_ids, [])
     store.add_session(Session(runs=len(run_ids), workers=2, threads=1, joules=7200.0, seconds=60.0))
     return Study.open(folder)
+
+
+def stored_dataset(fingerprint="f" * 16, label_names=("negative", "positive"), texts=None, num_test=80):
+    """The data of a stored study."""
+    texts, num_labels = (
+        texts or [f"text {i} of words like {'good' if i % 2 else 'bad'}" for i in range(num_test)],
+        len(label_names),
+    )
+
+    def table(count):
+        return pa.table(
+            {"text": pa.array([texts[i % len(texts)] for i in range(count)], pa.large_string()), "label": np.arange(count) % num_labels}
+        )  # fmt: skip
+
+    splits = {"train": table(max(10, num_labels)), "validation": table(max(20, num_labels)), "test": table(num_test)}
+    return Dataset("made", splits, tuple(label_names), ("made up",), fingerprint)
 
 
 def _record(name, label, number, seed, status):

@@ -12,8 +12,9 @@ import tuneoff
 from tests.studies import changed, toy_spec
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.executor import Event
+from tuneoff.orphans import stored_study
 from tuneoff.runs import OK
-from tuneoff.study import Study, default_name
+from tuneoff.study import Plan, Study, default_name
 
 pytestmark = pytest.mark.slow
 
@@ -135,6 +136,42 @@ def test_a_seed_or_strategy_more_runs_only_that(small):
     assert len(comparison.records) == 4
 
 
+def test_a_study_that_names_fewer_strategies_keeps_the_stored_ones(small):
+    small.run()
+    plans: list[Plan] = []
+    comparison = changed(small, strategies=["full"]).run(on_plan=plans.append)
+    assert [e.job.run.strategy.name for e in plans[0].estimates] == ["full"]
+    assert plans[0].extension == f"extends {small.folder}: tfidf and head are stored, full is new"
+    assert {row.strategy for row in comparison.rows} == {"tfidf", "head", "full"}
+    assert [strategy.name for strategy in Study.open(small.folder).spec.strategies] == ["tfidf", "head", "full"]
+    assert Study.open(small.folder).report().leaderboard.equals(comparison.leaderboard)
+    assert stored_study(small.folder).orphans == ()
+
+
+def test_other_settings_are_refused_or_replace_the_stored_ones(small):
+    stored = small.run()
+    before = {path: path.read_bytes() for path in small.folder.glob("*.*")}
+    other = changed(small, recipe={"epochs": 2, "max_length": 16})
+    with pytest.raises(StoreError, match=r"holds runs with other settings: epochs 1, now 2\. .*--replace"):
+        other.run()
+    assert {path: path.read_bytes() for path in small.folder.glob("*.*")} == before
+    replaced = other.run(replace=True)
+    assert Study.open(small.folder).spec == other.spec
+    old_head = next(record.run_id for record in stored.records if record.strategy == "head")
+    assert [(o.kind, o.path.name) for o in stored_study(small.folder).orphans] == [("run", old_head)]
+    # the stored run of TF-IDF depends on no epochs and is shown again
+    assert {record.run_id for record in replaced.records} & {record.run_id for record in stored.records}
+    again = small.run(replace=True)
+    assert {record.run_id for record in again.records} == {record.run_id for record in stored.records}
+
+
+def test_more_seeds_use_the_options_that_the_first_seed_searched(small):
+    changed(small, search=2, strategies=["head"]).run()
+    comparison = changed(small, search=2, strategies=["head"], seeds=[4]).run()
+    assert [(row.label, row.seeds) for row in comparison.rows] == [("head", (0, 4))]
+    assert len(comparison.searches) == 1
+
+
 def test_the_same_study_gives_the_same_bits(small, tmp_path):
     one = small.run()
     two = Study(small.spec, tmp_path / "again").run()
@@ -176,7 +213,7 @@ def test_a_rejected_study_leaves_the_stored_one_as_it_was(small, toy, tmp_path):
     with pytest.raises(ConfigError, match="2 blocks"):
         changed(small, strategies=["partial:layers=9"]).run()
     toy[:50].to_csv(tmp_path / "other.csv", index=False)
-    with pytest.raises(StoreError, match=r"holds a study of other data .* another name"):
+    with pytest.raises(StoreError, match=r"source .*toy.csv, now .*other.csv.* another name"):
         changed(small, data={"source": str(tmp_path / "other.csv")}).run()
     assert {path: path.read_bytes() for path in small.folder.glob("*.*")} == before
 

@@ -61,6 +61,17 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def rough_seconds(value: float) -> str:
+    """Format an estimated duration, no more exact than it is.
+
+    >>> rough_seconds(8.3), rough_seconds(100.0), rough_seconds(400.0), rough_seconds(9000.0)
+    ('10 s', '2 min', '7 min', '2.5 h')
+    """
+    if value < 55:
+        return f"{max(5, 5 * round(value / 5))} s"
+    return f"{max(1, round(value / 60))} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
 def size(value: float | None) -> str:
     """Format bytes in the unit that suits them (1 MB is 10^6 bytes)."""
     if value is None:

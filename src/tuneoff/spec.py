@@ -302,6 +302,11 @@ class RunSpec(BaseModel):
         return with_options(self.strategy, self.searched_options) if self.searched_options else self.strategy
 
     @property
+    def is_seeded(self) -> bool:
+        """True if the seed changes the result: of the strategy itself, or of the subset that it draws."""
+        return self.definition.is_seeded or self.subset is not None
+
+    @property
     def name(self) -> str:
         """The strategy's label, with the subset of train if there is one."""
         return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label

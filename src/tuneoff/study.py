@@ -3,6 +3,7 @@
 Modules that jobs do not wait for (comparison, report) are imported when they are needed, so that jobs start sooner.
 """
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from tuneoff.cache import prune
 from tuneoff.data.batches import largest_batch
+from tuneoff.data.checks import check_data
 from tuneoff.data.dataset import Dataset, is_multilabel
 from tuneoff.data.describe import describe
 from tuneoff.data.load import load_dataset, store_dataset
@@ -27,10 +29,12 @@ from tuneoff.data.tokens import TokenTable, tokenize
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.execute.energy import EnergyMeter
-from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, estimate
+from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, estimate, expected_seconds
 from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, local_slots
+from tuneoff.execute.stored_speed import store_speed, stored_speed
+from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import write_json
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
@@ -64,6 +68,26 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a study is about to do: its data, and estimates of the missing searches and runs."""
+
+    spec: StudySpec
+    dataset: Dataset
+    findings: tuple[str, ...]  # of the checks of the data
+    extension: str  # what is stored already and what is new; empty for a new study
+    estimates: list[Estimate]
+    slots: Slots
+    speed: float | None  # operations per second of one job; None if it was never measured
+
+    @property
+    def seconds(self) -> float | None:
+        """Time until all of them are done; None without a speed."""
+        if self.speed is None:
+            return None
+        return expected_seconds([(e, e.seconds(self.speed)) for e in self.estimates], self.slots.workers)
+
+
+@dataclass(frozen=True)
 class Study:
     """A spec and the folder of its results."""
 
@@ -91,22 +115,28 @@ class Study:
     def run(
         self,
         on_event: Callable[[Event], None] = lambda event: None,
-        on_plan: Callable[[list[Estimate]], None] = lambda plan: None,
+        on_plan: Callable[[Plan], None] = lambda plan: None,
         executor: Executor | None = None,
+        replace: bool = False,
     ) -> "Comparison":
         """Run what is missing, compare all runs, and write the report.
 
-        on_plan: called with the missing searches, then with the missing runs. executor: by default this machine.
+        Runs that are stored in the folder and not asked for again are kept, if they are comparable (extension.py).
+        on_plan: called before the first job with all that is missing, and before the runs with the options that the
+        searches gave them. executor: by default this machine.
+        replace: compare this study's runs only, whatever settings the stored runs have.
         """
         if executor is None:
             with LocalExecutor() as local:
-                return self.run(on_event, on_plan, local)
+                return self.run(on_event, on_plan, local, replace)
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0):
-                self._run_missing(prepared, on_event, on_plan, executor)
-                comparison = self.report()
+                extension = extend(self.spec, prepared.runs, prepared.dataset, self.store, replace)
+                study = Study(extension.spec, self.folder)
+                study._run_missing(prepared, extension, on_event, on_plan, executor)
+                comparison = study.report()
             prune()
             return comparison
         except filelock.Timeout:
@@ -117,11 +147,11 @@ class Study:
     def _run_missing(
         self,
         prepared: Prepared,
+        extension: Extension,
         on_event: Callable[[Event], None],
-        on_plan: Callable[[list[Estimate]], None],
+        on_plan: Callable[[Plan], None],
         executor: Executor,
     ) -> None:
-        self._check_same_data()
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         test = prepared.dataset.splits["test"]
@@ -130,22 +160,42 @@ class Study:
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
         slots = executor.slots(len(grid), _largest_model(grid), self.spec.workers)
+        searches = search_jobs(self.spec, prepared)
+        description = describe(prepared.dataset, prepared.tokens)
+        description = dataclasses.replace(description, lengths=extension.lengths | description.lengths)
+        speed = stored_speed(self.spec, slots)
+
+        def announce() -> list[Estimate]:
+            missing = self._missing(prepared, searches)
+            on_plan(Plan(self.spec, prepared.dataset, description.findings, extension.text, missing, slots, speed))
+            return missing
+
         with self._session(slots) as started:
 
-            def execute_missing(jobs: Sequence[Job]) -> None:
-                missing = by_priority(estimates(prepared, self._unfinished(jobs)))
+            def execute(missing: Sequence[Estimate]) -> None:
                 if missing:
                     started.extend(missing)
-                    on_plan(missing)
                     executor.execute([e.job for e in missing], self.store, slots, on_event)
 
-            searches = search_jobs(self.spec, prepared)
-            execute_missing(searches)
+            missing_searches = [e for e in announce() if e.job.is_search]
+            execute(missing_searches)
             runs = self._with_searched_options(prepared.runs, searches)
-            description = describe(prepared.dataset, prepared.tokens)
-            run_ids = [run.run_id for run in runs]
-            self.store.write_data(description, test, run_ids, [job.job_id for job in searches])
-            execute_missing([Job(run=run) for run in runs])
+            test = with_stored_slices(test, self.spec, self.store)
+            run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
+            search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
+            self.store.write_data(description, test, run_ids, search_ids)
+            execute(announce())
+
+    def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
+        """Estimate the missing searches and runs, in the order of execution."""
+        runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
+        grid = estimates(prepared, runs)
+        cached = {(e.job.run.model, e.frozen_blocks) for e in grid if is_finished(e.job, self.store)}
+        in_order = [
+            *by_priority(estimates(prepared, self._unfinished(searches))),
+            *by_priority(estimates(prepared, self._unfinished(runs))),
+        ]
+        return charge_shared_once(in_order, cached)
 
     def _read_predictions(
         self, entries: Sequence[PredictionsSpec], test: pa.Table, label_names: tuple[str, ...]
@@ -188,22 +238,16 @@ class Study:
                 finished = sum(self.store.runs.is_done(e.job.job_id) for e in started)
                 seconds = time.perf_counter() - before
                 self.store.add_session(Session(finished, slots.workers, slots.threads, energy.joules, seconds))
+                store_speed(self.spec, slots, started, self.store.runs)
 
-    def _check_same_data(self) -> None:
-        """Raise StoreError if the folder holds a study of other data."""
-        if (self.folder / "study.yaml").is_file():
-            stored, ours = read_study(str(self.folder / "study.yaml")).data, self.spec.data
-            if (stored.source, stored.splits) != (ours.source, ours.splits):
-                source = stored.source or stored.splits.get("train")
-                raise StoreError(
-                    f"{self.folder} holds a study of other data ({source}); give this one another name (--name)"
-                )
-
-    def comparison(self, cost: str | None = None, margin: float | None = None) -> "Comparison":
-        """Compare the stored runs; nothing is trained. cost, margin: replace the study's own."""
+    def comparison(
+        self, cost: str | None = None, margin: float | None = None, metric: str | None = None
+    ) -> "Comparison":
+        """Compare the stored runs; nothing is trained. cost, margin, metric: replace the study's own."""
         from tuneoff.comparison.assemble import compare as compare_runs
 
-        return compare_runs(self.spec, self.store, cost, margin)
+        changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
+        return compare_runs(self.changed(**changes).spec, self.store, metric)
 
     def changed(self, **changes: Any) -> "Study":
         """Return this study with other options, in the same folder; nothing is written."""
@@ -223,11 +267,11 @@ class Study:
         self.store.write_predictions(tables)
         return study
 
-    def report(self, cost: str | None = None, margin: float | None = None) -> "Comparison":
-        """Write comparison.json and the report from the stored runs. cost, margin: replace the study's own."""
+    def report(self, cost: str | None = None, margin: float | None = None, metric: str | None = None) -> "Comparison":
+        """Write comparison.json and the report from the stored runs. cost, margin, metric: replace the study's own."""
         from tuneoff.report.write import write_report
 
-        comparison = self.comparison(cost, margin)
+        comparison = self.comparison(cost, margin, metric)
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
         return comparison
@@ -246,28 +290,10 @@ class Study:
             table = prepared.tokens[models[0]]["train"]
             speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
         grid = estimates(prepared, runs)
-        cached = {(e.job.run.model, e.frozen_blocks) for e in grid if is_finished(e.job, self.store)}
-        in_order = [
-            *by_priority(estimates(prepared, self._unfinished(searches))),
-            *by_priority(estimates(prepared, self._unfinished(runs))),
-        ]
-        charged = {e.job.job_id: e for e in charge_shared_once(in_order, cached)}
+        charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), _largest_model(grid), self.spec.workers)
-        return Plan([charged[job.job_id] for job in missing], speed, slots)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Estimates of the missing searches and runs of a study."""
-
-    estimates: list[Estimate]
-    speed: float  # measured operations per second of one thread
-    slots: Slots
-
-    @property
-    def seconds(self) -> float:
-        """Time until all of them are done."""
-        return sum(e.seconds(self.speed) for e in self.estimates) / max(1, min(self.slots.workers, len(self.estimates)))
+        in_order = [charged[job.job_id] for job in missing]
+        return Plan(self.spec, prepared.dataset, tuple(check_data(prepared.dataset)), "", in_order, slots, speed)
 
 
 def compare(
@@ -277,6 +303,7 @@ def compare(
     recipe: dict[str, Any] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     executor: Executor | None = None,
+    replace: bool = False,
     **options: Any,
 ) -> "Comparison":
     """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
@@ -284,7 +311,8 @@ def compare(
     options: fields of StudySpec (model, strategies, seeds, metric, cost, search, fractions, per_class, name, ...) and
     of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16") or a
     config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
-    Recipe. folder: by default results/NAME. Running again runs only what is missing.
+    Recipe. folder: by default results/NAME. Running again runs only what is missing, and keeps the stored runs of other
+    strategies, encoders and seeds. replace: see Study.run.
     """
     source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
     fields = [name for name in (*StudySpec.model_fields, *DataSpec.model_fields) if name not in ("data", "source")]
@@ -300,7 +328,9 @@ def compare(
         **{key: value for key, value in study.items() if value is not None or key == "search"},
     }
     spec = study_from(given)
-    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event, executor=executor)
+    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(
+        on_event, executor=executor, replace=replace
+    )
 
 
 def default_name(source: str) -> str:
@@ -367,11 +397,17 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
 
 
 def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
-    """List the searches of a study: one per strategy and encoder with something to search, with its first seed."""
+    """List the searches of a study: one per strategy and encoder with something to search, with its first seed.
+
+    The first seed of a study that extends a stored one is the stored study's, which prepared.runs need not have.
+    """
     if spec.search is None:
         return []
     first_runs = {run.group: run for run in reversed(prepared.runs)}
-    jobs = [Job(run=run, search=spec.search) for run in reversed(first_runs.values())]
+    jobs = [
+        Job(run=run.model_copy(update={"seed": spec.seeds[0]}) if run.is_seeded else run, search=spec.search)
+        for run in reversed(first_runs.values())
+    ]
     return [job for job in jobs if job.space]
 
 

@@ -112,6 +112,10 @@ MISTAKES = {
     "name": ("compare good.csv --name a/b", "name: 'a/b' does not fit the pattern, which is letters, digits, _, - and . only"),
     "report in no folder": ("inspect good.csv --report none/data.html", "--report 'none/data.html': folder 'none' does not exist; create it first"),
     "report is a folder": ("inspect good.csv --report gpt", "--report 'gpt' is a folder; name a file in it"),
+    "limit given twice": ("compare good.csv --limit train=5 --limit train=6", "--limit 'train=5,train=6' names train twice; give it once"),
+    "recipe given twice": ("compare good.csv --recipe clip=1,clip=2", "names clip twice; give it once"),
+    "option given twice": ("compare good.csv --metric accuracy --text text --metric macro_f1", "--metric takes one value, but is given 2 times"),
+    "seeds given twice": ("compare good.csv --seeds 3 --seeds 4", "--seeds takes one value, but is given 2 times"),
     "limit": ("compare good.csv --limit train:5", "--limit 'train:5' is not a number"),
     "fraction": ("compare good.csv --test-fraction 2", "test_fraction: "),
     "hub dataset out of reach": ("inspect hf:nobody/nothing", "hub dataset 'nobody/nothing' cannot be loaded"),
@@ -131,6 +135,7 @@ MISTAKES = {
     "cost of predictions": ("compare good.csv --predictions gpt=good.csv:usd=", "predictions.0.cost.usd: should be a valid number, not ''"),
     "money without a price": ("compare good.csv --cost usd", "cost usd needs rates.usd_per_hour; state it in the study, or with --price-per-hour"),
     "not a study": ("report gpt", "holds no study.yaml"),
+    "no study to prune": ("studies --prune gpt", "'gpt' is no study's folder"),
     "params of nothing": ("params ./nowhere", "does not exist"),
 }  # fmt: skip
 
@@ -219,6 +224,17 @@ def test_data_options_reach_the_data(tuneoff, messy_folder, encoder):
     assert stored["label_names"] == ["b", "a"]
 
 
+def test_repeated_options_add_up(tuneoff, messy_folder, encoder):
+    limits = ["--limit", "train=6", "--limit", "test=2"]
+    stored = json.loads(
+        tuneoff("inspect", "good.csv", *limits, "--labels", "b", "--labels", "a", "--model", encoder, "--json")[1]
+    )
+    assert [stored["splits"][split]["examples"] for split in ("train", "test")] == [6, 2]
+    assert stored["label_names"] == ["b", "a"]
+    counted = tuneoff("params", "distilbert-base-uncased", "--strategies", "head", "--strategies", "lora", "--json")[1]
+    assert [row["strategy"] for row in json.loads(counted)] == ["head", "lora"]
+
+
 @pytest.mark.parametrize("command", ["strategies", "studies", "doctor"])
 def test_lists_are_json_too(tuneoff, command):
     stored = json.loads(tuneoff(command, "--json")[1])
@@ -302,6 +318,11 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     code, printed, _ = tuneoff(*command)
     assert code == 0
     assert "Pick tfidf: accuracy" in printed.replace("\n", " ")
+    lines = printed.splitlines()
+    assert lines[0].startswith("toy.csv: 60 examples, 2 classes (negative 50 %, positive 50 %); text from ")
+    assert lines[1] == "evaluation: 48 train, 6 validation, 6 test (held out, stratified), 1 seed"
+    assert "2 runs after 1 search, " in printed
+    assert "tfidf scores best: accuracy" in printed.replace("\n", " ")
     assert "results/toy/report/index.html" in printed
     stored = sorted(tmp_path.glob("results/toy/runs/*/run.json"))
     assert len(stored) == 2
@@ -309,12 +330,37 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     # a mistake in a later command loses nothing
     assert tuneoff(*command, "--text", "nope")[0] == 2
     assert [path.stat().st_mtime_ns for path in stored] == times
-    assert "runs to do" not in tuneoff(*command)[1]
+    assert "every run is stored: nothing to train" in tuneoff(*command)[1]
     quiet = tuneoff(*command, "--quiet")
     assert quiet == (0, "", "")
-    stored = json.loads(tuneoff(*command, "--json")[1])
+    _, printed, errors = tuneoff(*command, "--json")
+    stored = json.loads(printed)
+    assert errors == ""
     assert stored["verdict"]["best"] == stored["leaderboard"][0]["group"]
     assert tuneoff("report", "results/toy")[0] == 0
+
+
+@pytest.mark.slow
+def test_fewer_strategies_extend_a_study_and_other_settings_replace_it(tuneoff, toy_csv, encoder, tmp_path):
+    command = ["compare", toy_csv, "--model", encoder, "--seeds", "1", "--max-length", "16", "--search", "none"]
+    tuneoff(*command, "--strategies", "head,probe", "--epochs", "1")
+    printed = tuneoff(*command, "--strategies", "probe", "--epochs", "1")[1]
+    assert "extends results/toy: head is stored" in printed
+    assert "head " in printed.partition("nothing to train")[2]
+    code, _, error = tuneoff(*command, "--strategies", "head", "--epochs", "2")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "results/toy holds runs with other settings: epochs 1, now 2. " in error
+    printed = tuneoff(*command, "--strategies", "head", "--epochs", "2", "--replace")[1]
+    assert "replaces the settings of results/toy" in printed
+    assert "2 stored runs have other settings and are not shown; tuneoff studies --prune results/toy" in printed
+    assert len(list(tmp_path.glob("results/toy/runs/*"))) == 5
+    assert "results/toy  3 runs, and 2 runs (" in tuneoff("studies")[1]
+    listed = tuneoff("studies", "--prune", "toy")[1]
+    assert "Nothing was removed; add --yes to remove 2 runs (" in listed
+    assert len(json.loads(tuneoff("studies", "--prune", "--json")[1])["results/toy"]) == 2
+    assert "results/toy: removed 2 runs (" in tuneoff("studies", "--prune", "--yes")[1]
+    assert len(list(tmp_path.glob("results/toy/runs/*"))) == 3
+    assert "Nothing to remove" in tuneoff("studies", "--prune", "results/toy")[1]
 
 
 @pytest.mark.slow

@@ -13,22 +13,30 @@ def test_without_seeds_the_size_is_that_of_a_paired_test():
     assert required_examples(0.01, 3, variances, 2) == pytest.approx(z**2 * 0.1 / 0.01**2, rel=0.01)
 
 
+def size(gap, seeds, variances):
+    """The required test examples, of which there must be some number."""
+    count = required_examples(gap, seeds, variances, 5)
+    assert count is not None
+    return count
+
+
 def test_seeds_that_vary_more_than_the_difference_leave_no_size():
     variances = DifferenceVariances(example=0.1, interaction=0.04, seed=0.01**2)
     assert required_examples(0.005, 2, variances, 5) is None
-    assert required_examples(0.03, 5, variances, 5) < 3000
+    assert size(0.03, 5, variances) < 3000
 
 
 def test_more_seeds_need_fewer_examples():
     variances = DifferenceVariances(example=0.05, interaction=0.04, seed=0.003**2)
-    sizes = [required_examples(0.02, seeds, variances, 5) for seeds in (2, 3, 5, 10)]
+    sizes = [size(0.02, seeds, variances) for seeds in (2, 3, 5, 10)]
     assert sizes == sorted(sizes, reverse=True)
 
 
 def test_the_detectable_difference_needs_the_examples_that_there_are():
     variances = DifferenceVariances(example=0.05, interaction=0.04, seed=0.002**2)
     gap = detectable_gap(2000, 3, variances, 5)
-    assert required_examples(gap, 3, variances, 5) <= 2000 < required_examples(gap - 0.001, 3, variances, 5)
+    assert gap is not None
+    assert size(gap, 3, variances) <= 2000 < size(gap - 0.001, 3, variances)
 
 
 def test_variances_are_recovered_from_runs():
@@ -42,6 +50,7 @@ def test_variances_are_recovered_from_runs():
         probability = np.clip(0.6 + difficulty + own + effect, 0, 1)
         is_right.append(rng.random((num_seeds, num_examples)) < probability)
     measured = measured_variances(is_right)
+    assert measured is not None
     assert 0.015 < measured.example < 0.045  # 2 * 0.15 ** 2, less where probabilities are clipped
     assert 0.08 < measured.interaction < 0.2
     assert 0.008**2 < measured.seed < 0.03**2

@@ -20,6 +20,7 @@ from tuneoff.cli.completion import complete_in_bash, is_bash_completion
 from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
+    Command,
     Cost,
     GramsPerKwh,
     Json,
@@ -28,9 +29,12 @@ from tuneoff.cli.options import (
     Predictions,
     PricePerHour,
     Quiet,
+    Replace,
     StudyName,
+    TextList,
     Watts,
     complete_cost,
+    joined,
     parse_cost,
     parse_limits,
     parse_rates,
@@ -117,22 +121,22 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(cls=Command)
 @with_data_options
 def compare(
     data: dict[str, Any],
     model: Annotated[
-        str, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several separated by commas")
-    ] = "packaged:minilm",
+        TextList, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several separated by commas")
+    ] = ["packaged:minilm"],  # noqa: B006  typer reads it
     strategies: Annotated[
-        OptionalText, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
+        TextList, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
     ] = None,
     seeds: Annotated[str, typer.Option(help="how many, or which: 3 or 1,2,42")] = "3",
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples per step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of a sequence; longer texts are truncated")] = 128,
     recipe: Annotated[
-        OptionalText,
+        TextList,
         typer.Option(help="more of the recipe: class_weights=balanced,schedule=cosine (see tuneoff strategies)"),
     ] = None,
     search: Annotated[
@@ -143,10 +147,10 @@ def compare(
         typer.Option(help="ranks strategies and selects epochs; by default accuracy, for multi-label data micro_f1"),
     ] = None,
     fractions: Annotated[
-        OptionalText, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
+        TextList, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
     ] = None,
     per_class: Annotated[
-        OptionalText, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
+        TextList, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     margin: Margin = None,
@@ -156,11 +160,13 @@ def compare(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare strategies on your data, and recommend one."""
-    stay_offline_without_network(split_list(model), data["source"])
+    models = split_list(joined(model))
+    stay_offline_without_network(models, data["source"])
     with _executor() as executor:
         from tuneoff.spec import study_from
         from tuneoff.study import default_name
@@ -168,12 +174,17 @@ def compare(
         options: dict[str, Any] = {
             "name": name or default_name(data["source"] or data["splits"]["train"]),
             "data": data,
-            "model": split_list(model),
+            "model": models,
             "seeds": parse_seeds(seeds),
-            "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **parse_recipe(recipe)},
+            "recipe": {
+                "epochs": epochs,
+                "batch_size": batch_size,
+                "max_length": max_length,
+                **parse_recipe(joined(recipe)),
+            },
             "search": search,
-            "fractions": split_list(fractions or ""),
-            "per_class": split_list(per_class or ""),
+            "fractions": split_list(joined(fractions)),
+            "per_class": split_list(joined(per_class)),
             "metric": metric,
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
@@ -182,21 +193,19 @@ def compare(
             **({} if margin is None else {"margin": margin}),
         }
         if strategies:
-            options["strategies"] = split_list(strategies)
-        _run(study_from(options, "compare"), None, executor, as_json, quiet)
+            options["strategies"] = split_list(joined(strategies))
+        _run(study_from(options, "compare"), None, executor, replace, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def run(
     study_name: StudyName,
     data: Annotated[
         OptionalText, typer.Option(help="data instead of the study's: a file, a folder, packaged:NAME or hf:NAME")
     ] = None,
-    model: Annotated[
-        OptionalText, typer.Option(help="encoder instead of the study's; several separated by commas")
-    ] = None,
+    model: Annotated[TextList, typer.Option(help="encoder instead of the study's; several separated by commas")] = None,
     limit: Annotated[
-        OptionalText, typer.Option(help="examples at most, instead of the study's: 2000, or train=2000,test=500")
+        TextList, typer.Option(help="examples at most, instead of the study's: 2000, or train=2000,test=500")
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
@@ -209,6 +218,7 @@ def run(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -222,13 +232,13 @@ def run(
         if data:  # columns are detected again: local copies of a dataset name them differently
             options["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
         if limit:
-            options["data"]["limits"] = parse_limits(limit)
+            options["data"]["limits"] = parse_limits(joined(limit))
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         changes = {
-            "model": split_list(model or ""),
+            "model": split_list(joined(model)),
             "seeds": parse_seeds(seeds) if seeds else None,
             "workers": workers,
             "name": name,
@@ -237,10 +247,10 @@ def run(
         options |= {key: value for key, value in changes.items() if value}
         options |= {} if margin is None else {"margin": margin}
         stay_offline_without_network(options["model"], options["data"]["source"])
-        _run(study_from(options), None if name else study.folder, executor, as_json, quiet)
+        _run(study_from(options), None if name else study.folder, executor, replace, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 def plan(study_name: StudyName, as_json: Json = False) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
     from tuneoff.formats import number, seconds, size
@@ -251,6 +261,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     _end_imports()
     with console.status("loading data and timing a few steps"):
         missing = study.plan()
+    assert missing.speed is not None  # it was measured
     if as_json:
         runs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
         print(json.dumps({"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}, indent=1))
@@ -274,7 +285,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
@@ -283,6 +294,9 @@ def report(
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
+    metric: Annotated[
+        OptionalText, typer.Option(help="rank the stored runs by another metric than the study's; nothing is trained")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -302,10 +316,10 @@ def report(
         study = study.add_predictions(split_lists(predictions))
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
-    print_result(study.report(cost, accepted), study.folder, as_json, quiet)
+    print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
 
 
-@app.command()
+@app.command(cls=Command)
 @with_data_options
 def inspect(
     data: dict[str, Any],
@@ -360,13 +374,13 @@ def _checked_report_path(name: str) -> Path:
     return path
 
 
-@app.command()
+@app.command(cls=Command)
 def params(
     model: Annotated[
         str, typer.Argument(help="encoder: a folder, packaged:NAME or a hub name; only its config is read")
     ],
     strategies: Annotated[
-        OptionalText, typer.Option(help="separated by commas, options after colons: lora:rank=16")
+        TextList, typer.Option(help="separated by commas, options after colons: lora:rank=16")
     ] = None,
     num_labels: Annotated[int, typer.Option("--labels", min=2, help="number of classes")] = 2,
     as_json: Json = False,
@@ -378,7 +392,7 @@ def params(
 
     stay_offline_without_network([model])
     all_names = [name for name, row in STRATEGIES.items() if row.uses_encoder and not row.needs_options]
-    configs = [parse_strategy(name) for name in (split_list(strategies) if strategies else all_names)]
+    configs = [parse_strategy(name) for name in split_list(joined(strategies)) or all_names]
     counts = {config.label: parameters_of(config, model, num_labels) for config in configs}
     if as_json:
         print(json.dumps([{"strategy": label, **vars(count)} for label, count in counts.items()], indent=1))
@@ -393,7 +407,7 @@ def params(
     console.print("Every parameter is counted once, added ones included; peft's own totals count the head twice.")
 
 
-@app.command("strategies")
+@app.command("strategies", cls=Command)
 def list_strategies(as_json: Json = False) -> None:
     """List the strategies and the recipe, with their options."""
     from tuneoff.engine.recipe import Recipe
@@ -410,19 +424,35 @@ def list_strategies(as_json: Json = False) -> None:
     print_options(Recipe)
 
 
-@app.command("studies")
-def list_studies(as_json: Json = False) -> None:
-    """List the studies that come with Tuneoff."""
+@app.command("studies", cls=Command)
+def list_studies(
+    folders: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="FOLDER", help="a study's folder, or its name in results/; by default all of them"),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="list stored runs and searches that their study no longer lists, and remove them"),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="with --prune: remove without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the studies that come with Tuneoff and those in results/; --prune removes what they no longer use."""
+    from tuneoff.cli.stored import print_studies, prune_studies
     from tuneoff.studies import packaged_studies
 
+    if prune:
+        prune_studies(folders or [], yes, as_json)
+        return
     if as_json:
         print(json.dumps(packaged_studies(), indent=1))
         return
-    for name, summary in packaged_studies().items():
+    for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")
+    print_studies(folders or [])
 
 
-@app.command()
+@app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine
@@ -451,20 +481,24 @@ def _executor() -> "Iterator[Executor]":
         yield executor
 
 
-def _run(spec: "StudySpec", folder: Path | None, executor: "Executor", as_json: bool, quiet: bool) -> None:
+def _run(
+    spec: "StudySpec", folder: Path | None, executor: "Executor", replace: bool, as_json: bool, quiet: bool
+) -> None:
     from tuneoff.cli.progress import StudyProgress
+    from tuneoff.cli.stored import print_orphans
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)
     _end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
-    with StudyProgress(screen, spec.name) as progress:
+    with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
         try:
-            comparison = study.run(progress.on_event, progress.on_plan, executor)
+            comparison = study.run(progress.on_event, progress.on_plan, executor, replace)
         except KeyboardInterrupt:
             screen.print("\nStopped. Finished jobs are stored; the same command continues.")
             raise typer.Exit(130) from None
     print_result(comparison, study.folder, as_json, quiet)
+    print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
 

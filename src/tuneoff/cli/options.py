@@ -8,6 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 import yaml
+from typer.core import TyperCommand
 
 from tuneoff.costs import RATE_OPTIONS, Rates, choosable_costs
 from tuneoff.data.spec import SPLITS, DataSpec
@@ -16,8 +17,29 @@ from tuneoff.studies import packaged_studies
 from tuneoff.validation import is_list_field
 
 OptionalText = Optional[str]  # noqa: UP045  typer reads Optional
+TextList = Optional[list[str]]  # noqa: UP045  an option that adds up when it is repeated; see joined()
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="do not extend the stored study of this name: replace its settings (runs stay on disk)"
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
+
+
+class Command(TyperCommand):
+    """A command that refuses an option of one value that is repeated; click takes the last one without a word."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments. Raises ConfigError for a repeated option."""
+        if not ctx.resilient_parsing:  # that is tab completion
+            _, _, used = self.make_parser(ctx).parse_args(args=list(args))
+            for option in used:
+                takes_one = getattr(option, "is_flag", None) is False and not option.multiple
+                if takes_one and used.count(option) > 1:
+                    raise ConfigError(f"{option.opts[0]} takes one value, but is given {used.count(option)} times")
+        return super().parse_args(ctx, args)
 
 
 def complete_study() -> list[str]:
@@ -79,7 +101,7 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
         for split in SPLITS
     ]
     limit = _parameter(
-        "limit", OptionalText, None, "examples at most: 2000 of train, or train=2000,validation=500,test=500"
+        "limit", TextList, None, "examples at most: 2000 of train, or train=2000,validation=500,test=500"
     )
     source = inspect.Parameter("source", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=Source)
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "data"]
@@ -100,10 +122,11 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str) -> inspect.Parameter:
     field = DataSpec.model_fields[name]
-    kind = field.annotation if field.annotation in (bool, int, float) else OptionalText
-    default = field.default if kind is not OptionalText else None
+    is_list = is_list_field(field)
+    kind = field.annotation if field.annotation in (bool, int, float) else TextList if is_list else OptionalText
+    default = field.default if field.annotation in (bool, int, float) else None
     description = field.description or ""
-    if is_list_field(field):
+    if is_list:
         description += f"; separated by commas, e.g. {_LIST_EXAMPLES[name]}"
     return _parameter(name, kind, default, description)
 
@@ -120,11 +143,16 @@ def _data_spec(values: dict[str, Any]) -> dict[str, Any]:
     if values["source"] is None and splits["train"] is None:
         raise ConfigError("no data given; name a file, a folder, packaged:NAME or hf:NAME, or --train FILE")
     spec: dict[str, Any] = {"splits": {split: file for split, file in splits.items() if file}}
-    limit = values.pop("limit")
+    limit = joined(values.pop("limit"))
     for name, value in values.items():
         is_list = is_list_field(DataSpec.model_fields[name])
-        spec[name] = split_list(value or "") if is_list and (value or name != "labels") else value
+        spec[name] = split_list(joined(value)) if is_list and (value or name != "labels") else value
     return {**spec, "limits": parse_limits(limit)}
+
+
+def joined(texts: list[str] | None) -> str:
+    """Join the values of a repeated option: --limit train=400 --limit test=1000 is --limit train=400,test=1000."""
+    return ",".join(texts or ())
 
 
 def split_list(text: str) -> list[str]:
@@ -144,6 +172,8 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals:
             raise ConfigError(f"--recipe {text!r}: {part!r} is not key=value; write e.g. class_weights=balanced")
+        if key.strip() in options:
+            raise ConfigError(f"--recipe {text!r} names {key.strip()} twice; give it once")
         try:
             options[key.strip()] = yaml.safe_load(value)
         except yaml.YAMLError:
@@ -174,7 +204,7 @@ def _parse_rate(option: str, text: str) -> float:
 
 def parse_limits(text: str | None) -> dict[str, Any]:
     """Parse 2000, or train=2000,test=500, into numbers by split."""
-    limits = {}
+    limits: dict[str, Any] = {}
     for part in text.split(",") if text else ():
         split, equals, count = part.rpartition("=")
         if not count.strip().isdigit():
@@ -182,6 +212,8 @@ def parse_limits(text: str | None) -> dict[str, Any]:
         split = split.strip() if equals else "train"
         if split not in SPLITS:
             raise ConfigError(f"--limit {text!r}: {unknown('split', split, SPLITS)}")
+        if split in limits:
+            raise ConfigError(f"--limit {text!r} names {split} twice; give it once")
         limits[split] = int(count)
     return limits
 

@@ -66,7 +66,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.model_folder:
             console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
         console.print()
-    for note in comparison.notes:
+    for note in filter(None, [comparison.selection_note, *comparison.notes]):
         console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)

@@ -7,20 +7,30 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from tuneoff.execute.estimate import Estimate
+from tuneoff.cli.opening import opening
+from tuneoff.cli.output import visible
+from tuneoff.execute.estimate import Estimate, expected_seconds
 from tuneoff.execute.executor import Event
-from tuneoff.formats import seconds
+from tuneoff.formats import rough_seconds, seconds
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
 from tuneoff.strategies.base import format_option
+from tuneoff.study import Plan
+
+_MIN_SECONDS = 5.0  # of a job, before its speed replaces that of earlier studies
+_GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the bar alone
 
 
 class StudyProgress:
-    """Shows a study's events: live in a terminal, elsewhere one line per finished job."""
+    """Shows a study's events: live in a terminal, elsewhere one line per finished job.
 
-    def __init__(self, console: Console, name: str) -> None:
+    has_opening: print first lines about the data and the plan (opening.py).
+    """
+
+    def __init__(self, console: Console, name: str, has_opening: bool = True) -> None:
         self._console = console
+        self._has_opening = has_opening
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -29,10 +39,12 @@ class StudyProgress:
             disable=not console.is_terminal,  # it would print empty lines
         )
         self._whole = self._bars.add_task(f"[bold]{escape(name)}[/bold]", total=1.0, note="loading data")
-        self._operations: dict[str, float] = {}  # job id -> estimate
+        self._plan: Plan | None = None
+        self._estimates: dict[str, Estimate] = {}  # job id -> estimate, also of finished jobs
         self._shares: dict[str, float] = {}  # job id -> share that is done
+        self._started: dict[str, float] = {}  # job id -> time
+        self._seconds: dict[str, float] = {}  # job id -> time that it has taken so far
         self._tasks: dict[str, TaskID] = {}
-        self._started = time.monotonic()
 
     def __enter__(self) -> "StudyProgress":
         self._bars.start()
@@ -43,17 +55,20 @@ class StudyProgress:
             self._bars.remove_task(task)
         self._bars.stop()
 
-    def on_plan(self, plan: list[Estimate]) -> None:
-        """Start counting the jobs of a plan."""
-        self._operations = {e.job.job_id: max(e.operations, 1.0) for e in plan}
-        self._shares, self._started = {}, time.monotonic()
-        kind = "searches" if any(e.job.is_search for e in plan) else "runs"
-        self._console.print(f"{len(plan)} {kind} to do")
+    def on_plan(self, plan: Plan) -> None:
+        """Start counting the jobs of a plan. Called again with the options that searches gave the runs."""
+        finished = {job_id: e for job_id, e in self._estimates.items() if self._shares.get(job_id) == 1.0}
+        if self._plan is None and self._has_opening:
+            for line in opening(plan):
+                self._console.print(visible(line), soft_wrap=not self._console.is_terminal)
+        self._plan, self._estimates = plan, finished | {e.job.job_id: e for e in plan.estimates}
+        self._bars.update(self._whole, note=self._note())
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
         job_id, title = event.job.job_id, event.job.title
         self._shares[job_id] = event.share
+        self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
             self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note="")
         elif event.kind == "progress":
@@ -66,15 +81,36 @@ class StudyProgress:
         self._bars.update(self._whole, completed=self._share_done(), note=self._note())
 
     def _share_done(self) -> float:
-        """Return the share of the plan's operations that is done."""
-        done = sum(self._operations.get(job_id, 0.0) * share for job_id, share in self._shares.items())
-        return done / max(1.0, sum(self._operations.values()))
+        """Return the share of the expected time of all jobs that is done."""
+        seconds_of = {job_id: e.seconds(self._speed or _GUESSED_SPEED) for job_id, e in self._estimates.items()}
+        done = sum(seconds * self._shares.get(job_id, 0.0) for job_id, seconds in seconds_of.items())
+        return done / max(1e-9, sum(seconds_of.values()))
 
     def _note(self) -> str:
         finished = sum(share >= 1.0 for share in self._shares.values())
-        done, elapsed = self._share_done(), time.monotonic() - self._started
-        left = f", about {seconds(elapsed * (1 - done) / done)} left" if done > 0.02 else ""
-        return f"{finished} of {len(self._operations)}{left}"
+        left = self._seconds_left()
+        return f"{finished} of {len(self._estimates)}" + (f", about {rough_seconds(left)} left" if left else "")
+
+    def _seconds_left(self) -> float | None:
+        """Return the expected time until all jobs are done; None without a speed."""
+        speed = self._speed
+        if self._plan is None or speed is None:
+            return None
+        left = [(e, (1 - self._shares.get(job_id, 0.0)) * e.seconds(speed)) for job_id, e in self._estimates.items()]
+        return expected_seconds(left, self._plan.slots.workers)
+
+    @property
+    def _speed(self) -> float | None:
+        """Operations per second of one job: of this study's largest so far, else of earlier studies."""
+        timed = [
+            (e.operations * self._shares.get(job_id, 0.0), self._seconds[job_id])
+            for job_id, e in self._estimates.items()
+            if job_id in self._seconds and e.job.run.model and not (e.job.search and e.job.search.budget)
+        ]
+        operations, elapsed = max(timed, default=(0.0, 0.0))
+        if operations > 0 and elapsed >= _MIN_SECONDS:
+            return operations / elapsed
+        return self._plan.speed if self._plan else None
 
 
 def _run_line(record: RunRecord, metric: str) -> str:

@@ -19,11 +19,12 @@ from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Ro
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.verdict import judge, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
+from tuneoff.errors import StoreError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.decision import JointScores, joint_scores
-from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, metric_for, per_class
+from tuneoff.scoring.metrics import BOUNDS, ClassScores, check_metric, direction, metric_for, per_class
 from tuneoff.spec import StudySpec
 
 
@@ -46,18 +47,21 @@ class _Groups:
         return joint_scores(list(self.scores.values()), direction(metric), num_examples, self.seed_variance)
 
 
-def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin: float | None = None) -> Comparison:
+def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None) -> Comparison:
     """Compare the stored runs of a study, and predictions from files. Failed and diverged runs are only listed.
 
-    cost, margin: replace those of the study, by which the verdict chooses.
+    metric_name: ranks the strategies, instead of the study's own metric. Raises ConfigError for a metric that is
+    unknown or not defined for the data.
     """
-    check_is_stated(cost or study.cost, study.rates)
+    check_is_stated(study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
     sessions = store.sessions()
-    metric = metric_for(study.metric, data.is_multilabel)
+    selection_metric = metric_for(study.metric, data.is_multilabel)
+    metric = metric_for(check_metric(metric_name), data.is_multilabel) if metric_name else selection_metric
     num_labels, num_examples = len(data.label_names), data.splits["test"].examples
     records = [store.runs.record(run_id) for run_id in run_ids]
     successful = [record for record in records if record.status == OK]
+    _check_stored(metric, successful)
     whole = [record for record in successful if not record.is_subset]
     subset_records = [record for record in successful if record.is_subset]
     examples = store.test_examples()
@@ -66,11 +70,12 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin
     external = load_external(study, store, data.label_names, metric) if whole else []
     groups = _load_groups(whole, store.runs, metric, num_labels, external)
     pairs = _pairs(groups, metric, num_examples)
-    margin = study.margin if margin is None else margin
     joint = groups.joint(metric, num_examples) if groups.scores else None
     costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
-    rows = _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, margin, num_examples) if joint else ()
-    verdict = judge(rows, pairs, joint, metric, cost or study.cost, margin, num_examples) if joint else None
+    rows = (
+        _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, study.margin, num_examples) if joint else ()
+    )
+    verdict = judge(rows, pairs, joint, metric, study.cost, study.margin, num_examples) if joint else None
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
     if subset_records and verdict:
@@ -82,6 +87,7 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin
     return Comparison(
         name=study.name,
         metric=metric,
+        selection_metric=selection_metric,
         label_names=data.label_names,
         rows=rows,
         pairs=pairs,
@@ -111,6 +117,15 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin
         notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
     )
+
+
+def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:
+    """Raise StoreError for a run of an earlier version, which computed fewer metrics."""
+    for record in records:
+        if any(metric not in scores for scores in record.metrics.values()):
+            raise StoreError(
+                f"run {record.run_id} has no stored {metric}; choose another metric, or remove it and run it again"
+            )
 
 
 def _load_groups(

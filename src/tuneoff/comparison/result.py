@@ -10,13 +10,14 @@ import pandas as pd
 from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
+from tuneoff.formats import join_names
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
-from tuneoff.scoring.metrics import ClassScores, direction
+from tuneoff.scoring.metrics import ClassScores, direction, display_name
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
-from tuneoff.strategies import STRATEGIES
+from tuneoff.strategies import STRATEGIES, GradientConfig
 
 # standings of a strategy against the best measured one
 BEST = "best"
@@ -156,7 +157,7 @@ class Comparison:
     """Everything that a report shows. Rows are in order of score, best first."""
 
     name: str
-    metric: str
+    metric: str  # ranks the strategies on test
     label_names: tuple[str, ...]
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]  # every pair of rows, in their order
@@ -180,6 +181,26 @@ class Comparison:
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     notes: tuple[str, ...] = ()  # for readers, about predictions from files
     folder: str = ""
+    selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
+
+    @property
+    def selection_note(self) -> str:
+        """Sentence on what was selected by another metric than the one that ranks; empty if nothing was."""
+        definitions = [STRATEGIES[row.strategy] for row in self.rows if not row.is_external]
+        selected = {
+            "epochs": any(issubclass(definition.config, GradientConfig) for definition in definitions),
+            "searched hyperparameters": bool(self.searches),
+            "a probe's C": any(definition.fits_on == "embeddings" for definition in definitions),
+        }
+        names = [name for name, is_selected in selected.items() if is_selected]
+        if self.metric == self.selection_metric or not names:
+            return ""
+        subject, verb = join_names(names), "was" if names == ["a probe's C"] else "were"
+        return (
+            f"{subject[0].upper()}{subject[1:]} {verb} chosen by validation {display_name(self.selection_metric)}, not "
+            f"by {display_name(self.metric)}; to choose by it, run the study again with --metric {self.metric} and "
+            "another --name."
+        )
 
     @property
     def names(self) -> dict[str, str]:
@@ -240,6 +261,7 @@ class Comparison:
         return {
             "name": self.name,
             "metric": self.metric,
+            "selection_metric": self.selection_metric,
             "level": stats.LEVEL,
             "resamples": stats.RESAMPLES,
             "verdict": {**asdict(self.verdict), "text": self.verdict.text} if self.verdict else None,

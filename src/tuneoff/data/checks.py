@@ -1,5 +1,7 @@
 """Data checks before a comparison: duplicates, leakage, label noise, group leakage, class imbalance."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +24,33 @@ def check_data(dataset: Dataset) -> list[str]:
         *_group_leakage(dataset),
         *_class_imbalance(dataset),
     ]
+
+
+# starts of findings that bear on a comparison's result, most harmful first; duplicates in train are left out
+_HARM = (
+    "leakage from train into test",
+    "leakage from validation into test",
+    "group leakage",
+    "missing classes in test",
+    "leakage from train into validation",
+    "label noise in test",
+    "label noise in train",
+    "duplicates in test",
+    "rare classes",
+    "class imbalance",
+    "label noise",
+)
+
+
+def most_harmful(findings: Sequence[str]) -> list[str]:
+    """Return the findings that bear on a comparison's result, most harmful first."""
+    ranks = {
+        finding: rank
+        for rank, start in reversed(list(enumerate(_HARM)))
+        for finding in findings
+        if finding.startswith(start)
+    }
+    return sorted(ranks, key=lambda finding: ranks[finding])
 
 
 def _duplicates_and_label_noise(dataset: Dataset, texts: dict[str, pa.ChunkedArray]) -> list[str]:

@@ -1,6 +1,6 @@
 """Dataset in memory: an Arrow table per split, label names and a fingerprint of the content."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,10 @@ class Dataset:
     label_names: tuple[str, ...]
     notes: tuple[str, ...]  # for readers: how splits and subsets were made, and which examples were dropped
     fingerprint: str
+    # how it was read; a dataset from the cache does not know
+    columns: dict[str, str] = field(default_factory=dict)  # text, text_pair and label -> the user's column
+    held_out: tuple[str, ...] = ()  # splits that were made from train
+    limited: dict[str, int] = field(default_factory=dict)  # reduced split -> its examples before
 
     @property
     def is_pair(self) -> bool:

@@ -67,9 +67,21 @@ def load_dataset(spec: DataSpec) -> Dataset:
         tables, names = labels_to_ids(tables, spec.labels, source_names)
     check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
-    tables = limit_splits(add_missing_splits(tables, spec, notes), spec, notes)
+    all_tables = add_missing_splits(tables, spec, notes)
+    tables = limit_splits(all_tables, spec, notes)
     parts = [fingerprint(split, table.select(_columns_of_runs(table))) for split, table in tables.items()]
-    return Dataset(source.name, tables, names, tuple(notes), fingerprint(*parts, list(names)))
+    return Dataset(
+        source.name,
+        tables,
+        names,
+        tuple(notes),
+        fingerprint(*parts, list(names)),
+        columns,
+        held_out=tuple(split for split in SPLITS if split not in source.tables),
+        limited={
+            split: table.num_rows for split, table in all_tables.items() if tables[split].num_rows < table.num_rows
+        },
+    )
 
 
 def store_dataset(dataset: Dataset) -> None:

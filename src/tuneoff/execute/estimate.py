@@ -144,6 +144,18 @@ def estimate(
     return Estimate(job, counts, operations, memory, disk if run.save_model else 0, first, once, shared_bytes)
 
 
+def expected_seconds(jobs: Sequence[tuple[Estimate, float]], workers: int) -> float:
+    """Return the time of searches, then of runs, with some jobs at once. jobs: each with the seconds that it takes.
+
+    Jobs start longest first, so that the cores end at about the same time, but not before the longest job ends.
+    """
+    total = 0.0
+    for is_search in (True, False):
+        times = [seconds for e, seconds in jobs if e.job.is_search == is_search]
+        total += max(sum(times) / workers, max(times, default=0.0))
+    return total
+
+
 def charge_shared_once(plan: Sequence[Estimate], cached: set[tuple[str | None, int]]) -> list[Estimate]:
     """Charge the outputs of frozen blocks to the first job that needs them, and to no other.
 

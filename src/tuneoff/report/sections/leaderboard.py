@@ -73,7 +73,8 @@ def _explanation(comparison: Comparison) -> str:
     external = [row.label for row in comparison.rows if row.is_external]
     if external:
         text += f" Predictions from files, with costs as stated: {join_names(external)}."
-    return " ".join([text + _rates_text(comparison), *comparison.notes])
+    parts = [comparison.selection_note, text + _rates_text(comparison), *comparison.notes]
+    return " ".join(filter(None, parts))
 
 
 def _rates_text(comparison: Comparison) -> str:

@@ -1,0 +1,97 @@
+"""First lines of a comparison on the screen: what was read, how it will be evaluated, what will run, data problems."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tuneoff.data.checks import most_harmful
+from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.spec import SPLITS, DataSpec
+from tuneoff.errors import join_limited
+from tuneoff.formats import join_names, rough_seconds, shorten
+from tuneoff.spec import StudySpec
+from tuneoff.study import Plan
+
+_MAX_CLASSES = 6  # that are listed with their shares
+_MAX_NAME = 30  # characters of a class or column
+_MAX_FINDINGS = 4
+
+
+def opening(plan: Plan) -> list[str]:
+    """Write the first lines of a study, before it trains."""
+    findings = most_harmful(plan.findings)
+    lines = [
+        data_line(plan.dataset, plan.spec.data),
+        evaluation_line(plan.dataset, plan.spec),
+        *([plan.extension] if plan.extension else []),
+        *[f"! {finding}" for finding in findings[:_MAX_FINDINGS]],
+    ]
+    if len(findings) > _MAX_FINDINGS:
+        lines.append(f"! and {len(findings) - _MAX_FINDINGS} more: tuneoff inspect shows all")
+    return [*lines, plan_line(plan)]
+
+
+def data_line(dataset: Dataset, spec: DataSpec) -> str:
+    """Describe what was read: source, examples, classes with their shares, and the columns of text and label."""
+    total = sum(dataset.num_examples(split) for split in SPLITS)
+    left_out = sum(before - dataset.num_examples(split) for split, before in dataset.limited.items())
+    size = f"{total:,} of {total + left_out:,} examples" if left_out else f"{total:,} examples"
+    line = f"{_source_name(spec)}: {size}, {_classes(dataset)}"
+    if not dataset.columns:
+        return line
+    names = {ours: f'"{shorten(theirs, _MAX_NAME)}"' for ours, theirs in dataset.columns.items()}
+    texts = [names[ours] for ours in ("text", "text_pair") if ours in names]
+    return f"{line}; text from {join_names(texts)}, label from {names['label']}"
+
+
+def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
+    """Describe how strategies will be evaluated: the splits, how they were made, and the seeds."""
+    sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in SPLITS)
+    seeds = f"{len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "1 seed"
+    how = []
+    if dataset.held_out:
+        kept = f", each {spec.data.group} in one split" if spec.data.group else ""
+        is_all = len(dataset.held_out) == len(SPLITS) - 1
+        how.append(("" if is_all else f"{dataset.held_out[0]} ") + f"held out, stratified{kept}")
+    if dataset.limited:
+        how.append(f"subset of {join_names(list(dataset.limited))}")
+    method = f" ({'; '.join(how)})" if how else ""
+    return f"evaluation: {sizes}{method}, {seeds}"
+
+
+def plan_line(plan: Plan) -> str:
+    """Describe what will run, and how long it takes in all if the speed of this machine is known."""
+    searches = sum(e.job.is_search for e in plan.estimates)
+    runs = len(plan.estimates) - searches
+    if not plan.estimates:
+        return "every run is stored: nothing to train"
+    jobs = f"{runs} run{'' if runs == 1 else 's'}" if runs else ""
+    if searches:
+        jobs += f"{' after ' if runs else ''}{searches} search{'' if searches == 1 else 'es'}"
+    workers = min(plan.slots.workers, len(plan.estimates))
+    time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
+    return f"{jobs}, {workers} at once{time}"
+
+
+def _source_name(spec: DataSpec) -> str:
+    source = spec.source or spec.splits["train"]
+    return source if ":" in source else Path(source).name
+
+
+def _classes(dataset: Dataset) -> str:
+    """Describe the classes: of a few, each with its share of all examples, else the largest and the smallest."""
+    # a number is quoted: its share follows it
+    names = [shorten(f'"{name}"' if name[-1:].isdigit() else name, _MAX_NAME) for name in dataset.label_names]
+    labels = [labels_of(dataset.splits[split]) for split in SPLITS]
+    counts = np.sum([label_counts(of_split, len(names)) for of_split in labels], axis=0)
+    percent = 100 * counts / sum(map(len, labels))
+    kind = "labels, multi-label" if dataset.is_multilabel else "classes"
+    if len(names) <= _MAX_CLASSES:
+        shares = join_limited([f"{n} {_percent(p)}" for n, p in zip(names, percent, strict=True)], _MAX_CLASSES)
+        return f"{len(names)} {kind} ({shares})"
+    high, low = int(counts.argmax()), int(counts.argmin())
+    return f"{len(names)} {kind} ({names[high]} {_percent(percent[high])} to {names[low]} {_percent(percent[low])})"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.0f} %" if value >= 1 or value == 0 else f"{value:.1g} %"
