@@ -1,14 +1,18 @@
 """The whole flow: spec -> dataset and tokens -> missing searches and runs -> records -> comparison -> report.
 
+With folds, a last run trains the strategy that the comparison picks on all labelled examples.
+
 Modules that jobs do not wait for (comparison, report) are imported when they are needed, so that jobs start sooner.
 """
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -19,8 +23,8 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.data.describe import describe
 from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.sources import from_memory, store_in_cache
-from tuneoff.data.spec import DataSpec
-from tuneoff.data.splits import check_subset, subset_size
+from tuneoff.data.spec import DataSpec, Fold
+from tuneoff.data.splits import check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError, unknown
@@ -30,9 +34,9 @@ from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.files import write_json
-from tuneoff.runs import Session, StudyStore
+from tuneoff.runs import RunRecord, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
-from tuneoff.spec import STRATEGIES, Job, RunSpec, StudySpec, read_study, study_from, write_study
+from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec, read_study, study_from, write_study
 
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
@@ -46,6 +50,7 @@ MIN_SUBSET_STEPS = 60
 class Prepared:
     """A study before training: its dataset, its tokens, and the runs of its grid."""
 
+    spec: StudySpec  # with the evaluation that the data decided
     dataset: Dataset
     tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
@@ -90,11 +95,12 @@ class Study:
             with LocalExecutor() as local:
                 return self.run(on_event, on_plan, local)
         prepared = prepare(self.spec)
+        study = replace(self, spec=prepared.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0):
-                self._run_missing(prepared, on_event, on_plan, executor)
-                comparison = self.report()
+                study._run_missing(prepared, on_event, on_plan, executor)
+                comparison = study.report()
             prune()
             return comparison
         except filelock.Timeout:
@@ -128,9 +134,13 @@ class Study:
             execute_missing(searches)
             runs = self._with_searched_options(prepared.runs, searches)
             description = describe(prepared.dataset, prepared.tokens)
-            test, run_ids = prepared.dataset.splits["test"], [run.run_id for run in runs]
-            self.store.write_data(description, test, run_ids, [job.job_id for job in searches])
+            scored, run_ids = prepared.dataset.splits[prepared.dataset.scored_split], [run.run_id for run in runs]
+            self.store.write_data(description, scored, run_ids, [job.job_id for job in searches])
             execute_missing([Job(run=run) for run in runs])
+            if self.spec.num_folds:
+                final = self._final_runs(runs)
+                execute_missing([Job(run=run) for run in final])
+                self.store.write_final([run.run_id for run in final])
 
     def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not is_finished(job, self.store)]
@@ -144,6 +154,15 @@ class Study:
             if best:
                 options[job.run.group] = best.options
         return [run.model_copy(update={"searched_options": options.get(run.group, {})}) for run in runs]
+
+    def _final_runs(self, runs: Sequence[RunSpec]) -> list[RunSpec]:
+        """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""
+        verdict = self.comparison().verdict
+        return [
+            final_run(run, [self.store.runs.record(fold.run_id) for fold in runs if fold.group == run.group], self.spec)
+            for run in runs
+            if verdict and run.group == verdict.recommended and run.seed == 0
+        ]
 
     @contextmanager
     def _session(self, slots: Slots) -> Iterator[list[Estimate]]:
@@ -190,7 +209,7 @@ class Study:
         from tuneoff.execute.speed import measure_speed
 
         prepared = prepare(self.spec)
-        searches = search_jobs(self.spec, prepared)
+        searches = search_jobs(prepared.spec, prepared)
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
         missing = self._unfinished(searches) + self._unfinished(runs)
         models = list(prepared.tokens)
@@ -206,7 +225,7 @@ class Study:
         ]
         charged = {e.job.job_id: e for e in charge_shared_once(in_order, cached)}
         slots = local_slots(len(grid), _largest_model(grid), self.spec.workers)
-        return Plan([charged[job.job_id] for job in missing], speed, slots)
+        return Plan([charged[job.job_id] for job in missing], speed, slots, prepared.dataset.folds)
 
 
 @dataclass(frozen=True)
@@ -216,6 +235,7 @@ class Plan:
     estimates: list[Estimate]
     speed: float  # measured operations per second of one thread
     slots: Slots
+    folds: int | None = None  # with folds, one more run follows: the picked strategy on all labelled examples
 
     @property
     def seconds(self) -> float:
@@ -234,9 +254,9 @@ def compare(
 ) -> "Comparison":
     """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
 
-    options: fields of StudySpec (model, strategies, seeds, metric, cost, search, fractions, per_class, name, ...) and
-    of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16") or a
-    config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
+    options: fields of StudySpec (model, strategies, evaluate, seeds, metric, cost, search, fractions, per_class, name,
+    ...) and of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16")
+    or a config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
     Recipe. folder: by default results/NAME. Running again runs only what is missing.
     """
     source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
@@ -266,14 +286,15 @@ def default_name(source: str) -> str:
 
 def prepare(spec: StudySpec) -> Prepared:
     """Load and store the data, tokenize it for every encoder, and list the runs."""
-    dataset = load_dataset(spec.data)
+    dataset = load_dataset(spec.data, spec.evaluate)
     store_dataset(dataset)
+    spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     tokens = {}
     for model in spec.model if uses_encoder else ():
         _check_length(model, spec.recipe.max_length)
         tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
-    return Prepared(dataset, tokens, tuple(_grid(spec, dataset)))
+    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)))
 
 
 def _check_length(model: str, max_length: int) -> None:
@@ -288,14 +309,19 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     """List the runs of the grid, each once.
 
     A strategy without an encoder runs once for all encoders, one that ignores seeds once for all seeds. Subsets of
-    train are drawn anew for each seed, so that on them every strategy runs with every seed.
+    train are drawn anew for each seed, so that on them every strategy runs with every seed. With folds, every strategy
+    runs on every fold, with the fold's index as its seed.
     """
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     fingerprints = {model: model_fingerprint(model) for model in spec.model} if uses_encoder else {}
+    folds = folds_of(spec)
+    repeats: list[tuple[Fold | None, int]] = [(fold, fold.index) for fold in folds]
+    repeats = repeats or [(None, seed) for seed in spec.seeds or DEFAULT_SEEDS]
     for part in spec.subsets:
-        check_subset(dataset, part, spec.seeds)
+        check_subset(dataset, part, [seed for _, seed in repeats], folds)
     # at most the steps of all of train, so that a subset never trains longer
-    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(dataset.num_examples("train")))
+    num_train = parts_of(dataset, repeats[0][0])["train"].num_examples(dataset)
+    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(num_train))
     subset_recipe = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, min_steps)})
     runs = {}
     for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
@@ -303,7 +329,7 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
         if subset and not row.learns:
             continue  # its learning curve is flat
         for model in spec.model if row.uses_encoder else (None,):
-            for seed in spec.seeds if row.is_seeded or subset else (0,):
+            for fold, seed in repeats if folds or row.is_seeded or subset else [(None, 0)]:
                 run = RunSpec(
                     strategy=strategy,
                     model=model,
@@ -313,14 +339,43 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     recipe=subset_recipe if subset else spec.recipe,
                     metric=metric_for(spec.metric, dataset.is_multilabel),
                     seed=seed,
-                    save_model=spec.save_models and subset is None,
+                    fold=fold,
+                    # of the runs of folds, the first shows the size of the model
+                    save_model=spec.save_models and subset is None and (fold is None or fold.index == 0),
                 )
                 runs[run.run_id] = run
     return list(runs.values())
 
 
+def folds_of(spec: StudySpec) -> list[Fold]:
+    """List the folds of a study; none for one split."""
+    fraction, seed, num_folds = spec.data.validation_fraction, spec.data.split_seed, spec.num_folds or 0
+    return [Fold(index=i, of=num_folds, validation_fraction=fraction, split_seed=seed) for i in range(num_folds)]
+
+
+def final_run(run: RunSpec, folds: Sequence[RunRecord], study: StudySpec) -> RunSpec:
+    """Return the run of a strategy on all labelled examples, with the settings that the runs of its folds chose.
+
+    run: on one of the folds. Without validation examples it trains for the median number of epochs, uses the median
+    thresholds, and the option that most folds chose, of equals the smallest.
+    """
+    epochs = [record.best_epoch for record in folds if record.best_epoch is not None]
+    thresholds = [record.thresholds for record in folds if record.thresholds is not None]
+    options = {
+        name: Counter(sorted(record.selected_options[name] for record in folds)).most_common(1)[0][0]
+        for name in folds[0].selected_options
+    }
+    final = Final(
+        epochs=round(median(epochs)) if epochs else None,
+        thresholds=tuple(map(median, zip(*thresholds, strict=True))) if thresholds else None,
+        options=options,
+    )
+    changes = {"fold": None, "seed": 0, "final": final, "save_model": study.save_models}
+    return run.model_copy(update=changes)
+
+
 def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
-    """List the searches of a study: one per strategy and encoder with something to search, with its first seed."""
+    """List the searches of a study: one per strategy and encoder with something to search, with its first run."""
     if spec.search is None:
         return []
     first_runs = {run.group: run for run in reversed(prepared.runs)}
@@ -334,18 +389,22 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
     for job in jobs:
         run = job.run
         if run.group not in by_group:
-            tables = prepared.tokens.get(run.model or "")
-            tokens = (
-                {split: int(table.offsets[-1]) for split, table in tables.items()}
+            tables, dataset = prepared.tokens.get(run.model or ""), prepared.dataset
+            parts = parts_of(dataset, run.fold, run.subset, run.seed)
+            sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
+            tokens = {
+                purpose: _num_tokens(tables[parts[purpose].split]) * size // dataset.num_examples(parts[purpose].split)
                 if tables
-                else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
-            )
-            num_train = subset_size(prepared.dataset, run.subset, run.seed)
-            share = num_train / prepared.dataset.num_examples("train")
-            tokens = {**tokens, "train": int(share * tokens["train"])}
+                else 10 * size
+                for purpose, size in sizes.items()
+            }
             largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
-            by_group[run.group] = estimate(run, tokens, num_train, prepared.dataset.num_labels, largest)
+            by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
     return [by_group[job.run.group].of(job) for job in jobs]
+
+
+def _num_tokens(table: TokenTable) -> int:
+    return int(table.offsets[-1])
 
 
 def _largest_model(grid: Sequence[Estimate]) -> int:

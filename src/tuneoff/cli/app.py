@@ -27,6 +27,7 @@ from tuneoff.cli.options import (
     StudyName,
     complete_cost,
     parse_cost,
+    parse_folds,
     parse_limits,
     parse_recipe,
     parse_seeds,
@@ -120,7 +121,14 @@ def compare(
     strategies: Annotated[
         OptionalText, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="how many, or which: 3 or 1,2,42")] = "3",
+    folds: Annotated[
+        OptionalText,
+        typer.Option(
+            help="score on this many folds, or none: on one test split; by default 5 for fewer than 5,000 examples "
+            "without a test split"
+        ),
+    ] = None,
+    seeds: Annotated[OptionalText, typer.Option(help="of one split: how many, or which: 3 (default) or 1,2,42")] = None,
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples per step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of a sequence; longer texts are truncated")] = 128,
@@ -157,7 +165,8 @@ def compare(
             "name": name or default_name(data["source"] or data["splits"]["train"]),
             "data": data,
             "model": split_list(model),
-            "seeds": parse_seeds(seeds),
+            "evaluate": parse_folds(folds) if folds else None,
+            "seeds": parse_seeds(seeds) if seeds else None,
             "recipe": {"epochs": epochs, "batch_size": batch_size, "max_length": max_length, **parse_recipe(recipe)},
             "search": search,
             "fractions": split_list(fractions or ""),
@@ -185,6 +194,7 @@ def run(
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
+    folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
@@ -205,6 +215,8 @@ def run(
             options["data"]["limits"] = parse_limits(limit)
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
+        if folds:  # the study's own seeds do not go with folds
+            options |= {"evaluate": parse_folds(folds), "seeds": None}
         changes = {
             "model": split_list(model or ""),
             "seeds": parse_seeds(seeds) if seeds else None,
@@ -237,7 +249,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
             f"Nothing is missing: every run of {visible(study.spec.name)} is stored in {visible(str(study.folder))}"
         )
         return
-    table = new_table("strategy", "seed", "trainable", "time", "memory", "disk")
+    table = new_table("strategy", "fold" if missing.folds else "seed", "trainable", "time", "memory", "disk")
     for e in missing.estimates:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(missing.speed))}", size(e.memory_bytes), size(e.disk_bytes))
@@ -249,6 +261,8 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
+    if missing.folds:
+        console.print("After them, the strategy that the verdict picks is trained once on all labelled examples.")
 
 
 @app.command()

@@ -47,6 +47,9 @@ class StudyProgress:
         """Start counting the jobs of a plan."""
         self._operations = {e.job.job_id: max(e.operations, 1.0) for e in plan}
         self._shares, self._started = {}, time.monotonic()
+        if [e.job.run.final for e in plan] != [None] * len(plan):
+            self._console.print("training the pick on all labelled examples")
+            return
         kind = "searches" if any(e.job.is_search for e in plan) else "runs"
         self._console.print(f"{len(plan)} {kind} to do")
 
@@ -80,8 +83,10 @@ class StudyProgress:
 def _run_line(record: RunRecord, metric: str) -> str:
     if record.status != OK:
         return f"[red]{record.status}[/red]"
-    score = record.metrics["validation"][metric]
-    return f"validation {display_name(metric)} {score:.3f}, {seconds(record.costs['run_seconds'])}"
+    took = seconds(record.costs["run_seconds"])
+    if "validation" not in record.metrics:  # it trained on all labelled examples
+        return took
+    return f"validation {display_name(metric)} {record.metrics['validation'][metric]:.3f}, {took}"
 
 
 def _search_line(record: SearchRecord) -> str:

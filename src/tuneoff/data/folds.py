@@ -1,0 +1,161 @@
+"""Folds: every labelled example is a test example once. Stratified by label; groups and repeated texts stay whole.
+
+# N examples
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from tuneoff.data.dataset import FOLD, GROUP, UNIT, label_counts, labels_of
+from tuneoff.data.repeats import repeated_texts
+from tuneoff.data.spec import DataSpec, Evaluation, Fold
+from tuneoff.data.splits import add_missing_splits, limit_splits, rows_of_fold, strata_of, stratified_folds
+from tuneoff.errors import DataError
+from tuneoff.scoring.metrics import as_rows
+
+DEFAULT_FOLDS = 5
+# labelled examples; with as many, a tenth of them is a test split that decides, and five runs of each strategy are slow
+FOLDS_BELOW = 5000
+_MAX_SIZE_FACTOR = 2.0  # by which the largest fold may be larger than the mean
+
+
+class _NoFoldsError(DataError):
+    """Data that cannot be divided into that number of folds."""
+
+
+def fold_or_split(
+    tables: dict[str, pa.Table], names: tuple[str, ...], spec: DataSpec, evaluate: Evaluation | None, notes: list[str]
+) -> tuple[dict[str, pa.Table], int | None]:
+    """Divide the labelled examples into folds, or hold out the splits that are missing. -> tables, number of folds.
+
+    names: of the labels. evaluate: None chooses folds for small data without a test split, if its classes and groups
+    allow them. Appends notes. Raises DataError, in one line, if it cannot be done as asked.
+    """
+    num_folds = evaluate.folds if evaluate is not None else _default_folds(tables, spec)
+    if num_folds is None:
+        return limit_splits(add_missing_splits(tables, spec, notes), spec, notes), None
+    try:
+        folded, fold_notes = _fold(tables, names, spec, num_folds)
+    except _NoFoldsError as error:
+        if evaluate is not None:
+            fewer = "" if num_folds == 2 else "use fewer folds (--folds 2), or "
+            raise DataError(f"{error}; {fewer or 'use '}one test split (--folds none)") from None
+        notes.append(f"evaluated on one test split instead of {num_folds} folds: {error}")
+        return limit_splits(add_missing_splits(tables, spec, notes), spec, notes), None
+    notes += fold_notes
+    return folded, num_folds
+
+
+def _default_folds(tables: dict[str, pa.Table], spec: DataSpec) -> int | None:
+    """Return the number of folds for data without a test split; None for large data, or where a split is asked for."""
+    asks_for_split = "test" in spec.limits or spec.test_fraction != DataSpec.model_fields["test_fraction"].default
+    sizes = {split: min(table.num_rows, spec.limits.get(split, table.num_rows)) for split, table in tables.items()}  # type: ignore[call-overload]
+    is_small = sum(sizes.values()) < FOLDS_BELOW
+    return DEFAULT_FOLDS if is_small and "test" not in tables and not asks_for_split else None
+
+
+def _fold(
+    tables: dict[str, pa.Table], names: tuple[str, ...], spec: DataSpec, num_folds: int
+) -> tuple[dict[str, pa.Table], list[str]]:
+    """Pool the labelled examples, and give each a fold. Returns train, perhaps test, and notes."""
+    if "test" in spec.limits and "test" not in tables:
+        raise DataError("limit for test: with folds there is no test split unless one is given; leave the limit out")
+    notes: list[str] = []
+    limits = {split: limit for split, limit in spec.limits.items() if split in tables}
+    limited = limit_splits(tables, spec.model_copy(update={"limits": limits}), notes)
+    pool = _pooled([limited[split] for split in ("train", "validation") if split in limited])
+    _check_classes(pool, names, num_folds)
+    units, num_repeats = _units(pool)
+    _check_groups(pool, units, spec, num_folds)
+    folds = _assign(strata_of(pool), units, num_folds, spec.split_seed)
+    pool = pool.append_column(FOLD, pa.array(folds)).append_column(UNIT, pa.array(units))
+    _check_folds(pool, names, spec, num_folds)
+    whole = [f"groups of {spec.group!r} kept whole"] if spec.group else []
+    whole += [f"{num_repeats:,} repeated or nearly repeated texts kept in the same fold"] if num_repeats else []
+    source = "train and validation" if "validation" in limited else "all examples"
+    notes.append(
+        f"{num_folds} folds over {source}: each of the {pool.num_rows:,} examples is predicted once, by models that "
+        f"were trained on the other folds; {', '.join(['stratified by label', *whole, f'seed {spec.split_seed}'])}"
+    )
+    return {"train": pool, **({"test": limited["test"]} if "test" in limited else {})}, notes
+
+
+def _pooled(tables: list[pa.Table]) -> pa.Table:
+    """Join splits; an example of a split without groups has the group "", which is one of its own."""
+    pool = pa.concat_tables(tables, promote_options="default").combine_chunks()
+    if GROUP in pool.column_names:
+        filled = pc.fill_null(pool[GROUP], "")
+        pool = pool.set_column(pool.column_names.index(GROUP), GROUP, filled)
+    return pool
+
+
+def _units(pool: pa.Table) -> tuple[np.ndarray, int]:
+    """Return the unit of each example, (N,), and the number of repeated texts.
+
+    Examples of one group, and those whose texts repeat each other, are in one unit, also by way of others: units are
+    the connected components of both relations.
+    """
+    left, right = repeated_texts(pool)
+    num_repeats = len(np.unique(np.concatenate([left, right])))
+    if GROUP in pool.column_names:
+        groups, rows = pool[GROUP].to_numpy(zero_copy_only=False), np.flatnonzero(pc.not_equal(pool[GROUP], ""))
+        _, first, codes = np.unique(groups[rows].astype(str), return_index=True, return_inverse=True)
+        left, right = np.concatenate([left, rows[first][codes]]), np.concatenate([right, rows])
+    size = pool.num_rows
+    edges = sparse.coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
+    return connected_components(edges, directed=False)[1].astype(np.int64), num_repeats
+
+
+def _assign(strata: np.ndarray, units: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """Return the fold of each example, (N,). strata, units: (N,)."""
+    folds = np.empty(len(strata), np.int64)
+    for fold, rows in enumerate(stratified_folds(strata, units, num_folds, seed)):
+        folds[rows] = fold
+    return folds
+
+
+def _check_classes(pool: pa.Table, names: tuple[str, ...], num_folds: int) -> None:
+    """Raise if a class has fewer examples than there are folds."""
+    counts = label_counts(labels_of(pool), len(names))
+    rarest = int(counts.argmin())
+    if counts[rarest] < num_folds:
+        examples = "1 example" if counts[rarest] == 1 else f"{counts[rarest]} examples"
+        raise _NoFoldsError(f"class {names[rarest]!r} has {examples}, fewer than {num_folds} folds")
+
+
+def _check_groups(pool: pa.Table, units: np.ndarray, spec: DataSpec, num_folds: int) -> None:
+    """Raise if there are fewer groups than folds, or if repeated texts join all examples."""
+    if spec.group and GROUP in pool.column_names:
+        names = pool[GROUP].to_pylist()
+        num_groups = len({name or row for row, name in enumerate(names)})
+        if num_groups < num_folds:
+            raise _NoFoldsError(f"group column {spec.group!r} has {num_groups} groups, fewer than {num_folds} folds")
+    num_units = len(np.unique(units))
+    if num_units < num_folds:
+        raise _NoFoldsError(f"{_joined_by(spec)} leave {num_units} parts, fewer than {num_folds} folds")
+
+
+def _check_folds(pool: pa.Table, names: tuple[str, ...], spec: DataSpec, num_folds: int) -> None:
+    """Raise if a fold is much too large, or if the runs of a fold could not learn a class."""
+    sizes, labels = np.bincount(pool[FOLD].to_numpy(), minlength=num_folds), as_rows(labels_of(pool), len(names))
+    if sizes.max() > _MAX_SIZE_FACTOR * pool.num_rows / num_folds:
+        raise _NoFoldsError(
+            f"{_joined_by(spec)} are so large that a fold would have {sizes.max():,} of {pool.num_rows:,} examples "
+            f"instead of {pool.num_rows / num_folds:,.0f}"
+        )
+    for index in range(num_folds):
+        fold = Fold(index=index, of=num_folds, validation_fraction=spec.validation_fraction, split_seed=spec.split_seed)
+        train, validation, _ = rows_of_fold(pool, fold)
+        has_example = labels[train].any(0)
+        if not has_example.all():
+            name = names[int(has_example.argmin())]
+            raise _NoFoldsError(f"class {name!r} has no training example in fold {index} of {num_folds}")
+        if not len(validation):
+            raise _NoFoldsError(f"fold {index} of {num_folds} has no validation example")
+
+
+def _joined_by(spec: DataSpec) -> str:
+    return f"groups of {spec.group!r} and repeated texts" if spec.group else "repeated texts"
