@@ -63,8 +63,10 @@ class RunRecord:
 
     @property
     def repeat(self) -> str:
-        """Name among the runs of its group: "seed 0" or "fold 0"; empty for the run on all labelled examples."""
-        return "" if self.spec.get("final") else f"{'fold' if self.spec.get('fold') else 'seed'} {self.seed}"
+        """Name among the runs of its group: "seed 0" or "fold 0"."""
+        if self.spec.get("final"):
+            return "on all labelled examples"
+        return f"{'fold' if self.spec.get('fold') else 'seed'} {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -276,11 +278,10 @@ class StudyStore:
         path = self.folder / "data.json"
         write_json(path, {**read_json(path), "final": list(run_ids)})
 
-    def read_final(self) -> RunRecord | None:
-        """Read the run on all labelled examples; None if there is none, or if it failed."""
+    def read_final(self) -> list[RunRecord]:
+        """Read the run on all labelled examples, of which there is at most one."""
         listed = read_json(self.folder / "data.json").get("final", ())
-        records = [self.runs.record(run_id) for run_id in listed if self.runs.path(run_id).is_dir()]
-        return next((record for record in records if record.status == OK), None)
+        return [self.runs.record(run_id) for run_id in listed if self.runs.path(run_id).is_dir()]
 
     def test_examples(self) -> "pd.DataFrame | None":
         """Read the examples that are scored; None for a study of an earlier version, which did not store them."""

@@ -281,14 +281,12 @@ class RunSpec(BaseModel):
     @property
     def name(self) -> str:
         """The strategy's label, with the subset of train if there is one."""
-        if self.final:
-            return f"{self.strategy.label} on all labelled examples"
         return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label
 
     @property
     def repeat(self) -> str:
-        """Name among the runs of its group: "seed 0" or "fold 0"; empty for a run that is not repeated."""
-        return "" if self.final else f"{'fold' if self.fold else 'seed'} {self.seed}"
+        """Name among the runs of its group: "seed 0" or "fold 0"."""
+        return "on all labelled examples" if self.final else f"{'fold' if self.fold else 'seed'} {self.seed}"
 
     @property
     def group(self) -> str:
@@ -342,7 +340,7 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Name in progress and plans."""
-        return f"{self.run.name} {'search' if self.is_search else self.run.repeat}".strip()
+        return f"{self.run.name} {'search' if self.is_search else self.run.repeat}"
 
     @property
     def space(self) -> Space:

@@ -52,7 +52,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         _print_failures(comparison, folder, error_console)
     if as_json or quiet:
         return
-    from tuneoff.report.sections.leaderboard import leaderboard, short_leaderboard
+    from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
     is_wide = leaderboard(comparison).text_width <= console.width
     if comparison.verdict:
@@ -60,6 +60,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         styles = ["bold green" if row.group == recommended else "" if row.is_tied else "dim" for row in comparison.rows]
         _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
         console.print(f"\n{visible(text)}\n")
+        if comparison.final:
+            console.print(f"{visible(final_text(comparison))}\n")
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
 

@@ -20,15 +20,15 @@ from tuneoff.strategies import STRATEGIES
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy with one encoder, over its seeds."""
+    """One strategy with one encoder, over its seeds or folds. With folds its score is of all examples together."""
 
     group: str
     label: str
     strategy: str
     model: str | None
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # with folds, their indices
     score: float  # mean over seeds of the study's metric on test
-    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run
+    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run and with folds
     interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
     sd_from_examples: float  # standard deviation of the mean score over draws of test examples
     sd_from_seeds: float | None  # the same over draws of seeds; 0 if seeds change nothing, None for one run otherwise
@@ -40,6 +40,14 @@ class Row:
     is_tied: bool  # statistically tied with the best: the difference is not significant
     costs: dict[str, float]  # mean over seeds; keys of costs.py
     parameters: dict[str, int]
+    fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
+
+    @property
+    def repeats(self) -> str:
+        """The number of runs in words: "5 folds", "3 seeds" or "one run"."""
+        if self.fold_scores:
+            return f"{len(self.fold_scores)} folds"
+        return f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "one run"
 
     @property
     def is_class_prior(self) -> bool:
@@ -144,6 +152,12 @@ class Comparison:
     advice: str = ""  # sentence on more labels against another strategy
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     folder: str = ""
+    final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
+
+    @property
+    def repeat(self) -> str:
+        """The word for what the runs of a strategy differ in: seed or fold."""
+        return "fold" if self.data.folds else "seed"
 
     @property
     def names(self) -> dict[str, str]:
@@ -171,7 +185,7 @@ class Comparison:
                 "difference_high": row.difference_interval[1],
                 "p_value": row.p_value,
                 "tied": row.is_tied,
-                "seeds": len(row.seeds),
+                f"{self.repeat}s": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
                 **{cost: row.costs.get(cost) for cost in choosable_costs() if cost != "trainable_parameters"},
                 "calibration_error": self.calibration[row.group].error,
@@ -195,6 +209,7 @@ class Comparison:
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
+            "final": self.final.run_id if self.final else None,
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
 

@@ -37,9 +37,9 @@ def _conclusion(
     """Sentences on the best score, the statistically tied strategies and the recommended one."""
     best, names = rows[0], row_names(rows)
     low, high = best.interval
-    runs = f"{len(best.seeds)} seeds" if len(best.seeds) > 1 else "one run"
     score = (
-        f"{display_name(metric)} {fixed(best.score)} (95 % confidence interval {fixed(low)} to {fixed(high)}, {runs})"
+        f"{display_name(metric)} {fixed(best.score)} (95 % confidence interval {fixed(low)} to {fixed(high)}, "
+        f"{best.repeats})"
     )
     sentences = [f"{names[best.group]} scores best: {score}."]
     excluded = [names[row.group] for row in rows if row.is_tied and row not in tied]
