@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from tuneoff.data.dataset import FOLD, GROUP, UNIT, label_counts, labels_of
-from tuneoff.data.repeats import repeated_texts
+from tuneoff.data.repeats import Pairs, repeated_texts
 from tuneoff.data.spec import DataSpec, Evaluation, Fold
 from tuneoff.data.splits import add_missing_splits, limit_splits, rows_of_fold, strata_of, stratified_folds
 from tuneoff.errors import DataError
@@ -68,13 +68,13 @@ def _fold(
     limited = limit_splits(tables, spec.model_copy(update={"limits": limits}), notes)
     pool = _pooled([limited[split] for split in ("train", "validation") if split in limited])
     _check_classes(pool, names, num_folds)
-    units, num_repeats = _units(pool)
+    units, repeats = _units(pool, num_folds)
     _check_groups(pool, units, spec, num_folds)
     folds = _assign(strata_of(pool), units, num_folds, spec.split_seed)
     pool = pool.append_column(FOLD, pa.array(folds)).append_column(UNIT, pa.array(units))
     _check_folds(pool, names, spec, num_folds)
     whole = [f"groups of {spec.group!r} kept whole"] if spec.group else []
-    whole += [f"{num_repeats:,} repeated or nearly repeated texts kept in the same fold"] if num_repeats else []
+    whole += [repeats] if repeats else []
     source = "train and validation" if "validation" in limited else "all examples"
     notes.append(
         f"{num_folds} folds over {source}: each of the {pool.num_rows:,} examples is predicted once, by models that "
@@ -92,21 +92,39 @@ def _pooled(tables: list[pa.Table]) -> pa.Table:
     return pool
 
 
-def _units(pool: pa.Table) -> tuple[np.ndarray, int]:
-    """Return the unit of each example, (N,), and the number of repeated texts.
+def _units(pool: pa.Table, num_folds: int) -> tuple[np.ndarray, str]:
+    """Return the unit of each example, (N,), and a note on repeated texts; empty if there are none.
 
     Examples of one group, and those whose texts repeat each other, are in one unit, also by way of others: units are
-    the connected components of both relations.
+    the connected components of both relations. Where similar texts join more examples than a fold has, as in data that
+    was made from templates, only equal texts count.
     """
-    left, right = repeated_texts(pool)
-    num_repeats = len(np.unique(np.concatenate([left, right])))
-    if GROUP in pool.column_names:
-        groups, rows = pool[GROUP].to_numpy(zero_copy_only=False), np.flatnonzero(pc.not_equal(pool[GROUP], ""))
-        _, first, codes = np.unique(groups[rows].astype(str), return_index=True, return_inverse=True)
-        left, right = np.concatenate([left, rows[first][codes]]), np.concatenate([right, rows])
-    size = pool.num_rows
+    equal, similar = repeated_texts(pool)
+    fixed = [equal, *([_group_pairs(pool)] if GROUP in pool.column_names else [])]
+    units, without_similar = _components(pool.num_rows, [*fixed, similar]), _components(pool.num_rows, fixed)
+    num_repeats = len(np.unique(np.concatenate([*equal, *similar])))
+    if np.bincount(units).max() <= max(pool.num_rows / num_folds, np.bincount(without_similar).max()):
+        return units, f"{num_repeats:,} repeated or nearly repeated texts in one fold each" if num_repeats else ""
+    num_equal = len(np.unique(np.concatenate(equal)))
+    note = f"{num_equal:,} repeated texts in one fold each" if num_equal else ""
+    if len(similar[0]):
+        note += f"{', but ' if note else ''}not the nearly repeated ones, which are too many"
+    return without_similar, note
+
+
+def _group_pairs(pool: pa.Table) -> Pairs:
+    """Return pairs of the first example of each group with every other one of it."""
+    rows = np.flatnonzero(pc.not_equal(pool[GROUP], ""))
+    groups = pool[GROUP].to_numpy(zero_copy_only=False)[rows].astype(str)
+    _, first, codes = np.unique(groups, return_index=True, return_inverse=True)
+    return rows[first][codes], rows
+
+
+def _components(size: int, pairs: list[Pairs]) -> np.ndarray:
+    """Return the connected component of each example, (N,)."""
+    left, right = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
     edges = sparse.coo_matrix((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
-    return connected_components(edges, directed=False)[1].astype(np.int64), num_repeats
+    return connected_components(edges, directed=False)[1].astype(np.int64)
 
 
 def _assign(strata: np.ndarray, units: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
@@ -135,7 +153,7 @@ def _check_groups(pool: pa.Table, units: np.ndarray, spec: DataSpec, num_folds: 
             raise _NoFoldsError(f"group column {spec.group!r} has {num_groups} groups, fewer than {num_folds} folds")
     num_units = len(np.unique(units))
     if num_units < num_folds:
-        raise _NoFoldsError(f"{_joined_by(spec)} leave {num_units} parts, fewer than {num_folds} folds")
+        raise _NoFoldsError(f"{_joined_by(spec)} leave {num_units} of them apart, fewer than {num_folds} folds")
 
 
 def _check_folds(pool: pa.Table, names: tuple[str, ...], spec: DataSpec, num_folds: int) -> None:

@@ -27,10 +27,14 @@ _URL = re.compile(r"(?:https?://|www\.)\S+")
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
 
 
-def repeated_texts(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return pairs of examples whose texts repeat each other: two arrays of row numbers.
+Pairs = tuple[np.ndarray, np.ndarray]  # row numbers of the first and of the second examples
 
-    Of equal texts each is paired with the first of them. Of a pair of texts, both together are compared.
+
+def repeated_texts(table: pa.Table) -> tuple[Pairs, Pairs]:
+    """Return the pairs of examples with equal texts, and those with similar ones.
+
+    Of equal texts each is paired with the first of them, which alone is compared with others. Of a pair of texts, both
+    together are compared.
     """
     texts = [_words(text) for text in _joined(table)]
     keys = np.array([" ".join(words) for words in texts], object)
@@ -38,7 +42,7 @@ def repeated_texts(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     rows, firsts = np.arange(len(texts)), first_rows[codes]
     is_repeat = firsts != rows
     left, right = _similar([texts[row] for row in first_rows])
-    return np.concatenate([firsts[is_repeat], first_rows[left]]), np.concatenate([rows[is_repeat], first_rows[right]])
+    return (firsts[is_repeat], rows[is_repeat]), (first_rows[left], first_rows[right])
 
 
 def _joined(table: pa.Table) -> list[str]:
@@ -53,7 +57,7 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(_URL.sub(" ", text.casefold())) or [text]
 
 
-def _similar(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
+def _similar(texts: list[list[str]]) -> Pairs:
     """Return the pairs of texts whose shingles are similar, each pair once: two arrays of row numbers."""
     shingles = _shingles(texts)
     sizes = np.diff(shingles.indptr)

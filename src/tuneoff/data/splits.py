@@ -121,7 +121,7 @@ def rows_of_fold(pool: pa.Table, fold: Fold) -> tuple[np.ndarray, np.ndarray, np
     Validation is held out from the next fold (from the next ones, if it is larger than one): folds are alike, and in a
     single one whole groups are divided quickly. Every class keeps a training example there, if it has two.
     """
-    folds, units, strata = pool[FOLD].to_numpy(), pool[UNIT].to_numpy(), strata_of(pool)
+    folds, units = pool[FOLD].to_numpy(), pool[UNIT].to_numpy()
     num_wanted = max(1, round(fold.validation_fraction * len(folds)))
     num_next = min(fold.of - 1, int(np.ceil(fold.validation_fraction * fold.of)))
     next_folds = (fold.index + 1 + np.arange(num_next)) % fold.of
@@ -129,11 +129,12 @@ def rows_of_fold(pool: pa.Table, fold: Fold) -> tuple[np.ndarray, np.ndarray, np
         np.flatnonzero(np.isin(folds, next_folds)),
         np.flatnonzero(~np.isin(folds, [fold.index, *next_folds])),
     )
+    strata = strata_of(pool.select(["label"]).take(source))
     if len(np.unique(units[source])) == len(source):
         rng = np.random.default_rng([fold.split_seed, 3, fold.index])
-        held_out, left = stratified_split(strata[source], min(num_wanted, len(source)), rng)
+        held_out, left = stratified_split(strata, min(num_wanted, len(source)), rng)
     else:
-        held_out, left = _hold_out_units(strata[source], units[source], num_wanted, fold.split_seed)
+        held_out, left = _hold_out_units(strata, units[source], num_wanted, fold.split_seed)
     train = np.sort(np.concatenate([rest, source[left]]))
     return train, source[held_out], np.flatnonzero(folds == fold.index)
 
