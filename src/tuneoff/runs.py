@@ -249,14 +249,9 @@ class StudyStore:
     def write_data(
         self, data: DataDescription, test: pa.Table, run_ids: Sequence[str], search_ids: Sequence[str]
     ) -> None:
-        """Store the description of the data, the examples that are scored, and the ids of the grid's runs and searches.
-
-        The id of a final run stays; write_final() replaces it.
-        """
-        path = self.folder / "data.json"
-        final = read_json(path).get("final", []) if path.is_file() else []
-        listed = {"runs": list(run_ids), "searches": list(search_ids), "final": final}
-        write_json(path, {**data.to_json(), **listed})
+        """Store the description of the data, the examples that are scored, and the ids of the grid's runs and searches."""
+        listed = {"runs": list(run_ids), "searches": list(search_ids)}
+        write_json(self.folder / "data.json", {**data.to_json(), **listed})
         write_table(test, self.folder / "test.parquet")
 
     def read_data(self) -> tuple[DataDescription, list[str], list[str]]:
