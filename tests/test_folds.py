@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,11 @@ def folded(encoder, tmp_path_factory):
     data = {"source": str(folder / "toy.csv"), "validation_fraction": 0.2, "slices": ["half"]}
     study = Study(toy_spec(encoder, "", data=data, strategies=STRATEGIES, fractions=[0.5], **FOLDS), folder / "results")
     return study, study.run()
+
+
+def run(study):
+    """The comparison of a study, without a type: which of its parts are None depends on the study."""
+    return study.run()
 
 
 def started(study):
@@ -119,7 +125,7 @@ def test_running_again_runs_nothing_and_a_removed_run_alone_is_repeated(folded, 
     study, comparison = folded
     shutil.copytree(study.folder, tmp_path / "copy")
     copy = Study.open(tmp_path / "copy")
-    assert copy.spec.evaluate.folds == 3
+    assert copy.spec.num_folds == 3
     titles, again = started(copy)
     assert titles == []
     assert {**again.to_json(), "name": ""} == {**comparison.to_json(), "name": ""}
@@ -139,7 +145,7 @@ def test_a_model_of_all_labelled_examples_stops_after_the_epochs_and_uses_the_op
     strategy, encoder, toy_csv, tmp_path
 ):
     study = Study(toy_spec(encoder, toy_csv, strategies=[strategy], **FOLDS), tmp_path / "one")
-    comparison = study.run()
+    comparison = run(study)
     records, final = comparison.records, comparison.final
     if strategy.startswith("probe"):
         chosen = [record.selected_options["C"] for record in records]
@@ -157,27 +163,28 @@ def test_a_model_of_all_labelled_examples_stops_after_the_epochs_and_uses_the_op
 
 def test_the_model_on_all_labelled_examples_is_trained_again_only_if_the_pick_changes(encoder, toy_csv, tmp_path):
     study = Study(toy_spec(encoder, toy_csv, strategies=["majority", "tfidf"], **FOLDS), tmp_path / "pick")
-    first = study.run()
+    first = run(study)
     assert first.final.strategy == "tfidf"
     titles, _ = started(changed(study, strategies=["majority", "tfidf", "probe"], cost="trainable_parameters"))
     assert sum(title.endswith("on all labelled examples") for title in titles) <= 1
     alone = changed(study, strategies=["majority"])
-    assert alone.run().final.strategy == "majority"
-    assert alone.report().final.strategy == "majority"
+    assert run(alone).final.strategy == "majority"
+    assert run(alone).final.strategy == "majority"
 
 
 @pytest.mark.parametrize("strategy", ["tfidf", "probe", "head:learning_rate=0.05"])
 def test_labels_of_a_fold_change_none_of_its_predictions(strategy, encoder, toy_csv):
     prepared = prepare(toy_spec(encoder, toy_csv, strategies=[strategy], **FOLDS))
-    run, dataset = prepared.runs[1], prepared.dataset
+    spec, dataset = prepared.runs[1], prepared.dataset
+    assert spec.fold is not None
     table = dataset.splits["train"]
-    labels = np.where(table[FOLD].to_numpy() == run.fold.index, 1 - labels_of(table), labels_of(table))
+    labels = np.where(table[FOLD].to_numpy() == spec.fold.index, 1 - labels_of(table), labels_of(table))
     column = table.column_names.index("label")
     wrong = replace(dataset, splits={"train": table.set_column(column, "label", pa.array(labels))})
-    one, two = (fit(run, data, CachedInputs()) for data in (dataset, wrong))
+    one, two = (fit(spec, data, CachedInputs()) for data in (dataset, wrong))
     for split in ("validation", "test"):
         np.testing.assert_array_equal(one.probabilities[split], two.probabilities[split])
-    parts = parts_of(dataset, run.fold)
+    parts = parts_of(dataset, spec.fold)
     assert not np.array_equal(parts["test"].labels(dataset), parts["test"].labels(wrong))
 
 
@@ -185,7 +192,8 @@ def test_a_search_reads_no_test_example_of_its_fold(encoder, toy_csv, tmp_path):
     spec = toy_spec(encoder, toy_csv, strategies=["head"], search=2, recipe={"epochs": 1, "max_length": 16}, **FOLDS)
     prepared = prepare(spec)
     (job,) = search_jobs(prepared.spec, prepared)
-    assert job.run.fold.index == 0
+    assert job.run.fold == prepared.runs[0].fold
+    assert job.run.seed == 0
     read = []
 
     class Inputs(CachedInputs):
@@ -196,7 +204,7 @@ def test_a_search_reads_no_test_example_of_its_fold(encoder, toy_csv, tmp_path):
 
     fitted = fit(job.run, prepared.dataset, Inputs(), ("validation",))
     assert set(fitted.probabilities) == {"validation"}
-    comparison = Study(spec, tmp_path / "searched").run()
+    comparison = run(Study(spec, tmp_path / "searched"))
     (search,) = comparison.searches
     assert {json.dumps(record.spec["searched_options"]) for record in comparison.records} == {
         json.dumps(search.best.options)
@@ -213,7 +221,7 @@ def test_a_test_split_that_is_given_is_read_by_the_last_run_alone(encoder, toy_c
     data = {"source": str(toy_csv), "splits": {"test": str(tmp_path / "test.csv")}}
     spec = toy_spec(encoder, toy_csv, data=data, strategies=["lora:learning_rate=0.05"], **FOLDS)
     study = Study(spec, tmp_path / "given")
-    comparison = study.run()
+    comparison = run(study)
     runs, final = study.store.runs, comparison.final
     assert [len(runs.predictions(record.run_id, "test")) for record in comparison.records] == [20, 20, 20]
     assert max(runs.predictions(record.run_id, "test")["example"].max() for record in comparison.records) == 59
@@ -231,7 +239,7 @@ def test_a_test_split_that_is_given_is_read_by_the_last_run_alone(encoder, toy_c
 
 def test_multilabel_data(encoder, tmp_path):
     frame = multilabel_frame(90)
-    comparison = tuneoff.compare(
+    comparison: Any = tuneoff.compare(
         frame,
         model=encoder,
         strategies=["tfidf", "head:learning_rate=0.05"],
@@ -268,20 +276,20 @@ def test_automatic_folds_are_written_down(encoder, toy_csv, tmp_path):
 
 
 def test_settings_of_the_last_run_are_medians_and_the_most_frequent_option(encoder, toy_csv):
-    run = prepare(toy_spec(encoder, toy_csv, strategies=["probe"], **FOLDS)).runs[0]
+    first = prepare(toy_spec(encoder, toy_csv, strategies=["probe"], **FOLDS)).runs[0]
 
     def record(fold, **fields):
-        return RunRecord(run.run_id, run.group, "probe", "probe", None, fold, "ok", **fields)
+        return RunRecord(first.run_id, first.group, "probe", "probe", None, fold, "ok", **fields)
 
     spec = toy_spec(encoder, toy_csv)
     folds = [
         record(fold, best_epoch=epoch, thresholds=[threshold], selected_options={"C": C})
         for fold, (epoch, threshold, C) in enumerate([(1, 0.2, 0.1), (3, 0.9, 1.0), (3, 0.4, 1.0), (4, 0.5, 0.1)])
     ]
-    last = final_run(run, folds, spec)
+    last: Any = final_run(first, folds, spec)
     assert (last.final.epochs, last.final.thresholds, last.final.options) == (3, (0.45,), {"C": 0.1})
     assert last.config.C == (0.1,)
-    assert last.run_id != run.run_id
+    assert last.run_id != first.run_id
     assert Job(run=last).title == "probe on all labelled examples"
 
 

@@ -249,7 +249,7 @@ class StudyStore:
     def write_data(
         self, data: DataDescription, test: pa.Table, run_ids: Sequence[str], search_ids: Sequence[str]
     ) -> None:
-        """Store the description of the data, the examples that are scored, and the ids of the grid's runs and searches."""
+        """Store the description of the data, the scored examples, and the ids of the grid's runs and searches."""
         listed = {"runs": list(run_ids), "searches": list(search_ids)}
         write_json(self.folder / "data.json", {**data.to_json(), **listed})
         write_table(test, self.folder / "test.parquet")
