@@ -63,7 +63,7 @@ def _explanation(comparison: Comparison) -> str:
         text = (
             f"Scores over {comparison.data.folds} folds, best first, with 95 % confidence intervals over the examples. "
             "Every labelled example is a test example once: runs that were trained on the other folds predict it, and "
-            "the predictions of all folds are scored together. Costs are means over the folds, and so of runs on a "
+            "the predictions of all folds are scored together. Costs are means over the folds, whose runs train on a "
             "part of the examples."
         )
     text += (
