@@ -1,6 +1,7 @@
 """A tiny study from end to end, in worker processes as for a user: run, resume, extend, fail, compare."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,16 +38,20 @@ def test_scores_are_where_they_belong(finished):
     assert comparison.leaderboard["accuracy"].is_monotonic_decreasing
 
 
-def test_the_verdict_names_the_tied_and_picks_the_cheapest(finished):
+def test_the_verdict_picks_a_strategy_and_names_its_model(finished):
     _, comparison, _ = finished
-    verdict = comparison.verdict
-    assert verdict.recommended in verdict.tied
+    verdict, rows = comparison.verdict, {row.group: row for row in comparison.rows}
+    picked = rows[verdict.recommended]
     assert verdict.best == comparison.rows[0].group
-    tied = [row for row in comparison.rows if row.is_tied]
-    assert verdict.recommended == min(tied, key=lambda row: row.costs["fit_seconds"]).group
-    majority = next(row for row in comparison.rows if row.strategy == "majority")
-    assert not majority.is_tied
-    assert comparison.rows[0].label in verdict.text
+    assert picked.learns
+    assert -picked.difference <= verdict.margin
+    assert verdict.summary[0].startswith("Only ")  # 20 test examples
+    assert f"Pick {picked.label}: accuracy" in verdict.text
+    assert 0 <= verdict.expected_loss <= verdict.loss_bound
+    folder = Path(comparison.model_folder)
+    assert folder.parent.name.startswith(picked.group)
+    assert (folder / "README.md").is_file()
+    assert [row.standing for row in comparison.rows].count("best") == 1
 
 
 def test_a_study_leaves_what_the_docs_say(finished):

@@ -20,6 +20,7 @@ from tuneoff.costs import DEFAULT_COST, check_cost
 from tuneoff.data.spec import DataSpec, Evaluation, Fold, Subset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
+from tuneoff.scoring.decision import DEFAULT_MARGIN
 from tuneoff.scoring.metrics import BOUNDS, check_metric
 from tuneoff.search.record import SearchRecord
 from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_search, with_options
@@ -31,6 +32,7 @@ DEFAULT_MODEL = "packaged:minilm"
 BASELINES = tuple(name for name, row in STRATEGIES.items() if row.is_baseline)
 # the fewest that estimate a variance with any use
 DEFAULT_SEEDS = (0, 1, 2)
+MAX_MARGIN = 0.5  # more is a percentage, or makes every strategy equal
 DEFAULT_STRATEGIES = tuple(name for name, row in STRATEGIES.items() if row.is_default)
 
 
@@ -94,6 +96,19 @@ def _dump_evaluate(evaluate: Evaluation | None) -> Any:
 
 def _parse_metric(given: Any) -> Any:
     return None if given is None else check_metric(given)
+
+
+def check_margin(given: Any) -> float:
+    """Return a margin as a number. Raises ConfigError for one that is negative or in percent."""
+    try:
+        margin = float(given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"margin {given!r} is not a number; write 0.01 for one point of accuracy") from None
+    if not 0 <= margin <= MAX_MARGIN:
+        raise ConfigError(
+            f"margin {margin:g} is not from 0 to {MAX_MARGIN:g}; it is in the metric's units: write 0.01 for one point"
+        )
+    return margin
 
 
 def _strategy_label(given: Any) -> Any:
@@ -162,7 +177,11 @@ class StudySpec(BaseModel):
         "multi-label data micro_f1",
     )
     cost: Annotated[str, BeforeValidator(check_cost)] = Field(
-        DEFAULT_COST, description="cost by which the verdict chooses among statistically tied strategies"
+        DEFAULT_COST, description="cost that the verdict saves where a cheaper strategy is within the margin"
+    )
+    margin: float = Field(
+        DEFAULT_MARGIN,
+        description="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point",
     )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
@@ -201,6 +220,11 @@ class StudySpec(BaseModel):
                 labels = [strategy.label for strategy in self.strategies]
                 raise ConfigError(f"reported {unknown('strategy', reported.strategy, labels)}")
         return self
+
+    @field_validator("margin", mode="before")
+    @classmethod
+    def _check_margin(cls, given: Any) -> Any:
+        return check_margin(given)
 
     @field_validator("fractions", mode="before")
     @classmethod

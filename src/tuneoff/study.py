@@ -189,17 +189,17 @@ class Study:
                     f"{self.folder} holds a study of other data ({source}); give this one another name (--name)"
                 )
 
-    def comparison(self, cost: str | None = None) -> "Comparison":
-        """Compare the stored runs; nothing is trained. cost: replaces the study's own."""
+    def comparison(self, cost: str | None = None, margin: float | None = None) -> "Comparison":
+        """Compare the stored runs; nothing is trained. cost, margin: replace the study's own."""
         from tuneoff.comparison.assemble import compare as compare_runs
 
-        return compare_runs(self.spec, self.store, cost)
+        return compare_runs(self.spec, self.store, cost, margin)
 
-    def report(self, cost: str | None = None) -> "Comparison":
-        """Write comparison.json and the report from the stored runs."""
+    def report(self, cost: str | None = None, margin: float | None = None) -> "Comparison":
+        """Write comparison.json and the report from the stored runs. cost, margin: replace the study's own."""
         from tuneoff.report.write import write_report
 
-        comparison = self.comparison(cost)
+        comparison = self.comparison(cost, margin)
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
         return comparison

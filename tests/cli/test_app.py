@@ -120,6 +120,9 @@ MISTAKES = {
     "no study": ("report results/none", "study folder 'results/none' does not exist"),
     "no study file": ("run none.yaml", "study file 'none.yaml' does not exist"),
     "unknown cost": ("report . --cost money", "cost 'money' is unknown; "),
+    "margin in percent": ("compare good.csv --margin 1", "margin 1 is not from 0 to 0.5; it is in the metric's units: write 0.01 for one point"),
+    "margin with a sign": ("report . --margin -0.01", "margin -0.01 is not from 0 to 0.5"),
+    "margin with a unit": ("compare good.csv --margin 1%", "margin '1%' is not a number; write 0.01 for one point of accuracy"),
     "not a study": ("report gpt", "holds no study.yaml"),
     "params of nothing": ("params ./nowhere", "does not exist"),
 }  # fmt: skip
@@ -260,7 +263,7 @@ def test_compare_prints_leaderboard_verdict_and_report(tuneoff, toy_csv, encoder
     ]
     code, printed, _ = tuneoff(*command)
     assert code == 0
-    assert "tfidf scores best: accuracy" in printed.replace("\n", " ")
+    assert "Pick tfidf: accuracy" in printed.replace("\n", " ")
     assert "results/toy/report/index.html" in printed
     stored = sorted(tmp_path.glob("results/toy/runs/*/run.json"))
     assert len(stored) == 2

@@ -135,7 +135,7 @@ def test_the_interval_of_a_point_includes_the_variance_of_drawing_the_subset(enc
     ],
 )  # fmt: skip
 def test_advice_compares_more_labels_with_the_best_strategy(gain, interval, full_score, metric, expected):
-    rows = [row("lora", 0.8, 40, is_tied=True, label="LoRA"), row("full", full_score, 100, is_tied=True)]
+    rows = [row("lora", 0.8, 40, label="LoRA"), row("full", full_score, 100)]
     gains = {row.group: Gain(gain, interval, 100, 400) for row in rows}
     advice = advise(rows, gains, "lora-1", metric)
     low, high = interval
@@ -146,7 +146,7 @@ def test_advice_compares_more_labels_with_the_best_strategy(gain, interval, full
 
 
 def test_without_a_curve_of_the_recommended_strategy_there_is_no_advice():
-    rows = [row("majority", 0.8, 0.1, is_tied=True, model=None)]
+    rows = [row("majority", 0.8, 0.1, model=None)]
     assert advise(rows, {}, "majority-1", "accuracy") == ""
 
 

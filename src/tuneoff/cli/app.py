@@ -22,6 +22,7 @@ from tuneoff.cli.options import (
     COST_HELP,
     Cost,
     Json,
+    Margin,
     OptionalText,
     Quiet,
     StudyName,
@@ -150,6 +151,7 @@ def compare(
         OptionalText, typer.Option(help="learning curve: also train on this many examples per class: 8,64")
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
+    margin: Margin = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -174,6 +176,7 @@ def compare(
             "metric": metric,
             "cost": parse_cost(cost),
             "workers": workers,
+            **({} if margin is None else {"margin": margin}),
         }
         if strategies:
             options["strategies"] = split_list(strategies)
@@ -197,6 +200,7 @@ def run(
     folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    margin: Margin = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     as_json: Json = False,
@@ -225,6 +229,7 @@ def run(
             "search": search,
         }
         options |= {key: value for key, value in changes.items() if value}
+        options |= {} if margin is None else {"margin": margin}
         stay_offline_without_network(options["model"], options["data"]["source"])
         _run(study_from(options), None if name else study.folder, executor, as_json, quiet)
 
@@ -269,20 +274,23 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
 def report(
     folder: Annotated[str, typer.Argument(help="a study's folder")],
     cost: Cost = None,
+    margin: Margin = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Rebuild the report of a study from its stored runs."""
     from tuneoff.costs import check_cost
+    from tuneoff.spec import check_margin
 
     cost = check_cost(parse_cost(cost)) if cost else None
+    accepted = None if margin is None else check_margin(margin)
     if not Path(folder).is_dir():
         raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
     from tuneoff.study import Study
 
     study = Study.open(folder)
     _end_imports()
-    print_result(study.report(cost), study.folder, as_json, quiet)
+    print_result(study.report(cost, accepted), study.folder, as_json, quiet)
 
 
 @app.command()

@@ -35,10 +35,14 @@ StudyName = Annotated[
         metavar="STUDY", help="a YAML file, a study's folder, or studies:NAME", autocompletion=complete_study
     ),
 ]
-COST_HELP = "cost by which the verdict chooses among statistically tied strategies: " + ", ".join(
+COST_HELP = "cost that the verdict saves where a cheaper strategy is within the margin: " + ", ".join(
     f"{key} ({name})" for key, name in complete_cost()
 )
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
+Margin = Annotated[
+    OptionalText,
+    typer.Option(help="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point"),
+]
 Source = Annotated[
     OptionalText,
     typer.Argument(

@@ -52,16 +52,22 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         _print_failures(comparison, folder, error_console)
     if as_json or quiet:
         return
+    from tuneoff.comparison.result import WORSE
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
     is_wide = leaderboard(comparison).text_width <= console.width
     if comparison.verdict:
-        recommended, text = comparison.verdict.recommended, comparison.verdict.text
-        styles = ["bold green" if row.group == recommended else "" if row.is_tied else "dim" for row in comparison.rows]
+        recommended = comparison.verdict.recommended
+        styles = ["bold green" if r.group == recommended else "dim" * (r.standing == WORSE) for r in comparison.rows]
         _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
-        console.print(f"\n{visible(text)}\n")
+        console.print()
+        for sentence in comparison.verdict.summary:
+            console.print(visible(sentence))
         if comparison.final:
-            console.print(f"{visible(final_text(comparison))}\n")
+            console.print(visible(final_text(comparison)))
+        if comparison.model_folder:
+            console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
+        console.print()
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
 

@@ -19,10 +19,11 @@ from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubli
 from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.result import Comparison, CurvePoint, Pair, Row, texts_of
 from tuneoff.comparison.slices import score_slices
-from tuneoff.comparison.verdict import judge
+from tuneoff.comparison.verdict import judge, standing
 from tuneoff.runs import OK, RunRecord, RunStore, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
+from tuneoff.scoring.decision import JointScores, joint_scores
 from tuneoff.scoring.metrics import BOUNDS, ClassScores, direction, evaluate, metric_for, per_class
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
@@ -42,11 +43,15 @@ class _Groups:
         """Seed-to-seed variance, pooled over the groups."""
         return stats.pooled_seed_variance(list(self.scores.values()))
 
+    def joint(self, metric: str, num_examples: int) -> JointScores:
+        """Joint distribution of the true scores of the groups, in their order."""
+        return joint_scores(list(self.scores.values()), direction(metric), num_examples, self.seed_variance)
 
-def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Comparison:
+
+def compare(study: StudySpec, store: StudyStore, cost: str | None = None, margin: float | None = None) -> Comparison:
     """Compare the stored runs of a study. Failed and diverged runs are only listed.
 
-    cost: key of costs.py by which the verdict chooses, instead of the study's own.
+    cost, margin: replace those of the study, by which the verdict chooses.
     """
     data, run_ids, search_ids = store.read_data()
     metric = metric_for(study.metric, data.is_multilabel)
@@ -60,8 +65,10 @@ def compare(study: StudySpec, store: StudyStore, cost: str | None = None) -> Com
         examples = None  # stored for an earlier version of the data
     groups = _load_groups(whole, store.runs, metric, num_labels)
     pairs = _pairs(groups, metric, num_examples)
-    rows = _rows(groups, pairs, metric, num_examples)
-    verdict = judge(rows, pairs, metric, cost or study.cost, num_examples) if rows else None
+    margin = study.margin if margin is None else margin
+    joint = groups.joint(metric, num_examples) if groups.scores else None
+    rows = _rows(groups, pairs, joint.loss_bounds().tolist(), metric, margin, num_examples) if joint else ()
+    verdict = judge(rows, pairs, joint, metric, cost or study.cost, margin, num_examples) if joint else None
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
     if subset_records and verdict:
@@ -222,13 +229,20 @@ def _aligned_runs(better: stats.RunScores, worse: stats.RunScores) -> list[tuple
     return equal_seeds if better.is_seeded and worse.is_seeded and equal_seeds else combinations
 
 
-def _rows(groups: _Groups, pairs: tuple[Pair, ...], metric: str, num_examples: int) -> tuple[Row, ...]:
-    """Return one row per group, best first."""
+def _rows(
+    groups: _Groups,
+    pairs: tuple[Pair, ...],
+    loss_bounds: Sequence[float],
+    metric: str,
+    margin: float,
+    num_examples: int,
+) -> tuple[Row, ...]:
+    """Return one row per group, best first. loss_bounds: in the same order."""
     best = next(iter(groups.scores), None)
     to_best = {pair.worse: pair for pair in pairs if pair.better == best}
     seed_variance = groups.seed_variance
     rows = []
-    for group, scores in groups.scores.items():
+    for index, (group, scores) in enumerate(groups.scores.items()):
         members, runs, pair = groups.records[group], groups.predictions[group], to_best.get(group)
         by_run = _metrics(members, runs, groups.labels)
         estimate = stats.estimate_score(scores, num_examples, seed_variance)
@@ -251,7 +265,8 @@ def _rows(groups: _Groups, pairs: tuple[Pair, ...], metric: str, num_examples: i
                 difference=-pair.difference if pair else 0.0,
                 difference_interval=(-pair.interval[1], -pair.interval[0]) if pair else (0.0, 0.0),
                 p_value=pair.p_corrected if pair else 1.0,
-                is_tied=pair is None or not pair.is_significant,
+                standing=standing(index, pair is not None and pair.is_significant, loss_bounds[index], margin),
+                loss_bound=float(loss_bounds[index]),
                 costs=_mean_costs(members),
                 parameters=members[0].parameters,
                 fold_scores=() if scores.folds is None else tuple(r.metrics["test"][metric] for r in members),

@@ -44,7 +44,7 @@ def gain_per_doubling(gap: stats.ScoreEstimate, before: int, after: int) -> Gain
     return Gain(gap.value / doublings, (low / doublings, high / doublings), before, after)
 
 
-def advise(rows: Sequence[Row], gains: Mapping[str, Gain], recommended: str, metric: str) -> str:
+def advise(rows: Sequence[Row], gains: Mapping[str, Gain], recommended: str | None, metric: str) -> str:
     """Advise on more labels against another strategy. rows: on all of train; gains: by group.
 
     Returns an empty string if the recommended group has no learning curve.

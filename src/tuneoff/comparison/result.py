@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,17 @@ from tuneoff.data.describe import DataDescription
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
-from tuneoff.scoring.metrics import ClassScores
+from tuneoff.scoring.metrics import ClassScores, direction
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES
+
+# standings of a strategy against the best measured one
+BEST = "best"
+EQUIVALENT = "equivalent"  # loses at most the margin, with 95 % confidence
+WORSE = "worse"  # the difference is significant
+UNDECIDED = "undecided"
+STANDINGS = (BEST, EQUIVALENT, UNDECIDED, WORSE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,8 @@ class Row:
     difference: float  # to the best row, 0 or negative: below 0 is worse, for log loss too
     difference_interval: tuple[float, float]  # 95 % confidence interval
     p_value: float  # of no difference to the best, after Holm's correction over all pairs
-    is_tied: bool  # statistically tied with the best: the difference is not significant
+    standing: str  # against the best: best | equivalent | worse | undecided
+    loss_bound: float  # upper confidence limit of the loss against the best, simultaneous for all rows
     costs: dict[str, float]  # mean over seeds; keys of costs.py
     parameters: dict[str, int]
     fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
@@ -118,10 +127,20 @@ class Verdict:
     """Conclusion of a comparison."""
 
     best: str  # group with the best score
-    tied: tuple[str, ...]  # groups that are statistically tied with it, itself included
-    recommended: str  # the cheapest of them that learns
+    recommended: str | None  # group to pick; None if no strategy is shown to be better than the most frequent class
     cost: str  # key of costs.py
-    text: str
+    margin: float  # largest acceptable expected loss for a cheaper strategy, in the metric's units
+    expected_loss: float | None = None  # of the pick, against the truly best strategy
+    loss_bound: float | None = None  # exceeded with a probability of 5 %
+    corrected_score: float | None = None  # of the pick: without the optimism of having been picked for its score
+    thin: str = ""  # sentence on what the evidence lacks; then the pick is the best measured strategy
+    summary: tuple[str, ...] = ()  # sentences for a reader who knows no statistics
+    details: tuple[str, ...] = ()  # sentences on the standing of every strategy, and what would decide more
+
+    @property
+    def text(self) -> str:
+        """Every sentence."""
+        return " ".join([*self.summary, *self.details])
 
 
 @dataclass(frozen=True)
@@ -165,6 +184,28 @@ class Comparison:
         return row_names(self.rows)
 
     @property
+    def is_final_picked(self) -> bool:
+        """The run on all labelled examples is of the strategy that the verdict picks."""
+        picked = [(row.label, row.model) for row in self.rows if self.verdict and row.group == self.verdict.recommended]
+        return self.final is not None and (self.final.label, self.final.model) in picked
+
+    @property
+    def model_folder(self) -> str | None:
+        """Folder of the picked strategy's model: of its seeds the best on validation; None if none was stored.
+
+        With folds, of the run on all labelled examples.
+        """
+        picked = self.verdict.recommended if self.verdict else None
+        if self.data.folds:
+            is_stored = self.final is not None and self.is_final_picked and "model_bytes" in self.final.costs
+            return str(Path(self.folder) / "runs" / self.final.run_id / "model") if self.final and is_stored else None
+        runs = [record for record in self.records if record.group == picked and "model_bytes" in record.costs]
+        if not runs:
+            return None
+        best = max(runs, key=lambda record: direction(self.metric) * record.metrics["validation"][self.metric])
+        return str(Path(self.folder) / "runs" / best.run_id / "model")
+
+    @property
     def texts(self) -> list[str]:
         """One text per test example, the two texts of a pair joined; empty if they were not stored."""
         return texts_of(self.examples)
@@ -184,7 +225,8 @@ class Comparison:
                 "difference_low": row.difference_interval[0],
                 "difference_high": row.difference_interval[1],
                 "p_value": row.p_value,
-                "tied": row.is_tied,
+                "standing": row.standing,
+                "loss_bound": row.loss_bound,
                 f"{self.repeat}s": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
                 **{cost: row.costs.get(cost) for cost in choosable_costs() if cost != "trainable_parameters"},
@@ -200,7 +242,7 @@ class Comparison:
             "metric": self.metric,
             "level": stats.LEVEL,
             "resamples": stats.RESAMPLES,
-            "verdict": asdict(self.verdict) if self.verdict else None,
+            "verdict": {**asdict(self.verdict), "text": self.verdict.text} if self.verdict else None,
             "leaderboard": [asdict(row) for row in self.rows],
             "pairs": [asdict(pair) for pair in self.pairs],
             "calibration": {group: _summary(measured) for group, measured in self.calibration.items()},

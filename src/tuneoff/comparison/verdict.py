@@ -1,100 +1,185 @@
-"""Verdict of a comparison: the recommended strategy, as data and in sentences."""
+"""Verdict of a comparison: which strategy to pick, what that may lose and how sure it is, as data and in sentences."""
 
 import math
 from collections.abc import Mapping, Sequence
 
-from tuneoff.comparison.result import Pair, Row, Verdict, row_names
+import numpy as np
+
+from tuneoff.comparison.result import BEST, EQUIVALENT, UNDECIDED, WORSE, Pair, Row, Verdict, row_names
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names
-from tuneoff.scoring.metrics import display_name
-from tuneoff.scoring.stats import POWER
+from tuneoff.scoring.decision import MAX_RISK, RISK_MARGINS, JointScores, choose, optimism
+from tuneoff.scoring.metrics import direction, display_name, points
+from tuneoff.scoring.stats import LEVEL, POWER
+from tuneoff.strategies import STRATEGIES
+
+MIN_EXAMPLES = 100  # with fewer, the pick is the best measured strategy: in simulations no cheaper one was safe
+_CHANCE = f"{100 * (1 - LEVEL):.0f} %"
 
 
-def judge(rows: Sequence[Row], pairs: Sequence[Pair], metric: str, cost: str, num_test: int) -> Verdict:
-    """Recommend the cheapest strategy that learns among those that are statistically tied with the best.
+def judge(
+    rows: Sequence[Row],
+    pairs: Sequence[Pair],
+    joint: JointScores,
+    metric: str,
+    cost: str,
+    margin: float,
+    num_examples: int,
+) -> Verdict:
+    """Pick the cheapest strategy whose expected loss against the best choice is within the margin.
 
-    rows: best first. If the best is significantly better than the most frequent class, every strategy that does not
-    learn counts as worse, the untrained head too: it predicts at random, differently for each seed, and with few seeds
-    the variance of its score hides how much worse it is.
+    rows: best first. joint: their scores, in the same order. margin: in the metric's units. cost: key of costs.py.
+
+    Nothing is picked if no strategy that learns is better than the most frequent class with confidence. On thin
+    evidence (few test examples, or one seed) the pick is the best measured strategy.
     """
-    is_learned = any(row.is_class_prior and not row.is_tied for row in rows)
-    tied = [row for row in rows if row.is_tied and not (is_learned and not row.learns)]
-    learners = [row for row in tied if row.learns]
-    cheapest = min(learners or tied, key=lambda row: row.costs.get(cost, math.inf))
-    sentences = _conclusion(rows, tied, cheapest, metric, cost, num_test)
+    learners = np.array([row.learns for row in rows])
+    prior = next((index for index, row in enumerate(rows) if row.is_class_prior), None)
+    is_better = learners if prior is None else learners & joint.exceeds(prior)
+    if not is_better.any():
+        return _nothing_to_pick(rows, metric, cost, margin, has_prior=prior is not None)
+    thin = _thin_evidence(rows, num_examples)
+    costs = np.array([row.costs.get(cost, math.inf) for row in rows])
+    choice = choose(joint, costs, margin, learners, takes_best=bool(thin))
+    picked, names = rows[choice], row_names(rows)
+    best = int(learners.argmax())  # rows are in order of score
+    excess = optimism(joint, costs, margin, learners, takes_best=bool(thin))
+    corrected = picked.score - direction(metric) * excess
+    expected, bound = joint.expected_loss(choice), joint.loss_quantile(choice)
+    cheaper = [
+        (row, joint.risk(best, index, RISK_MARGINS * margin))
+        for index, row in enumerate(rows)
+        if row.learns and costs[index] < costs[choice] and joint.values[best] - joint.values[index] <= margin
+    ]
+    summary = [
+        f"{thin} {_pick(rows, picked, cheaper, metric, cost, margin, names, bool(thin))}".strip(),
+        *_risk(int(learners.sum()), expected, bound, metric),
+        _expectation(corrected, picked.score, excess, metric),
+    ]
     return Verdict(
         best=rows[0].group,
-        tied=tuple(row.group for row in tied),
-        recommended=cheapest.group,
+        recommended=picked.group,
         cost=cost,
-        text=" ".join([*sentences, *_required_size(pairs, tied, cheapest, rows)]),
+        margin=margin,
+        expected_loss=expected,
+        loss_bound=bound,
+        corrected_score=corrected,
+        thin=thin,
+        summary=tuple(summary),
+        details=(*_standings(rows, metric, margin, names), *_required_size(pairs, rows, picked, metric)),
     )
 
 
-def _conclusion(
-    rows: Sequence[Row], tied: Sequence[Row], cheapest: Row, metric: str, cost: str, num_test: int
-) -> list[str]:
-    """Sentences on the best score, the statistically tied strategies and the recommended one."""
-    best, names = rows[0], row_names(rows)
-    low, high = best.interval
-    score = (
-        f"{display_name(metric)} {fixed(best.score)} (95 % confidence interval {fixed(low)} to {fixed(high)}, "
-        f"{best.repeats})"
+def standing(index: int, is_significant: bool, loss_bound: float, margin: float) -> str:
+    """Return the standing of a row against the best. index: of the row, best first.
+
+    A loss that is surely within the margin is equivalent, even if it is also surely above 0.
+    """
+    if index == 0:
+        return BEST
+    if loss_bound <= margin:
+        return EQUIVALENT
+    return WORSE if is_significant else UNDECIDED
+
+
+def _thin_evidence(rows: Sequence[Row], num_examples: int) -> str:
+    """Return a sentence on what the evidence lacks; empty if it is enough for a choice."""
+    lacks = []
+    if num_examples < MIN_EXAMPLES:
+        lacks.append(f"{num_examples:,} test examples")
+    seeded = [row for row in rows if row.learns and STRATEGIES[row.strategy].is_seeded]
+    if seeded and all(row.seed_sd is None and not row.fold_scores for row in seeded):
+        lacks.append("one seed per strategy")
+    if not lacks:
+        return ""
+    return f"Only {' and '.join(lacks)}: chance may have decided the order."
+
+
+def _pick(
+    rows: Sequence[Row],
+    picked: Row,
+    cheaper: Sequence[tuple[Row, float]],
+    metric: str,
+    cost: str,
+    margin: float,
+    names: Mapping[str, str],
+    is_thin: bool,
+) -> str:
+    """Sentence on the strategy to pick. cheaper: rows within the margin that cost less, and their risks."""
+    best = max((row for row in rows if row.learns), key=lambda row: row.difference)
+    score = f"{display_name(metric)} {fixed(picked.score)}"
+    if picked is not best:
+        saving = _times_less(best.costs.get(cost), picked.costs.get(cost))
+        gap = points(best.difference - picked.difference, metric)
+        return f"Pick {names[picked.group]}: {score}, {gap} below {names[best.group]}, for {saving}{COSTS[cost].name}."
+    text = f"Pick {names[picked.group]}: {score}, the best measured"
+    if is_thin or sum(row.learns for row in rows) == 1:
+        return f"{text}."
+    if not cheaper:
+        return f"{text}, and nothing with less {COSTS[cost].name} comes within {points(margin, metric)} of it."
+    rival, risk = min(cheaper, key=lambda pair: pair[1])
+    gap = points(best.difference - rival.difference, metric)
+    return (
+        f"{text}. {names[rival.group]} needs less {COSTS[cost].name} and is only {gap} below, but the chance that it "
+        f"loses more than {points(RISK_MARGINS * margin, metric)} is {100 * risk:.0f} %, above {100 * MAX_RISK:.0f} %."
     )
-    sentences = [f"{names[best.group]} scores best: {score}."]
-    excluded = [names[row.group] for row in rows if row.is_tied and row not in tied]
-    if len(tied) > 1:
-        others = [names[row.group] for row in tied if row is not best]
-        gaps = f"difference to {others[0]} is" if len(others) == 1 else f"differences to {join_names(others)} are"
-        sentences.append(f"On {num_test:,} test examples the {gaps} not significant (statistically tied).")
-    elif len(rows) > 1:
-        second = next(row for row in rows if not row.is_tied)
-        min_gap, max_gap = -second.difference_interval[1], -second.difference_interval[0]
-        gap = f"{fixed(-second.difference)} behind ({fixed(min_gap)} to {fixed(max_gap)})"
-        sentences.append(f"It is better than every other: the nearest, {names[second.group]}, is {gap}.")
-    if excluded:
-        count = "counts as worse, although its difference is"
-        if len(excluded) > 1:
-            count = "count as worse, although their differences are"
-        sentences.append(
-            f"{_do_not_learn(excluded)} and {count} not significant: {names[best.group]} is significantly better than "
-            "the most frequent class."
-        )
-    return [*sentences, _choice(tied, cheapest, cost, names)]
 
 
-def _choice(tied: Sequence[Row], cheapest: Row, cost: str, names: Mapping[str, str]) -> str:
-    """Sentence on the strategy to pick, or on why none can be recommended. tied: best first."""
-    best = tied[0]
-    non_learners = [names[row.group] for row in tied if not row.learns]
-    is_measured = all(cost in row.costs for row in tied)
-    saving = ""
-    if is_measured and cheapest is not best:
-        saving = _times_less(best.costs[cost], cheapest.costs[cost], names[best.group])
-    if not cheapest.learns:
-        return f"{_do_not_learn(non_learners)}: no strategy can be recommended."
-    if non_learners:
-        text = f"{_do_not_learn(non_learners)}, and no strategy is shown to be better: none can be recommended yet."
-        if is_measured:
-            text += f" Of those that learn, {names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}."
-        return text
-    if len(tied) == 1:
-        return f"Pick {names[best.group]}."
-    if not is_measured:
-        return f"The {COSTS[cost].name} of some of them was not measured; choose by another cost."
-    return f"Of the tied strategies, {names[cheapest.group]} is the cheapest in {COSTS[cost].name}{saving}: pick it."
-
-
-def _do_not_learn(names: Sequence[str]) -> str:
-    return f"{join_names(names)} {'does' if len(names) == 1 else 'do'} not learn from the text"
-
-
-def _required_size(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, rows: Sequence[Row]) -> list[str]:
-    """Sentence on the test examples or seeds that would separate the best from the pick, or from the next best."""
-    if len(tied) == 1:
+def _risk(num_learners: int, expected: float, bound: float, metric: str) -> list[str]:
+    if num_learners < 2:
         return []
+    return [
+        f"Against the truly best of the {num_learners} strategies, expect it to lose {points(expected, metric)}; with "
+        f"a chance of {_CHANCE} it loses more than {points(bound, metric)}."
+    ]
+
+
+def _expectation(corrected: float, measured: float, excess: float, metric: str) -> str:
+    text = f"On new texts expect {display_name(metric)} {fixed(corrected)}"
+    if fixed(corrected) == fixed(measured):
+        return f"{text}, as measured."
+    return (
+        f"{text}: the {fixed(measured)} measured is {points(excess, metric)} too good on average, because it "
+        "was picked for it."
+    )
+
+
+def _nothing_to_pick(rows: Sequence[Row], metric: str, cost: str, margin: float, has_prior: bool) -> Verdict:
+    """Verdict that picks nothing, and says what to do."""
+    learner, names = next((row for row in rows if row.learns), None), row_names(rows)
+    if learner is None or not has_prior:
+        summary = ["No strategy that learns from the text finished, so there is nothing to pick."]
+    else:
+        prior = next(row for row in rows if row.is_class_prior)
+        summary = [
+            "Pick nothing yet: no strategy is shown to be better than always predicting the most frequent class.",
+            f"{names[learner.group]} comes closest, with {display_name(metric)} {fixed(learner.score)} against "
+            f"{fixed(prior.score)}.",
+            "Check that texts and labels belong together (tuneoff inspect), then label more examples, train longer "
+            "(--epochs 10) or try another encoder (--model).",
+        ]
+    return Verdict(best=rows[0].group, recommended=None, cost=cost, margin=margin, summary=tuple(summary))
+
+
+def _standings(rows: Sequence[Row], metric: str, margin: float, names: Mapping[str, str]) -> list[str]:
+    """Sentence on which strategies are equivalent to the best, worse, or undecided."""
+    phrases = []
+    for word in (EQUIVALENT, WORSE, UNDECIDED):
+        group = [names[row.group] for row in rows if row.standing == word]
+        if group:
+            phrases.append(f"{join_names(group)} {'is' if len(group) == 1 else 'are'} {word}")
+    if not phrases:
+        return []
+    return [f"Against {names[rows[0].group]}, at a margin of {points(margin, metric)}: {'; '.join(phrases)}."]
+
+
+def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metric: str) -> list[str]:
+    """Sentence on the test examples or seeds that would separate the best from the pick, or from the next best."""
     best, names = rows[0], row_names(rows)
-    rival = cheapest if cheapest is not best else tied[1]
+    undecided = [row for row in rows if row.standing == UNDECIDED]
+    if not undecided:
+        return []
+    rival = picked if picked in undecided else undecided[0]
     pair = next(pair for pair in pairs if {pair.better, pair.worse} == {best.group, rival.group})
     if pair.difference == 0:
         return []
@@ -103,11 +188,10 @@ def _required_size(pairs: Sequence[Pair], tied: Sequence[Row], cheapest: Row, ro
         sizes.append(f"about {_round_up(pair.required_examples):,} test examples")
     if pair.required_seeds is not None:
         sizes.append(f"{pair.required_seeds:,} seeds")
-    goal = (
-        f"Detecting a true difference of {fixed(pair.difference)} between {names[best.group]} and {names[rival.group]}"
-    )
+    goal = f"Detecting a true difference of {points(pair.difference, metric)} between {names[best.group]} and "
+    goal += names[rival.group]
     if not sizes:
-        return [f"{goal} would take more test examples and more seeds."]
+        return [f"{goal} would take more test examples{'' if best.fold_scores else ' and more seeds'}."]
     return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
 
 
@@ -117,9 +201,9 @@ def _round_up(count: int) -> int:
     return -(-count // step) * step
 
 
-def _times_less(best_cost: float, cheapest_cost: float, best_name: str) -> str:
-    """Phrase such as " (2.5 times less than full)"; empty if the costs are about equal."""
-    if cheapest_cost <= 0 or best_cost / cheapest_cost < 1.05:
-        return ""
-    ratio = best_cost / cheapest_cost
-    return f" ({ratio:.{1 if ratio < 10 else 0}f} times less than {best_name})"
+def _times_less(best_cost: float | None, picked_cost: float | None) -> str:
+    """Phrase such as "2.5 times less "; "less " if a cost is unknown or 0."""
+    if not best_cost or not picked_cost:
+        return "less "
+    ratio = best_cost / picked_cost
+    return f"{ratio:.{1 if ratio < 10 else 0}f} times less "

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import STANDINGS, Comparison, Row
 from tuneoff.report.section import Chart
 
 alt.data_transformers.disable_max_rows()  # the page's size is limited as a whole, not chart by chart
@@ -14,12 +14,11 @@ alt.data_transformers.disable_max_rows()  # the page's size is limited as a whol
 WIDTH, HEIGHT = 400, 240
 MAX_STRATEGIES = 10  # in charts with a line, a box or a panel per strategy: the best ones
 INK = "#777777"  # readable on white and on near-black
-BEST, TIED, WORSE = "#0072b2", "#56b4e9", "#a5a5a5"
+BEST, EQUIVALENT, UNDECIDED, WORSE = "#0072b2", "#56b4e9", "#cc79a7", "#a5a5a5"
 # Okabe & Ito, distinct without colour vision; without black, which would vanish on a dark page
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#b8a800", "#8c6bb1", "#8c564b", "#7f7f7f")
 Scheme = Literal["blues", "greens", "oranges", "purples"]  # of Vega, from light to dark
 MAX_LABELLED_CELLS = 12  # rows of a heat map up to which cells hold their number
-_STANDINGS = ("best", "statistically tied with the best", "significantly worse")
 
 
 def charted_rows(comparison: Comparison) -> Sequence[Row]:
@@ -47,14 +46,9 @@ def strategy_colour(comparison: Comparison, has_legend: bool = True) -> alt.Colo
     return alt.Color("strategy:N", title=None, scale=scale, legend=legend)
 
 
-def standing(index: int, row: Row) -> str:
-    """Return how a row compares with the best one. index: of the row on the leaderboard."""
-    return _STANDINGS[0 if index == 0 else 1 if row.is_tied else 2]
-
-
 def standing_colour() -> alt.Color:
-    """Return the colour of each standing."""
-    scale = alt.Scale(domain=list(_STANDINGS), range=[BEST, TIED, WORSE])
+    """Return the colour of each standing against the best."""
+    scale = alt.Scale(domain=list(STANDINGS), range=[BEST, EQUIVALENT, UNDECIDED, WORSE])
     return alt.Color("standing:N", title=None, scale=scale)
 
 

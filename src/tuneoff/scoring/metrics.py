@@ -168,6 +168,15 @@ def display_name(metric: str) -> str:
     return metric.replace("_", " ")
 
 
+def points(difference: float, metric: str) -> str:
+    """Difference of two scores in words; a point is a hundredth. Log loss has no points.
+
+    >>> points(0.0042, "accuracy"), points(0.0042, "log_loss")
+    ('0.4 points', '0.004')
+    """
+    return f"{difference:.3f}" if metric == "log_loss" else f"{100 * difference:.1f} points"
+
+
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Negative log probability of each true label, in nats. labels: (N,) or (N, C), probabilities: (N, C) -> (N,).
 

@@ -10,7 +10,7 @@ import pandas as pd
 from tuneoff.comparison.pareto import pareto_front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, standing, standing_colour
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, standing_colour
 from tuneoff.report.section import Chart, ChartMenu, Figures, Section, Text
 from tuneoff.scoring.metrics import direction, display_name
 
@@ -56,9 +56,9 @@ def scores(comparison: Comparison) -> Chart:
             "score": round(row.score, 4),
             "low": round(row.interval[0], 4),
             "high": round(row.interval[1], 4),
-            "standing": standing(index, row),
+            "standing": row.standing,
         }
-        for index, row in enumerate(comparison.rows)
+        for row in comparison.rows
     )
     seeds = pd.DataFrame(
         {"strategy": names[r.group], comparison.repeat: r.seed, "score": round(r.metrics["test"][metric], 4)}
@@ -82,18 +82,18 @@ def scores(comparison: Comparison) -> Chart:
 def score_against_cost(comparison: Comparison, cost: str) -> Chart:
     """Score against one cost, with the Pareto front."""
     row_of_cost = COSTS[cost]
-    rows = [(index, row) for index, row in enumerate(comparison.rows) if _has_cost(row, cost)]
+    rows = [row for row in comparison.rows if _has_cost(row, cost)]
     sign = direction(comparison.metric)
-    front = pareto_front([row.costs[cost] for _, row in rows], [row.score * sign for _, row in rows])
+    front = pareto_front([row.costs[cost] for row in rows], [row.score * sign for row in rows])
     points = pd.DataFrame(
         {
             "strategy": comparison.names[row.group],
             "score": round(row.score, 4),
             "cost": float(f"{row.costs[cost] * row_of_cost.axis_factor:.4g}"),
-            "standing": standing(index, row),
+            "standing": row.standing,
             "is_on_front": is_on_front,
         }
-        for (index, row), is_on_front in zip(rows, front, strict=True)
+        for row, is_on_front in zip(rows, front, strict=True)
     )
     points = points.assign(side=_name_sides(points))
     base = alt.Chart(points).encode(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from tuneoff.comparison.result import Comparison, Row, has_several_encoders
+from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.formats import fixed, p_value
+from tuneoff.formats import fixed
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
-from tuneoff.scoring.metrics import display_name
+from tuneoff.scoring.metrics import display_name, points
 from tuneoff.strategies import STRATEGIES
 from tuneoff.tables import (
     COUNT,
@@ -29,8 +29,10 @@ def section(comparison: Comparison) -> Section:
     """Return the first section of the report."""
     blocks: list[Block] = []
     if comparison.verdict:
-        blocks += [Text(comparison.verdict.text, is_key=True)]
+        verdict = comparison.verdict
+        blocks += [Text(" ".join(verdict.summary), is_key=True)]
         blocks += [Text(final_text(comparison))] if comparison.final else []
+        blocks += [Text(" ".join(verdict.details))] if verdict.details else []
         blocks += [Text(_explanation(comparison))]
         blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
         if comparison.pairs:
@@ -58,6 +60,7 @@ def section(comparison: Comparison) -> Section:
 
 
 def _explanation(comparison: Comparison) -> str:
+    margin = comparison.verdict.margin if comparison.verdict else comparison.study.margin
     text = "Test scores, best first, with 95 % confidence intervals over test examples and seeds."
     if comparison.data.folds:
         text = (
@@ -67,11 +70,13 @@ def _explanation(comparison: Comparison) -> str:
             "part of the examples."
         )
     text += (
-        " Standing: a "
-        "strategy is tied with the best if the difference is not significant at 0.05 after Holm's correction over all "
-        "pairs. The interval of a difference is for that pair only, without correction; the p value decides. Latency "
-        "is the time from one text to its class in fp32, the median over texts. The size of a model leaves out the "
-        "encoder that a probe, LoRA or adapter needs in addition."
+        " Standing against the "
+        f"best measured strategy: equivalent, if it loses at most the margin of {points(margin, comparison.metric)} "
+        "with 95 % confidence (the column 'loses at most' is that limit, for all strategies at once); worse, if the "
+        "difference is significant at 0.05 after Holm's correction over all pairs; undecided otherwise. The interval "
+        "of a difference is for that pair only, without correction. Latency is the time from one text to its class in "
+        "fp32, the median over texts. The size of a model leaves out the encoder that a probe, LoRA or adapter needs "
+        "in addition."
     )
     if any(row.repeats == "one run" and STRATEGIES[row.strategy].is_seeded for row in comparison.rows):
         text += (
@@ -81,7 +86,7 @@ def _explanation(comparison: Comparison) -> str:
     return text
 
 
-_PAGE_TEXT = "Shaded rows are the best strategy and those tied with it. Click a column's heading to sort."
+_PAGE_TEXT = "Shaded rows are the best strategy and those equivalent to it. Click a column's heading to sort."
 _PAIRS_TEXT = {
     "seed": "Both strategies on the same test examples and, where they share seeds, on the same seeds. A difference is "
     "significant where p after Holm's correction over all pairs is below 0.05; intervals are for each pair only. "
@@ -120,9 +125,7 @@ def final_text(comparison: Comparison) -> str:
     text += f": run {final.run_id}."
     if final.spec.get("save_model"):
         text += f" Its model is in runs/{final.run_id}/model."
-    verdict = comparison.verdict
-    picked = next((row for row in comparison.rows if verdict and row.group == verdict.recommended), None)
-    if picked is None or (picked.label, picked.model) != (final.label, final.model):
+    if not comparison.is_final_picked:
         text += " The verdict has changed since; running the study again trains its pick."
     if "test" in final.metrics:
         text += (
@@ -145,6 +148,7 @@ def leaderboard(comparison: Comparison) -> Table:
         Column("difference", "difference to best", SIGNED_ESTIMATE, missing_sort_key=0.0),
         Column("p_holm", "p", P_VALUE, missing_sort_key=1.0),
         Column("standing", "standing", TEXT),
+        Column("loss_bound", "loses at most", SCORE),
         Column(f"{comparison.repeat}s", f"{comparison.repeat}s", COUNT),
         *[Column(key, cost.column, cost.format) for key, cost in costs.items()],
     )
@@ -158,29 +162,21 @@ def leaderboard(comparison: Comparison) -> Table:
                 row.interval,
                 (row.difference, *row.difference_interval) if index else None,
                 row.p_value if index else None,
-                _standing(index, row),
+                row.standing,
+                row.loss_bound,
                 len(row.seeds),
                 *[_cost(row, key) for key in costs],
             ]
         )
-    marks = [" ".join(_marks(row, _marked_as_pick(comparison))) for row in comparison.rows]
+    marks = [_marks(row, comparison) for row in comparison.rows]
     return Table("leaderboard", columns, rows, marks=marks)
 
 
-def _marked_as_pick(comparison: Comparison) -> str:
-    """Return the group that the page marks as the pick; none where the verdict recommends none in its text."""
-    verdict = comparison.verdict
-    if verdict is None or any(row.group in verdict.tied and not row.learns for row in comparison.rows):
-        return ""
-    return verdict.recommended
-
-
-def _standing(index: int, row: Row) -> str:
-    return "best" if index == 0 else "tied" if row.is_tied else "worse"
-
-
-def _marks(row: Row, recommended: str) -> list[str]:
-    return [*(["tied"] if row.is_tied else []), *(["recommended"] if row.group == recommended else [])]
+def _marks(row: Row, comparison: Comparison) -> str:
+    """CSS classes of a row."""
+    is_pick = comparison.verdict is not None and row.group == comparison.verdict.recommended
+    is_shaded = row.standing in (BEST, EQUIVALENT)
+    return " ".join([*([EQUIVALENT] if is_shaded else []), *(["recommended"] if is_pick else [])])
 
 
 def _cost(row: Row, key: str) -> float | None:
@@ -189,16 +185,13 @@ def _cost(row: Row, key: str) -> float | None:
     return row.costs.get(key)
 
 
-def _short_difference(difference: float, p: float | None, is_tied: bool) -> str:
-    """Phrase such as "0.013 tied (p = 0.120)"; "best" without a p value."""
-    if p is None:
-        return "best"
-    p_text = p_value(p) if p_value(p).startswith("<") else f"= {p_value(p)}"
-    return f"{fixed(-difference)} {'tied ' if is_tied else ''}(p {p_text})"
+def _short_difference(difference: float, standing: str) -> str:
+    """Phrase such as "0.013 undecided"; "best" for the best."""
+    return standing if standing == BEST else f"{fixed(-difference)} {standing}"
 
 
-# (difference to the best, p value or None for the best itself, whether it is statistically tied)
-_SHORT_DIFFERENCE = Format(lambda value: _short_difference(*value), ("", "_p", "_tied"))
+# (difference to the best, standing)
+_SHORT_DIFFERENCE = Format(lambda value: _short_difference(*value), ("", "_standing"))
 
 
 def short_leaderboard(comparison: Comparison) -> Table:
@@ -212,10 +205,9 @@ def short_leaderboard(comparison: Comparison) -> Table:
         Column("fit_seconds", cost.column, cost.format),
     )
     rows = []
-    for index, row in enumerate(comparison.rows):
+    for row in comparison.rows:
         name = f"{row.label} {Path(row.model).name}" if has_encoders and row.model else row.label
-        difference = (row.difference, row.p_value if index else None, row.is_tied)
-        rows.append([name, (row.score, *row.interval), difference, row.costs.get("fit_seconds")])
+        rows.append([name, (row.score, *row.interval), (row.difference, row.standing), row.costs.get("fit_seconds")])
     return Table("leaderboard", columns, rows)
 
 

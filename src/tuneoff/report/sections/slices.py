@@ -43,7 +43,7 @@ def slices(comparison: Comparison) -> Table:
 
 def weakest_slice(comparison: Comparison) -> str:
     """Return a sentence about the slice with the lowest score of the recommended strategy."""
-    if comparison.verdict is None:
+    if comparison.verdict is None or comparison.verdict.recommended is None:
         return ""
     group, sign, name = comparison.verdict.recommended, direction(comparison.metric), display_name(comparison.metric)
     own = comparison.slices[comparison.slices["group"] == group]
