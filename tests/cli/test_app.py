@@ -373,7 +373,7 @@ def test_params_are_published_ones(tuneoff):
 def test_inspect_shows_the_data(tuneoff, toy_csv, encoder):
     code, printed, _ = tuneoff("inspect", toy_csv, "--model", encoder)
     assert code == 0
-    for part in ("negative", "positive", "tokens on average", "test was held out from train"):
+    for part in ("negative", "positive", "tokens on average", "5 folds over all examples"):
         assert part in printed
 
 

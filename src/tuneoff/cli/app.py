@@ -315,7 +315,7 @@ def inspect(
     from tuneoff.validation import validated
 
     _end_imports()
-    dataset = load_dataset(validated(DataSpec, data, "inspect"))
+    dataset = load_dataset(validated(DataSpec, data, "inspect"), evaluate=None)  # folds or splits, as compare chooses
     policy = TruncationPolicy(512)
     description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
     if report_path:

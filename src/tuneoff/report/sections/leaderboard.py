@@ -31,7 +31,9 @@ def section(comparison: Comparison) -> Section:
     if comparison.verdict:
         verdict = comparison.verdict
         blocks += [Text(" ".join(verdict.summary), is_key=True)]
-        blocks += [Text(final_text(comparison))] if comparison.final else []
+        if comparison.final:
+            place = f" Its model is in runs/{comparison.final.run_id}/model." if comparison.model_folder else ""
+            blocks += [Text(final_text(comparison) + place)]
         blocks += [Text(" ".join(verdict.details))] if verdict.details else []
         blocks += [Text(_explanation(comparison))]
         blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
@@ -123,8 +125,6 @@ def final_text(comparison: Comparison) -> str:
         epochs = "1 epoch" if final.best_epoch == 1 else f"{final.best_epoch} epochs"
         text += f" for {epochs}, the median of the folds' best"
     text += f": run {final.run_id}."
-    if final.spec.get("save_model"):
-        text += f" Its model is in runs/{final.run_id}/model."
     if not comparison.is_final_picked:
         text += " The verdict has changed since; running the study again trains its pick."
     if "test" in final.metrics:
