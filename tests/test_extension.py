@@ -28,7 +28,7 @@ def asked(stored, dataset=None, **changes):
     runs = [
         RunSpec(strategy=strategy, model="m" if strategy.name not in ("majority", "tfidf") else None,
             model_fingerprint=None, data_fingerprint="f" * 16, recipe=new.recipe, metric="accuracy", seed=seed)
-        for strategy in new.strategies for seed in (new.seeds if strategy.name == "lora" else (0,))
+        for strategy in new.strategies for seed in (new.seeds or () if strategy.name == "lora" else (0,))
     ]  # fmt: skip
     return extend(new, runs, dataset or stored_dataset(), stored.store, replace=False)
 

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tuneoff.data.spec import Fold
 from tuneoff.errors import ConfigError
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec import (
@@ -93,6 +94,16 @@ def test_a_strategy_can_be_written_three_ways(notation):
             {"data": {"source": "x"}, "strategies": ["lora:targets=[query"]},
             r"cannot be read; several values are written a\+b",
         ),
+        ({"data": {"source": "x"}, "evaluate": {"folds": 1}}, "evaluate.folds: .*greater than or equal to 2, not 1"),
+        (
+            {"data": {"source": "x"}, "evaluate": 5},
+            r"evaluate 5 is neither folds nor a split; write evaluate: {folds: 5}",
+        ),
+        ({"data": {"source": "x"}, "evaluate": {"fold": 5}}, "evaluate {'fold': 5} is neither folds nor a split"),
+        (
+            {"data": {"source": "x"}, "evaluate": {"folds": 5}, "seeds": 3},
+            "seeds do not go with 5 folds, which take their place; leave out seeds, or evaluate on one split",
+        ),
         ({}, "data: Field required"),
     ],
 )
@@ -114,6 +125,40 @@ def test_a_written_study_reads_back_the_same(tmp_path):
     write_study(spec, tmp_path / "study.yaml")
     assert "weight_decay: 0.01" in (tmp_path / "study.yaml").read_text()  # defaults are written too
     assert read_study(str(tmp_path / "study.yaml")) == spec
+
+
+@pytest.mark.parametrize(
+    ("fields", "folds", "seeds"),
+    [
+        ({}, 5, None),
+        ({"evaluate": None, "seeds": None}, 5, None),
+        ({"seeds": 2}, None, (0, 1)),
+        ({"seeds": [0, 1, 2]}, None, (0, 1, 2)),  # as earlier versions stored it
+        ({"evaluate": "split"}, None, (0, 1, 2)),
+        ({"evaluate": {"folds": 3}}, 3, None),
+    ],
+)
+def test_seeds_mean_one_split_and_a_resolved_study_stays_as_it_is(fields, folds, seeds, tmp_path):
+    spec = study_from({"data": {"source": "x"}, **fields})
+    num_folds = spec.num_folds if spec.evaluate else 5  # as the data of a small study decide
+    resolved = spec.resolved(num_folds)
+    assert (resolved.num_folds, resolved.seeds) == (folds, seeds)
+    write_study(resolved, tmp_path / "study.yaml")
+    assert ("folds: 5" if folds == 5 else "folds: 3" if folds else "evaluate: split") in (
+        tmp_path / "study.yaml"
+    ).read_text()
+    again = read_study(str(tmp_path / "study.yaml"))
+    assert again.model_copy(update={"name": "study"}) == resolved
+    assert again.resolved(again.num_folds) == again
+
+
+def test_ids_of_runs_without_folds_are_those_of_earlier_versions():
+    assert run_spec().run_id == "lora-5f9f7055-s0"
+    fold = Fold(index=2, of=5, validation_fraction=0.1, split_seed=0)
+    on_fold = run_spec(fold=fold, seed=2)
+    assert on_fold.group == run_spec(fold=fold.model_copy(update={"index": 0}), seed=0).group != run_spec().group
+    assert on_fold.run_id == f"{on_fold.group}-s2"
+    assert Job(run=on_fold).title == "lora fold 2"
 
 
 def test_a_number_of_seeds_is_parsed_as_the_first_seeds():
@@ -150,6 +195,8 @@ def test_a_missing_study_raises_with_the_nearest_name():
         ({"metric": "macro_f1"}, False),
         ({"subset": {"fraction": 0.5, "per_class": None}}, False),
         ({"searched_options": {"learning_rate": 1e-3}}, False),
+        ({"fold": {"index": 0, "of": 5, "validation_fraction": 0.1, "split_seed": 0}}, False),
+        ({"final": {"epochs": 2}}, False),
     ],
 )
 def test_runs_that_differ_only_in_seed_or_storage_share_a_group(changes, has_same_group):

@@ -110,8 +110,10 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
         search = search.model_copy(update={"spaces": stored.search.spaces | search.spaces})
     changes = {
         name: _union(getattr(stored, name), getattr(new, name))
-        for name in ("strategies", "model", "seeds", "fractions", "per_class", "reported")
+        for name in ("strategies", "model", "fractions", "per_class", "reported")
     }
+    if stored.seeds and new.seeds:
+        changes["seeds"] = _union(stored.seeds, new.seeds)
     data = new.data.model_copy(update={"slices": _union(stored.data.slices, new.data.slices)})
     return new.model_copy(
         update={**changes, "search": search, "data": data, "baselines": stored.baselines or new.baselines}
@@ -138,10 +140,17 @@ def _setting_differences(
         is_used = records is None or any(used is None or name in used for used in fields)
         if was != now and is_used:
             differences.append(_difference(name, was, now))
+    was, now = (_evaluation(spec) for spec in (stored, new))
+    if was != now:
+        differences.append(_difference("evaluation", was, now))
     was, now = (metric_for(spec.metric, data.is_multilabel) for spec in (stored, new))
     if was != now:
         differences.append(_difference("metric", was, now))
     return differences + _search_differences(stored, new, has_kept)
+
+
+def _evaluation(spec: StudySpec) -> str:
+    return f"{spec.num_folds} folds" if spec.num_folds else "one split"
 
 
 def _search_differences(stored: StudySpec, new: StudySpec, has_kept: bool) -> list[str]:
@@ -203,7 +212,7 @@ def _describe(stored: StudySpec, new: StudySpec, stored_labels: set[str], folder
     axes = {
         "": ([s.label for s in stored.strategies], [s.label for s in new.strategies]),
         "encoder": (stored.model, new.model),
-        "seed": (stored.seeds, new.seeds),
+        "seed": (stored.seeds or (), new.seeds or ()),
         "subset": (_labels(stored.subsets), _labels(new.subsets)),
     }
     kept, added = [], []

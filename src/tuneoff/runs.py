@@ -30,7 +30,7 @@ class RunRecord:
     """Specification, scores and costs of one run. Everything here is JSON."""
 
     run_id: str
-    group: str  # shared by the runs of all seeds
+    group: str  # shared by the runs of all seeds or folds
     strategy: str
     label: str  # the strategy with its options
     model: str | None
@@ -45,6 +45,7 @@ class RunRecord:
     train_examples: int | None = None
     thresholds: list[float] | None = None  # of each label, for multi-label data
     best_epoch: int | None = None
+    selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str | int | None] = field(default_factory=dict)
@@ -60,14 +61,23 @@ class RunRecord:
         """True if the run trained on a subset of train, for a learning curve."""
         return bool(self.spec.get("subset"))
 
+    @property
+    def repeat(self) -> str:
+        """Name among the runs of its group: "seed 0" or "fold 0"."""
+        if self.spec.get("final"):
+            return "on all labelled examples"
+        return f"{'fold' if self.spec.get('fold') else 'seed'} {self.seed}"
+
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """Predictions of one run for every example of the validation and test splits."""
+    """Predictions of one run for every example that it is validated and tested on."""
 
     labels: dict[str, np.ndarray]  # split -> (N,) ids, or (N, C) of 0 and 1
     predicted: dict[str, np.ndarray]  # the same
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
+    # split -> (N,) rows of the stored split, for a run on a fold: of train
+    examples: dict[str, np.ndarray] = field(default_factory=dict)
 
     def table(self) -> pa.Table:
         """Return columns split, example, label, predicted, and p0, p1, ... one per class."""
@@ -76,7 +86,7 @@ class RunPredictions:
             probabilities = self.probabilities[split].astype(np.float32)
             columns = {
                 "split": pa.array([split] * len(labels)),
-                "example": np.arange(len(labels)),
+                "example": self.examples.get(split, np.arange(len(labels))),
                 "label": _label_column(labels),
                 "predicted": _label_column(self.predicted[split]),
                 **{f"p{index}": probabilities[:, index] for index in range(probabilities.shape[1])},
@@ -143,8 +153,12 @@ class RunStore:
         predictions: RunPredictions | None = None,
         history: "pd.DataFrame | None" = None,
         save_model: Callable[[Path], None] | None = None,
+        keep_model: bool = True,
     ) -> RunRecord:
-        """Store a run and return the stored record. Replaces a failed run, and no other."""
+        """Store a run and return the stored record. Replaces a failed run, and no other.
+
+        keep_model: False to measure the size of the model only.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".unfinished-{record.run_id}-{os.getpid()}"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -155,6 +169,8 @@ class RunStore:
                 save_model(unfinished / "model")
                 size = sum(file.stat().st_size for file in (unfinished / "model").rglob("*") if file.is_file())
                 record.costs["model_bytes"] = size
+                if not keep_model:
+                    shutil.rmtree(unfinished / "model")
             if predictions is not None:
                 pyarrow.parquet.write_table(predictions.table(), unfinished / "predictions.parquet", compression="zstd")
             if history is not None and len(history):
@@ -233,7 +249,7 @@ class StudyStore:
     def write_data(
         self, data: DataDescription, test: pa.Table, run_ids: Sequence[str], search_ids: Sequence[str]
     ) -> None:
-        """Store the description of the data, the test split, and the ids of the grid's runs and searches."""
+        """Store the description of the data, the scored examples, and the ids of the grid's runs and searches."""
         listed = {"runs": list(run_ids), "searches": list(search_ids)}
         write_json(self.folder / "data.json", {**data.to_json(), **listed})
         write_table(test, self.folder / "test.parquet")
@@ -252,8 +268,18 @@ class StudyStore:
         search_ids = [search_id for search_id in search_ids if self.searches.path(search_id).is_file()]
         return description, run_ids, search_ids
 
+    def write_final(self, run_ids: Sequence[str]) -> None:
+        """Store the ids of the runs on all labelled examples, after write_data()."""
+        path = self.folder / "data.json"
+        write_json(path, {**read_json(path), "final": list(run_ids)})
+
+    def read_final(self) -> list[RunRecord]:
+        """Read the run on all labelled examples, of which there is at most one."""
+        listed = read_json(self.folder / "data.json").get("final", ())
+        return [self.runs.record(run_id) for run_id in listed if self.runs.path(run_id).is_dir()]
+
     def test_examples(self) -> "pd.DataFrame | None":
-        """Read the test split; None for a study of an earlier version, which did not store it."""
+        """Read the examples that are scored; None for a study of an earlier version, which did not store them."""
         path = self.folder / "test.parquet"
         return read_table(path) if path.is_file() else None
 

@@ -19,7 +19,7 @@ from pydantic import (
 
 from tuneoff.cache import fingerprint
 from tuneoff.costs import DEFAULT_COST, Rate, Rates, StatedCost, check_cost, check_is_stated
-from tuneoff.data.spec import DataSpec, Subset
+from tuneoff.data.spec import DataSpec, Evaluation, Fold, Subset
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.scoring.decision import DEFAULT_MARGIN
@@ -32,6 +32,8 @@ from tuneoff.validation import validated
 
 DEFAULT_MODEL = "packaged:minilm"
 BASELINES = tuple(name for name, row in STRATEGIES.items() if row.is_baseline)
+# the fewest that estimate a variance with any use
+DEFAULT_SEEDS = (0, 1, 2)
 MAX_MARGIN = 0.5  # more is a percentage, or makes every strategy equal
 DEFAULT_STRATEGIES = tuple(name for name, row in STRATEGIES.items() if row.is_default)
 
@@ -79,6 +81,19 @@ def _as_tuple(given: Any) -> Any:
 def _parse_seeds(given: Any) -> Any:
     """Parse seeds: 3 stands for the seeds 0, 1 and 2."""
     return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+def _parse_evaluate(given: Any) -> Any:
+    """Parse an evaluation: split, or a mapping with folds."""
+    if given == "split":
+        return Evaluation(folds=None)
+    if given is None or isinstance(given, Evaluation) or (isinstance(given, dict) and set(given) == {"folds"}):
+        return given
+    raise ConfigError(f"evaluate {given!r} is neither folds nor a split; write evaluate: {{folds: 5}}, or split")
+
+
+def _dump_evaluate(evaluate: Evaluation | None) -> Any:
+    return evaluate and ({"folds": evaluate.folds} if evaluate.folds else "split")
 
 
 def _parse_metric(given: Any) -> Any:
@@ -162,7 +177,7 @@ def merged_predictions(stored: Sequence[PredictionsSpec], given: Sequence[Any]) 
 
 
 class StudySpec(BaseModel):
-    """A grid of runs: every strategy with every encoder and seed, on the same data, with the same recipe."""
+    """A grid of runs: every strategy with every encoder and seed (or fold), on the same data, with the same recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -185,8 +200,14 @@ class StudySpec(BaseModel):
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = Field(
         (), description="learning curve: also train on this many examples per class, e.g. [8, 64]"
     )
-    # three seeds are the fewest that estimate a variance with any use
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_parse_seeds)] = Field((0, 1, 2), min_length=1)
+    evaluate: Annotated[Evaluation | None, BeforeValidator(_parse_evaluate), PlainSerializer(_dump_evaluate)] = Field(
+        None,
+        description="{folds: 5}: every labelled example is a test example once; split: one test split; by default "
+        "folds for small data without a test split, unless seeds are given",
+    )
+    seeds: Annotated[tuple[int, ...] | None, BeforeValidator(_parse_seeds)] = Field(
+        None, min_length=1, description="of one split; by default 3; folds take their place"
+    )
     # for multi-label data, accuracy of all labels of an example at once is low for every classifier
     metric: Annotated[str | None, BeforeValidator(_parse_metric)] = Field(
         None,
@@ -207,6 +228,31 @@ class StudySpec(BaseModel):
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     save_models: bool = Field(True, description="store the model of each run")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_mean_one_split(cls, given: Any) -> Any:
+        has_seeds = isinstance(given, dict) and given.get("seeds") is not None
+        return {**given, "evaluate": "split"} if has_seeds and given.get("evaluate") is None else given
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> "StudySpec":
+        if self.seeds and self.num_folds:
+            raise ConfigError(
+                f"seeds do not go with {self.num_folds} folds, which take their place; leave out seeds, or evaluate on "
+                "one split (evaluate: split, --folds none)"
+            )
+        return self
+
+    @property
+    def num_folds(self) -> int | None:
+        """The number of folds; None for one split, or if the data decide."""
+        return self.evaluate.folds if self.evaluate else None
+
+    def resolved(self, num_folds: int | None) -> "StudySpec":
+        """Return the spec with the evaluation and the seeds that the data decided."""
+        seeds = None if num_folds else self.seeds or DEFAULT_SEEDS
+        return self.model_copy(update={"evaluate": Evaluation(folds=num_folds), "seeds": seeds})
 
     @model_validator(mode="after")
     def _check_reported(self) -> "StudySpec":
@@ -275,6 +321,16 @@ class StudySpec(BaseModel):
         return (*map(parse_strategy, missing), *given)
 
 
+class Final(BaseModel):
+    """Settings of a run on all labelled examples, without validation, as the runs of the folds chose them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int | None = None  # after which training ends, of the recipe's; None for a strategy without epochs
+    thresholds: tuple[float, ...] | None = None  # of each label, for multi-label data
+    options: dict[str, Any] = {}  # of the strategy, of which validation selects one of several values
+
+
 class RunSpec(BaseModel):
     """Everything that the result of one run depends on: strategy, data, encoder, recipe and seed."""
 
@@ -288,7 +344,9 @@ class RunSpec(BaseModel):
     data_fingerprint: str
     recipe: Recipe
     metric: str
-    seed: int
+    seed: int  # for a run on a fold, the fold's index
+    fold: Fold | None = None  # None: the stored splits
+    final: Final | None = None  # for the run on all labelled examples, whose model is handed over
     save_model: bool = True
 
     @property
@@ -298,8 +356,9 @@ class RunSpec(BaseModel):
 
     @property
     def config(self) -> StrategyConfig:
-        """The strategy's options, with those that a search found."""
-        return with_options(self.strategy, self.searched_options) if self.searched_options else self.strategy
+        """The strategy's options, with those that a search found, and those that the folds chose."""
+        options = {**self.searched_options, **(self.final.options if self.final else {})}
+        return with_options(self.strategy, options) if options else self.strategy
 
     @property
     def is_seeded(self) -> bool:
@@ -312,8 +371,13 @@ class RunSpec(BaseModel):
         return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label
 
     @property
+    def repeat(self) -> str:
+        """Name among the runs of its group: "seed 0" or "fold 0"."""
+        return "on all labelled examples" if self.final else f"{'fold' if self.fold else 'seed'} {self.seed}"
+
+    @property
     def group(self) -> str:
-        """Id shared by the runs of all seeds: '<strategy>-<8 hex digits>'."""
+        """Id shared by the runs of all seeds or folds: '<strategy>-<8 hex digits>'."""
         fields = self.definition.recipe_fields
         recipe = self.recipe.model_dump(include=None if fields is None else set(fields))
         parts = [_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric]
@@ -321,11 +385,15 @@ class RunSpec(BaseModel):
             parts.append(self.subset.key)
         if self.searched_options:  # not the same as a strategy that was given these options by the user
             parts.append(_dump_strategy(self.strategy))
+        if self.fold:  # which examples are in a fold is part of the data's fingerprint
+            parts.append({"folds": self.fold.settings})
+        if self.final:
+            parts.append({"final": self.final.model_dump(mode="json")})
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
 
     @property
     def run_id(self) -> str:
-        """'<strategy>-<8 hex digits of everything but the seed>-s<seed>'."""
+        """'<strategy>-<8 hex digits of everything but the seed>-s<seed or fold>'."""
         return f"{self.group}-s{self.seed}"
 
 
@@ -359,7 +427,7 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Name in progress and plans."""
-        return f"{self.run.name} search" if self.is_search else f"{self.run.name} seed {self.run.seed}"
+        return f"{self.run.name} {'search' if self.is_search else self.run.repeat}"
 
     @property
     def space(self) -> Space:

@@ -1,15 +1,19 @@
 """The whole flow: spec -> dataset and tokens -> missing searches and runs -> records -> comparison -> report.
 
+With folds, a last run trains the strategy that the comparison picks on all labelled examples.
+
 Modules that jobs do not wait for (comparison, report) are imported when they are needed, so that jobs start sooner.
 """
 
 import dataclasses
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -23,8 +27,8 @@ from tuneoff.data.describe import describe
 from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
-from tuneoff.data.spec import DataSpec
-from tuneoff.data.splits import check_subset, subset_size
+from tuneoff.data.spec import DataSpec, Fold
+from tuneoff.data.splits import check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError, StoreError, unknown
@@ -36,10 +40,12 @@ from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import write_json
-from tuneoff.runs import Session, StudyStore
+from tuneoff.runs import RunRecord, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spec import (
+    DEFAULT_SEEDS,
     STRATEGIES,
+    Final,
     Job,
     PredictionsSpec,
     RunSpec,
@@ -62,6 +68,7 @@ MIN_SUBSET_STEPS = 60
 class Prepared:
     """A study before training: its dataset, its tokens, and the runs of its grid."""
 
+    spec: StudySpec  # with the evaluation that the data decided
     dataset: Dataset
     tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
@@ -133,7 +140,7 @@ class Study:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0):
-                extension = extend(self.spec, prepared.runs, prepared.dataset, self.store, replace)
+                extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 study = Study(extension.spec, self.folder)
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
                 comparison = study.report()
@@ -154,8 +161,8 @@ class Study:
     ) -> None:
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
-        test = prepared.dataset.splits["test"]
-        predictions = self._read_predictions(self.spec.predictions, test, prepared.dataset.label_names)
+        scored = prepared.dataset.splits[prepared.dataset.scored_split]
+        predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
@@ -165,8 +172,7 @@ class Study:
         description = dataclasses.replace(description, lengths=extension.lengths | description.lengths)
         speed = stored_speed(self.spec, slots)
 
-        def announce() -> list[Estimate]:
-            missing = self._missing(prepared, searches)
+        def announce(missing: list[Estimate]) -> list[Estimate]:
             on_plan(Plan(self.spec, prepared.dataset, description.findings, extension.text, missing, slots, speed))
             return missing
 
@@ -177,14 +183,18 @@ class Study:
                     started.extend(missing)
                     executor.execute([e.job for e in missing], self.store, slots, on_event)
 
-            missing_searches = [e for e in announce() if e.job.is_search]
-            execute(missing_searches)
+            execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
             runs = self._with_searched_options(prepared.runs, searches)
-            test = with_stored_slices(test, self.spec, self.store)
+            scored = with_stored_slices(scored, self.spec, self.store)
             run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
             search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
-            self.store.write_data(description, test, run_ids, search_ids)
-            execute(announce())
+            self.store.write_data(description, scored, run_ids, search_ids)
+            execute(announce(self._missing(prepared, searches)))
+            if self.spec.num_folds:
+                final = self._final_runs()
+                missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
+                execute(announce(missing_final) if missing_final else [])
+                self.store.write_final([run.run_id for run in final])
 
     def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
         """Estimate the missing searches and runs, in the order of execution."""
@@ -223,6 +233,13 @@ class Study:
             if best:
                 options[job.run.group] = best.options
         return [run.model_copy(update={"searched_options": options.get(run.group, {})}) for run in runs]
+
+    def _final_runs(self) -> list[RunSpec]:
+        """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""
+        comparison = self.comparison()
+        picked = comparison.verdict.recommended if comparison.verdict else None
+        folds = [record for record in comparison.records if record.group == picked and record.spec]
+        return [final_run(RunSpec.model_validate(folds[0].spec), folds, self.spec)] if folds else []
 
     @contextmanager
     def _session(self, slots: Slots) -> Iterator[list[Estimate]]:
@@ -281,7 +298,7 @@ class Study:
         from tuneoff.execute.speed import measure_speed
 
         prepared = prepare(self.spec)
-        searches = search_jobs(self.spec, prepared)
+        searches = search_jobs(prepared.spec, prepared)
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
         missing = self._unfinished(searches) + self._unfinished(runs)
         models = list(prepared.tokens)
@@ -308,9 +325,9 @@ def compare(
 ) -> "Comparison":
     """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
 
-    options: fields of StudySpec (model, strategies, seeds, metric, cost, search, fractions, per_class, name, ...) and
-    of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16") or a
-    config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
+    options: fields of StudySpec (model, strategies, evaluate, seeds, metric, cost, search, fractions, per_class, name,
+    ...) and of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16")
+    or a config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
     Recipe. folder: by default results/NAME. Running again runs only what is missing, and keeps the stored runs of other
     strategies, encoders and seeds. replace: see Study.run.
     """
@@ -343,14 +360,15 @@ def default_name(source: str) -> str:
 
 def prepare(spec: StudySpec) -> Prepared:
     """Load and store the data, tokenize it for every encoder, and list the runs."""
-    dataset = load_dataset(spec.data)
+    dataset = load_dataset(spec.data, spec.evaluate)
     store_dataset(dataset)
+    spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     tokens = {}
     for model in spec.model if uses_encoder else ():
         _check_length(model, spec.recipe.max_length)
         tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
-    return Prepared(dataset, tokens, tuple(_grid(spec, dataset)))
+    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)))
 
 
 def _check_length(model: str, max_length: int) -> None:
@@ -365,14 +383,19 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     """List the runs of the grid, each once.
 
     A strategy without an encoder runs once for all encoders, one that ignores seeds once for all seeds. Subsets of
-    train are drawn anew for each seed, so that on them every strategy runs with every seed.
+    train are drawn anew for each seed, so that on them every strategy runs with every seed. With folds, every strategy
+    runs on every fold, with the fold's index as its seed.
     """
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     fingerprints = {model: model_fingerprint(model) for model in spec.model} if uses_encoder else {}
+    folds = folds_of(spec)
+    repeats: list[tuple[Fold | None, int]] = [(fold, fold.index) for fold in folds]
+    repeats = repeats or [(None, seed) for seed in spec.seeds or DEFAULT_SEEDS]
     for part in spec.subsets:
-        check_subset(dataset, part, spec.seeds)
+        check_subset(dataset, part, [seed for _, seed in repeats], folds)
     # at most the steps of all of train, so that a subset never trains longer
-    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(dataset.num_examples("train")))
+    num_train = parts_of(dataset, repeats[0][0])["train"].num_examples(dataset)
+    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(num_train))
     subset_recipe = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, min_steps)})
     runs = {}
     for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
@@ -380,7 +403,7 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
         if subset and not row.learns:
             continue  # its learning curve is flat
         for model in spec.model if row.uses_encoder else (None,):
-            for seed in spec.seeds if row.is_seeded or subset else (0,):
+            for fold, seed in repeats if folds or row.is_seeded or subset else [(None, 0)]:
                 run = RunSpec(
                     strategy=strategy,
                     model=model,
@@ -390,14 +413,43 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     recipe=subset_recipe if subset else spec.recipe,
                     metric=metric_for(spec.metric, dataset.is_multilabel),
                     seed=seed,
-                    save_model=spec.save_models and subset is None,
+                    fold=fold,
+                    # of the runs of folds, the first shows the size of the model
+                    save_model=spec.save_models and subset is None and (fold is None or fold.index == 0),
                 )
                 runs[run.run_id] = run
     return list(runs.values())
 
 
+def folds_of(spec: StudySpec) -> list[Fold]:
+    """List the folds of a study; none for one split."""
+    fraction, seed, num_folds = spec.data.validation_fraction, spec.data.split_seed, spec.num_folds or 0
+    return [Fold(index=i, of=num_folds, validation_fraction=fraction, split_seed=seed) for i in range(num_folds)]
+
+
+def final_run(run: RunSpec, folds: Sequence[RunRecord], study: StudySpec) -> RunSpec:
+    """Return the run of a strategy on all labelled examples, with the settings that the runs of its folds chose.
+
+    run: on one of the folds. Without validation examples it trains for the median number of epochs, uses the median
+    thresholds, and the option that most folds chose, of equals the smallest.
+    """
+    epochs = [record.best_epoch for record in folds if record.best_epoch is not None]
+    thresholds = [record.thresholds for record in folds if record.thresholds is not None]
+    options = {
+        name: Counter(sorted(record.selected_options[name] for record in folds)).most_common(1)[0][0]
+        for name in folds[0].selected_options
+    }
+    final = Final(
+        epochs=round(median(epochs)) if epochs else None,
+        thresholds=tuple(map(median, zip(*thresholds, strict=True))) if thresholds else None,
+        options=options,
+    )
+    changes = {"fold": None, "seed": 0, "final": final, "save_model": study.save_models}
+    return run.model_copy(update=changes)
+
+
 def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
-    """List the searches of a study: one per strategy and encoder with something to search, with its first seed.
+    """List the searches of a study: one per strategy and encoder with something to search, with its first run.
 
     The first seed of a study that extends a stored one is the stored study's, which prepared.runs need not have.
     """
@@ -405,7 +457,10 @@ def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
         return []
     first_runs = {run.group: run for run in reversed(prepared.runs)}
     jobs = [
-        Job(run=run.model_copy(update={"seed": spec.seeds[0]}) if run.is_seeded else run, search=spec.search)
+        Job(
+            run=run.model_copy(update={"seed": spec.seeds[0]}) if spec.seeds and run.is_seeded else run,
+            search=spec.search,
+        )
         for run in reversed(first_runs.values())
     ]
     return [job for job in jobs if job.space]
@@ -417,18 +472,22 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
     for job in jobs:
         run = job.run
         if run.group not in by_group:
-            tables = prepared.tokens.get(run.model or "")
-            tokens = (
-                {split: int(table.offsets[-1]) for split, table in tables.items()}
+            tables, dataset = prepared.tokens.get(run.model or ""), prepared.dataset
+            parts = parts_of(dataset, run.fold, run.subset, run.seed)
+            sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
+            tokens = {
+                purpose: _num_tokens(tables[parts[purpose].split]) * size // dataset.num_examples(parts[purpose].split)
                 if tables
-                else {split: 10 * prepared.dataset.num_examples(split) for split in prepared.dataset.splits}
-            )
-            num_train = subset_size(prepared.dataset, run.subset, run.seed)
-            share = num_train / prepared.dataset.num_examples("train")
-            tokens = {**tokens, "train": int(share * tokens["train"])}
+                else 10 * size
+                for purpose, size in sizes.items()
+            }
             largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
-            by_group[run.group] = estimate(run, tokens, num_train, prepared.dataset.num_labels, largest)
+            by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
     return [by_group[job.run.group].of(job) for job in jobs]
+
+
+def _num_tokens(table: TokenTable) -> int:
+    return int(table.offsets[-1])
 
 
 def _largest_model(grid: Sequence[Estimate]) -> int:

@@ -106,6 +106,9 @@ MISTAKES = {
     "no data": ("compare", "no data given"),
     "params of tfidf": ("params distilbert-base-uncased --strategies tfidf", "strategy tfidf uses no encoder"),
     "results is a file": ("compare good.csv --strategies majority --name taken", "cannot be written"),
+    "folds": ("compare good.csv --folds x", "--folds 'x' is neither a number of folds, 2 or more, nor none; write 5 or none"),
+    "folds and seeds": ("compare good.csv --folds 3 --seeds 2", "seeds do not go with 3 folds, which take their place"),
+    "too many folds": ("compare good.csv --folds 11", "class 'a' has 10 examples, fewer than 11 folds; use fewer folds (--folds 2), or"),
     "seeds": ("compare good.csv --seeds x", "--seeds 'x' is not a number"),
     "limit of an unknown split": ("compare good.csv --limit foo=3", "--limit 'foo=3': split 'foo' is unknown; choose from train, validation, test"),
     "limit of an unknown split in YAML": ("plan limits.yaml", "data.limits: key 'foo' should be 'train', 'validation' or 'test'"),
@@ -405,6 +408,16 @@ def test_plan_says_what_would_run(tuneoff, toy_csv, encoder, tmp_path):
     assert stored["runs"][1]["parameters"]["added"] > 0
 
 
+def test_plan_of_folds_says_what_follows_them(tuneoff, toy_csv, encoder, tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [tfidf, lora]\nbaselines: false\nevaluate: {{folds: 3}}\nrecipe: {{max_length: 16}}\n"
+    )
+    code, printed, _ = tuneoff("plan", "s.yaml")
+    assert code == 0
+    assert "6 runs" in printed
+    assert "the strategy that the verdict picks is trained once on all labelled examples" in " ".join(printed.split())
+
+
 def test_plan_of_a_peft_strategy_prints_nothing_of_libraries(tuneoff, toy_csv, encoder, tmp_path):
     (tmp_path / "s.yaml").write_text(
         f"data: {{source: {toy_csv}}}\nmodel: {encoder}\nstrategies: [peft: {{type: dora}}]\nbaselines: false\n"
@@ -447,7 +460,7 @@ def test_params_are_published_ones(tuneoff):
 def test_inspect_shows_the_data(tuneoff, toy_csv, encoder):
     code, printed, _ = tuneoff("inspect", toy_csv, "--model", encoder)
     assert code == 0
-    for part in ("negative", "positive", "tokens on average", "test was held out from train"):
+    for part in ("negative", "positive", "tokens on average", "5 folds over all examples"):
         assert part in printed
 
 

@@ -1,5 +1,7 @@
 """Schedule, optimizer, precision and loop, compared with transformers and with plain PyTorch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +128,28 @@ def test_auto_precision_is_bf16_only_on_processors_that_have_it(precision, is_na
 def test_a_recipe_out_of_range_is_an_error_with_the_allowed_range():
     with pytest.raises(ConfigError, match=r"recipe.epochs: .*greater than or equal to 1.*, not 0"):
         study_from({"data": {"source": "x.csv"}, "recipe": {"epochs": 0}})
+
+
+def test_without_validation_training_ends_with_the_weights_of_the_last_epoch_asked_for():
+    settings = TrainingSettings(Recipe(epochs=4, batch_size=8), 1e-2, 0, torch.float32)
+    weights = []
+    for last_epoch in (2, None):
+        adapted = toy_model("head")
+        inputs = SplitInputs(toy_table())
+        trained = train(adapted, inputs, replace(settings, last_epoch=last_epoch), None)
+        assert trained.best_epoch == len(trained.epochs) == (last_epoch or 4)
+        weights.append(adapted.model.classifier.weight.detach().clone())
+    stopped = toy_model("head")
+
+    def stop_after_two(scores):
+        return len(seen) == 2
+
+    seen: list[float] = []
+
+    def rising():
+        seen.append(float(len(seen)))
+        return {"accuracy": seen[-1]}
+
+    train(stopped, SplitInputs(toy_table()), settings, Validation(rising, "accuracy", stop_after_two))
+    assert torch.equal(stopped.model.classifier.weight, weights[0])  # with the schedule of all four epochs
+    assert not torch.equal(weights[0], weights[1])

@@ -36,6 +36,7 @@ from tuneoff.cli.options import (
     complete_cost,
     joined,
     parse_cost,
+    parse_folds,
     parse_limits,
     parse_rates,
     parse_recipe,
@@ -131,7 +132,14 @@ def compare(
     strategies: Annotated[
         TextList, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="how many, or which: 3 or 1,2,42")] = "3",
+    folds: Annotated[
+        OptionalText,
+        typer.Option(
+            help="score on this many folds, or none: on one test split; by default 5 for fewer than 5,000 examples "
+            "without a test split"
+        ),
+    ] = None,
+    seeds: Annotated[OptionalText, typer.Option(help="of one split: how many, or which: 3 (default) or 1,2,42")] = None,
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples per step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of a sequence; longer texts are truncated")] = 128,
@@ -175,7 +183,8 @@ def compare(
             "name": name or default_name(data["source"] or data["splits"]["train"]),
             "data": data,
             "model": models,
-            "seeds": parse_seeds(seeds),
+            "evaluate": parse_folds(folds) if folds else None,
+            "seeds": parse_seeds(seeds) if seeds else None,
             "recipe": {
                 "epochs": epochs,
                 "batch_size": batch_size,
@@ -209,6 +218,7 @@ def run(
     ] = None,
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
+    folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     margin: Margin = None,
@@ -237,6 +247,8 @@ def run(
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
+        if folds:  # the study's own seeds do not go with folds
+            options |= {"evaluate": parse_folds(folds), "seeds": None}
         changes = {
             "model": split_list(joined(model)),
             "seeds": parse_seeds(seeds) if seeds else None,
@@ -271,7 +283,7 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
             f"Nothing is missing: every run of {visible(study.spec.name)} is stored in {visible(str(study.folder))}"
         )
         return
-    table = new_table("strategy", "seed", "trainable", "time", "memory", "disk")
+    table = new_table("strategy", "fold" if missing.dataset.folds else "seed", "trainable", "time", "memory", "disk")
     for e in missing.estimates:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(missing.speed))}", size(e.memory_bytes), size(e.disk_bytes))
@@ -283,6 +295,8 @@ def plan(study_name: StudyName, as_json: Json = False) -> None:
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
+    if missing.dataset.folds:
+        console.print("After them, the strategy that the verdict picks is trained once on all labelled examples.")
 
 
 @app.command(cls=Command)
@@ -341,7 +355,7 @@ def inspect(
     from tuneoff.validation import validated
 
     _end_imports()
-    dataset = load_dataset(validated(DataSpec, data, "inspect"))
+    dataset = load_dataset(validated(DataSpec, data, "inspect"), evaluate=None)  # folds or splits, as compare chooses
     policy = TruncationPolicy(512)
     description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
     if report_path:

@@ -9,7 +9,7 @@ from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import join_limited
 from tuneoff.formats import join_names, rough_seconds, shorten
-from tuneoff.spec import StudySpec
+from tuneoff.spec import DEFAULT_SEEDS, StudySpec
 from tuneoff.study import Plan
 
 _MAX_CLASSES = 6  # that are listed with their shares
@@ -33,8 +33,7 @@ def opening(plan: Plan) -> list[str]:
 
 def data_line(dataset: Dataset, spec: DataSpec) -> str:
     """Describe what was read: source, examples, classes with their shares, and the columns of text and label."""
-    total = sum(dataset.num_examples(split) for split in SPLITS)
-    left_out = sum(before - dataset.num_examples(split) for split, before in dataset.limited.items())
+    total, left_out = sum(map(dataset.num_examples, dataset.splits)), sum(dataset.left_out.values())
     size = f"{total:,} of {total + left_out:,} examples" if left_out else f"{total:,} examples"
     line = f"{_source_name(spec)}: {size}, {_classes(dataset)}"
     if not dataset.columns:
@@ -46,17 +45,32 @@ def data_line(dataset: Dataset, spec: DataSpec) -> str:
 
 def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
     """Describe how strategies will be evaluated: the splits, how they were made, and the seeds."""
+    if dataset.folds:
+        return _folds_line(dataset, spec)
     sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in SPLITS)
-    seeds = f"{len(spec.seeds)} seeds" if len(spec.seeds) > 1 else "1 seed"
+    num_seeds = len(spec.seeds or DEFAULT_SEEDS)
+    seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
     how = []
     if dataset.held_out:
         kept = f", each {spec.data.group} in one split" if spec.data.group else ""
         is_all = len(dataset.held_out) == len(SPLITS) - 1
         how.append(("" if is_all else f"{dataset.held_out[0]} ") + f"held out, stratified{kept}")
-    if dataset.limited:
-        how.append(f"subset of {join_names(list(dataset.limited))}")
+    if dataset.left_out:
+        how.append(f"subset of {join_names(list(dataset.left_out))}")
     method = f" ({'; '.join(how)})" if how else ""
     return f"evaluation: {sizes}{method}, {seeds}"
+
+
+def _folds_line(dataset: Dataset, spec: StudySpec) -> str:
+    """Describe an evaluation on folds."""
+    kept = f", each {spec.data.group} in one fold" if spec.data.group else ""
+    line = (
+        f"evaluation: {dataset.folds} folds, stratified{kept}: each of {dataset.num_examples('train'):,} examples is "
+        "predicted once, by a model that did not train on it"
+    )
+    if "test" not in dataset.splits:
+        return line
+    return f"{line}; the {dataset.num_examples('test'):,} test examples are read once, for the picked strategy"
 
 
 def plan_line(plan: Plan) -> str:
@@ -70,7 +84,8 @@ def plan_line(plan: Plan) -> str:
         jobs += f"{' after ' if runs else ''}{searches} search{'' if searches == 1 else 'es'}"
     workers = min(plan.slots.workers, len(plan.estimates))
     time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
-    return f"{jobs}, {workers} at once{time}"
+    final = ", then the picked strategy once more on all examples" if plan.dataset.folds else ""
+    return f"{jobs}, {workers} at once{time}{final}"
 
 
 def _source_name(spec: DataSpec) -> str:
@@ -82,7 +97,7 @@ def _classes(dataset: Dataset) -> str:
     """Describe the classes: of a few, each with its share of all examples, else the largest and the smallest."""
     # a number is quoted: its share follows it
     names = [shorten(f'"{name}"' if name[-1:].isdigit() else name, _MAX_NAME) for name in dataset.label_names]
-    labels = [labels_of(dataset.splits[split]) for split in SPLITS]
+    labels = [labels_of(table) for table in dataset.splits.values()]
     counts = np.sum([label_counts(of_split, len(names)) for of_split in labels], axis=0)
     percent = 100 * counts / sum(map(len, labels))
     kind = "labels, multi-label" if dataset.is_multilabel else "classes"

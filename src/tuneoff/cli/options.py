@@ -218,6 +218,15 @@ def parse_limits(text: str | None) -> dict[str, Any]:
     return limits
 
 
+def parse_folds(text: str) -> Any:
+    """Parse 5, or none for one test split, into the evaluation of a study."""
+    if text.strip().lower() == "none":
+        return "split"
+    if not text.strip().isdigit() or int(text) < 2:
+        raise ConfigError(f"--folds {text!r} is neither a number of folds, 2 or more, nor none; write 5 or none")
+    return {"folds": int(text)}
+
+
 def parse_seeds(text: str) -> int | list[int]:
     """Parse 3, or 1,2,42, into a number or numbers."""
     parts = text.split(",")

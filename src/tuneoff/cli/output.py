@@ -53,7 +53,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
     if as_json or quiet:
         return
     from tuneoff.comparison.result import WORSE
-    from tuneoff.report.sections.leaderboard import leaderboard, short_leaderboard
+    from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
     is_wide = leaderboard(comparison).text_width <= console.width
     if comparison.verdict:
@@ -63,6 +63,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         console.print()
         for sentence in comparison.verdict.summary:
             console.print(visible(sentence))
+        if comparison.final:
+            console.print(visible(final_text(comparison)))
         if comparison.model_folder:
             console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
         console.print()

@@ -61,6 +61,8 @@ class StudyProgress:
         if self._plan is None and self._has_opening:
             for line in opening(plan):
                 self._console.print(visible(line), soft_wrap=not self._console.is_terminal)
+        if any(e.job.run.final for e in plan.estimates):
+            self._console.print("training the pick on all labelled examples")
         self._plan, self._estimates = plan, finished | {e.job.job_id: e for e in plan.estimates}
         self._bars.update(self._whole, note=self._note())
 
@@ -116,8 +118,10 @@ class StudyProgress:
 def _run_line(record: RunRecord, metric: str) -> str:
     if record.status != OK:
         return f"[red]{record.status}[/red]"
-    score = record.metrics["validation"][metric]
-    return f"validation {display_name(metric)} {score:.3f}, {seconds(record.costs['run_seconds'])}"
+    took = seconds(record.costs["run_seconds"])
+    if "validation" not in record.metrics:  # it trained on all labelled examples
+        return took
+    return f"validation {display_name(metric)} {record.metrics['validation'][metric]:.3f}, {took}"
 
 
 def _search_line(record: SearchRecord) -> str:

@@ -1,11 +1,14 @@
 """Build a Comparison from the stored runs of a study: scores, costs, and the uncertainty of differences.
 
+With folds, the runs of a strategy on all folds together predict every labelled example once. They are scored as one
+run over all examples, S = 1; costs are means over the folds.
+
 # N test examples  S seeds  R resamples  C classes
 """
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,15 +27,15 @@ from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_la
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.decision import JointScores, joint_scores
-from tuneoff.scoring.metrics import BOUNDS, ClassScores, check_metric, direction, metric_for, per_class
+from tuneoff.scoring.metrics import BOUNDS, ClassScores, check_metric, direction, evaluate, metric_for, per_class
 from tuneoff.spec import StudySpec
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """Successful runs grouped over seeds, best group first, with their predictions and scores on test."""
+    """Successful runs grouped over seeds or folds, best group first, with their predictions and scores on test."""
 
-    records: dict[str, list[RunRecord]]  # group -> runs, seeds ascending
+    records: dict[str, list[RunRecord]]  # group -> runs, seeds or folds ascending
     labels: np.ndarray  # (N,) ids, or multi-label (N, C) of 0 and 1
     predictions: dict[str, Predictions]
     scores: dict[str, stats.RunScores]
@@ -58,9 +61,9 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     sessions = store.sessions()
     selection_metric = metric_for(study.metric, data.is_multilabel)
     metric = metric_for(check_metric(metric_name), data.is_multilabel) if metric_name else selection_metric
-    num_labels, num_examples = len(data.label_names), data.splits["test"].examples
-    records = [store.runs.record(run_id) for run_id in run_ids]
-    successful = [record for record in records if record.status == OK]
+    num_labels, num_examples = len(data.label_names), data.splits[data.scored_split].examples
+    records, final = [store.runs.record(run_id) for run_id in run_ids], store.read_final()
+    successful = _complete([record for record in records if record.status == OK], data.folds)
     _check_stored(metric, successful)
     whole = [record for record in successful if not record.is_subset]
     subset_records = [record for record in successful if record.is_subset]
@@ -92,7 +95,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         rows=rows,
         pairs=pairs,
         verdict=verdict,
-        failures=tuple(record for record in records if record.status != OK),
+        failures=tuple(record for record in [*records, *final] if record.status != OK),
         records=tuple(whole),
         histories={record.run_id: store.runs.history(record.run_id) for record in whole},
         confusion={
@@ -116,6 +119,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         searches=tuple(record.within(study.search) if study.search else record for record in searches),
         notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
+        final=next((record for record in final if record.status == OK), None),
     )
 
 
@@ -126,6 +130,12 @@ def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:
             raise StoreError(
                 f"run {record.run_id} has no stored {metric}; choose another metric, or remove it and run it again"
             )
+
+
+def _complete(records: Sequence[RunRecord], num_folds: int | None) -> list[RunRecord]:
+    """Leave out the groups that lack a fold: a part of the examples has no prediction. All are kept without folds."""
+    counts = Counter(record.group for record in records)
+    return [record for record in records if num_folds is None or counts[record.group] == num_folds]
 
 
 def _load_groups(
@@ -145,10 +155,10 @@ def _load_groups(
         by_group[record.group].append(record)
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
-    labels, predictions = _load_predictions(by_group, store, "test", num_labels)
+    labels, predictions, folds = _load_predictions(by_group, store, "test", num_labels)
     by_group |= {row.record.group: [row.record] for row in external}
     predictions |= {row.record.group: row.predictions for row in external}
-    scores = _score_runs(by_group, labels, predictions, metric, are_subsets)
+    scores = _score_runs(by_group, labels, predictions, metric, are_subsets, folds)
     return _Groups(
         records={group: by_group[group] for group in scores},
         labels=labels,
@@ -159,17 +169,24 @@ def _load_groups(
 
 def _load_predictions(
     by_group: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
-) -> tuple[np.ndarray, dict[str, Predictions]]:
-    """Read the labels of a split, (N,) or (N, C), and the predictions of each group, seeds in order."""
-    labels, predictions = np.empty(0, int), {}
+) -> tuple[np.ndarray, dict[str, Predictions], np.ndarray | None]:
+    """Read the labels of a split, (N,) or (N, C), the predictions of each group, and the fold of each example.
+
+    Seeds are in order, and examples too. Folds together are one run, S = 1. Without folds there are no ids of folds.
+    """
+    labels, predictions, folds = np.empty(0, int), {}, None
     for group, members in by_group.items():
         tables = [store.predictions(record.run_id, split) for record in members]
+        if members[0].spec.get("fold"):
+            joined = pd.concat([table.assign(fold=r.seed) for table, r in zip(tables, members, strict=True)])
+            tables = [joined.sort_values("example", kind="stable", ignore_index=True)]
+            folds = tables[0]["fold"].to_numpy()
         labels = stored_labels(tables[0]["label"])
         predictions[group] = Predictions(
             np.stack([stored_labels(table["predicted"]) for table in tables]),
             np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
         )
-    return labels, predictions
+    return labels, predictions, folds
 
 
 def _score_runs(
@@ -178,6 +195,7 @@ def _score_runs(
     predictions: Mapping[str, Predictions],
     metric: str,
     are_subsets: bool,
+    folds: np.ndarray | None,
 ) -> dict[str, stats.RunScores]:
     """Return the scores of each group on test and on resamples of it, the same ones for all runs. Best group first."""
     if not by_group:
@@ -189,15 +207,16 @@ def _score_runs(
         [run for group in predictions.values() for run in group.probabilities],
         seed=0,
     )
-    parts = np.split(resampled, np.cumsum([len(members) for members in by_group.values()])[:-1])
+    parts = np.split(resampled, np.cumsum([len(group.predicted) for group in predictions.values()])[:-1])
     scores = {
         group: stats.RunScores(
-            np.array([record.metrics["test"][metric] for record in members]),
+            np.array([of_run[metric] for of_run in _metrics(members, runs, labels)]),
             part,
-            tuple(record.seed for record in members),
+            tuple(record.seed for record in members) if folds is None else (0,),
             are_subsets or is_seeded(members[0].strategy),
+            None if members[0].strategy == EXTERNAL else folds,
         )
-        for (group, members), part in zip(by_group.items(), parts, strict=True)
+        for (group, members), runs, part in zip(by_group.items(), predictions.values(), parts, strict=True)
     }
     return dict(sorted(scores.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
 
@@ -253,7 +272,8 @@ def _rows(
     seed_variance = groups.seed_variance
     rows = []
     for index, (group, scores) in enumerate(groups.scores.items()):
-        members, pair = groups.records[group], to_best.get(group)
+        members, runs, pair = groups.records[group], groups.predictions[group], to_best.get(group)
+        by_run = _metrics(members, runs, groups.labels)
         estimate = stats.estimate_score(scores, num_examples, seed_variance)
         # shown next to the scores of its seeds, so without the pooled variance as lower limit
         variance_from_seeds = stats.estimate_score(scores, num_examples).variance_from_seeds
@@ -270,10 +290,7 @@ def _rows(
                 sd_from_examples=math.sqrt(estimate.variance_from_examples),
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
                 validation=_mean_score(members, "validation", metric),
-                scores={
-                    name: float(np.mean([record.metrics["test"][name] for record in members]))
-                    for name in members[0].metrics["test"]
-                },
+                scores={name: float(np.mean([of_run[name] for of_run in by_run])) for name in by_run[0]},
                 difference=-pair.difference if pair else 0.0,
                 difference_interval=(-pair.interval[1], -pair.interval[0]) if pair else (0.0, 0.0),
                 p_value=pair.p_corrected if pair else 1.0,
@@ -281,9 +298,17 @@ def _rows(
                 loss_bound=float(loss_bounds[index]),
                 costs=costs[group],
                 parameters=members[0].parameters,
+                fold_scores=() if scores.folds is None else tuple(r.metrics["test"][metric] for r in members),
             )
         )
     return tuple(rows)
+
+
+def _metrics(members: Sequence[RunRecord], runs: Predictions, labels: np.ndarray) -> list[dict[str, float]]:
+    """Return every metric on test, for each run; with folds once, for all examples together."""
+    if members[0].spec.get("fold"):
+        return [evaluate(labels, runs.predicted[0], runs.probabilities[0])]
+    return [record.metrics["test"] for record in members]
 
 
 def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | None:
@@ -293,7 +318,7 @@ def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | No
 
 
 def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) -> dict[str, float]:
-    """Average costs over seeds and add the derived ones. Keys of costs.py. External predictions have what is stated."""
+    """Average costs over seeds or folds and add the derived ones; for external predictions, what is stated."""
     if members[0].strategy == EXTERNAL:
         return dict(members[0].costs)
     keys = dict.fromkeys(key for record in members for key in record.costs)
@@ -327,8 +352,11 @@ def _curves(
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
     points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows if not row.is_external]
     largest: dict[tuple[str, str | None], tuple[int, stats.RunScores]] = {}  # examples and scores, by label and model
-    # by size and name: subsets of equal size that were drawn in different ways are different points
-    ordered = sorted(records, key=lambda record: (record.train_examples or 0, subset_name(record), record.seed))
+    # by name: subsets of equal size that were drawn in different ways are different points; folds differ in size
+    sizes: dict[str, int] = {}
+    for record in records:
+        sizes[subset_name(record)] = max(record.train_examples or 0, sizes.get(subset_name(record), 0))
+    ordered = sorted(records, key=lambda record: (sizes[subset_name(record)], subset_name(record), record.seed))
     for _, same_size in itertools.groupby(ordered, key=subset_name):
         subset_groups = _load_groups(list(same_size), store, metric, num_labels, are_subsets=True)
         seed_variance = subset_groups.seed_variance  # of this size: with few examples scores vary more by seed
@@ -350,7 +378,7 @@ def _curves(
 def _slices(groups: _Groups, examples: pd.DataFrame | None, metric: str) -> pd.DataFrame:
     if examples is None:
         return pd.DataFrame()
-    seeds = {group: tuple(record.seed for record in members) for group, members in groups.records.items()}
+    seeds = {group: scores.seeds for group, scores in groups.scores.items()}
     is_seeded = {group: scores.is_seeded for group, scores in groups.scores.items()}
     return score_slices(groups.labels, groups.predictions, seeds, is_seeded, examples, metric)
 
@@ -360,7 +388,7 @@ def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
         return {}
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
     of_runs = {group: members for group, members in groups.records.items() if members[0].strategy != EXTERNAL}
-    validation_labels, on_validation = _load_predictions(of_runs, store, "validation", num_labels)
+    validation_labels, on_validation, _ = _load_predictions(of_runs, store, "validation", num_labels)
     return {
         group: calibrate(
             groups.labels,

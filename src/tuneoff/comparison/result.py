@@ -35,15 +35,18 @@ def is_seeded(strategy: str) -> bool:
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy with one encoder, over its seeds; or predictions from a file."""
+    """One strategy with one encoder, over its seeds or folds; or predictions from a file.
+
+    With folds the score is that of all examples together.
+    """
 
     group: str
     label: str
     strategy: str
     model: str | None
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # with folds, their indices
     score: float  # mean over seeds of the study's metric on test
-    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run
+    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run and with folds
     interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
     sd_from_examples: float  # standard deviation of the mean score over draws of test examples
     sd_from_seeds: float | None  # the same over draws of seeds; 0 if seeds change nothing, None for one run otherwise
@@ -56,6 +59,14 @@ class Row:
     loss_bound: float  # upper confidence limit of the loss against the best, simultaneous for all rows
     costs: dict[str, float]  # mean over seeds; keys of costs.py
     parameters: dict[str, int]
+    fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
+
+    @property
+    def repeats(self) -> str:
+        """The number of runs in words: "5 folds", "3 seeds" or "one run"."""
+        if self.fold_scores:
+            return f"{len(self.fold_scores)} folds"
+        return f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "one run"
 
     @property
     def is_class_prior(self) -> bool:
@@ -181,6 +192,7 @@ class Comparison:
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     notes: tuple[str, ...] = ()  # for readers, about predictions from files
     folder: str = ""
+    final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     @property
@@ -203,14 +215,31 @@ class Comparison:
         )
 
     @property
+    def repeat(self) -> str:
+        """The word for what the runs of a strategy differ in: seed or fold."""
+        return "fold" if self.data.folds else "seed"
+
+    @property
     def names(self) -> dict[str, str]:
         """Display name of each group: its label, with the encoder if the rows have several encoders."""
         return row_names(self.rows)
 
     @property
+    def is_final_picked(self) -> bool:
+        """The run on all labelled examples is of the strategy that the verdict picks."""
+        picked = [(row.label, row.model) for row in self.rows if self.verdict and row.group == self.verdict.recommended]
+        return self.final is not None and (self.final.label, self.final.model) in picked
+
+    @property
     def model_folder(self) -> str | None:
-        """Folder of the picked strategy's model: of its seeds the best on validation; None if none was stored."""
+        """Folder of the picked strategy's model: of its seeds the best on validation; None if none was stored.
+
+        With folds, of the run on all labelled examples.
+        """
         picked = self.verdict.recommended if self.verdict else None
+        if self.data.folds:
+            is_stored = self.final is not None and self.is_final_picked and "model_bytes" in self.final.costs
+            return str(Path(self.folder) / "runs" / self.final.run_id / "model") if self.final and is_stored else None
         runs = [record for record in self.records if record.group == picked and "model_bytes" in record.costs]
         if not runs:
             return None
@@ -244,7 +273,7 @@ class Comparison:
                 "p_value": row.p_value,
                 "standing": row.standing,
                 "loss_bound": row.loss_bound,
-                "seeds": len(row.seeds),
+                f"{self.repeat}s": len(row.seeds),
                 "trainable": row.parameters.get("trainable"),
                 **{
                     key: row.costs.get(key)
@@ -273,6 +302,7 @@ class Comparison:
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
+            "final": self.final.run_id if self.final else None,
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
 

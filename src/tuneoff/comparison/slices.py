@@ -18,7 +18,7 @@ _MIN_EXAMPLES = 2  # a single example has no confidence interval
 def score_slices(
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
-    seeds: Mapping[str, tuple[int, ...]],
+    seeds: Mapping[str, tuple[object, ...]],
     is_seeded: Mapping[str, bool],
     columns: pd.DataFrame,
     metric: str,
@@ -46,7 +46,7 @@ def score_slices(
 
 
 def _run_scores(
-    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[int, ...], is_seeded: bool, metric: str
+    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[object, ...], is_seeded: bool, metric: str
 ) -> stats.RunScores:
     """Score the runs of one group on some of the examples."""
     labels, predicted = labels[examples], list(runs.predicted[:, examples])

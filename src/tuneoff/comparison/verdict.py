@@ -87,7 +87,7 @@ def _thin_evidence(rows: Sequence[Row], num_examples: int) -> str:
     if num_examples < MIN_EXAMPLES:
         lacks.append(f"{num_examples:,} test examples")
     seeded = [row for row in rows if row.learns and row.is_seeded]
-    if seeded and all(row.seed_sd is None for row in seeded):
+    if seeded and all(row.seed_sd is None and not row.fold_scores for row in seeded):
         lacks.append("one seed per strategy")
     if not lacks:
         return ""
@@ -190,7 +190,7 @@ def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metr
     goal = f"Detecting a true difference of {points(pair.difference, metric)} between {names[best.group]} and "
     goal += names[rival.group]
     if not sizes:
-        return [f"{goal} would take more test examples and more seeds."]
+        return [f"{goal} would take more test examples{'' if best.fold_scores else ' and more seeds'}."]
     return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
 
 

@@ -75,6 +75,8 @@ def _leakage(texts: dict[str, pa.ChunkedArray]) -> list[str]:
     findings = []
     for split, earlier_splits in _EARLIER.items():
         for earlier in earlier_splits:
+            if split not in texts or earlier not in texts:
+                continue  # with folds there is no validation split, and perhaps no test split
             num_shared = _num_shared(texts[split], texts[earlier])
             if num_shared:
                 findings.append(
@@ -108,13 +110,13 @@ def _group_leakage(dataset: Dataset) -> list[str]:
 
 
 def _class_imbalance(dataset: Dataset) -> list[str]:
-    train, test = (label_counts(labels_of(dataset.splits[split]), dataset.num_labels) for split in ("train", "test"))
-    names, findings = dataset.label_names, []
+    counts = {split: label_counts(labels_of(table), dataset.num_labels) for split, table in dataset.splits.items()}
+    train, test, names, findings = counts["train"], counts.get("test"), dataset.label_names, []
     rare = [names[index] for index in np.flatnonzero(train < _RARE)]
     if rare:
         others = " and others" if len(rare) > _MAX_NAMES else ""
         findings.append(f"rare classes in train: fewer than {_RARE} examples of {', '.join(rare[:_MAX_NAMES])}{others}")
-    if not test.all():
+    if test is not None and not test.all():
         missing = [names[index] for index in np.flatnonzero(test == 0)[:_MAX_NAMES]]
         findings.append(f"missing classes in test: no example of {', '.join(missing)}")
     if train.max() > _IMBALANCED * train[train > 0].min():

@@ -7,6 +7,9 @@ import pyarrow as pa
 
 # columns that no run reads: groups, each within one split, and slices, for scores on parts of test
 GROUP, SLICE = "group", "slice:"
+# columns of train where a study has folds: the fold of each example, and an id that is shared by examples which must
+# stay in one fold
+FOLD, UNIT = "fold", "unit"
 
 
 @dataclass(frozen=True)
@@ -14,6 +17,7 @@ class Dataset:
     """Examples in Arrow: a table per split with the columns text, for pairs text_pair, and label.
 
     A single label is an id (int64). Multi-label data has a list of C zeros and ones per example, which may be all 0.
+    With folds, train holds every labelled example, there is no validation split, and test only where one was given.
     """
 
     name: str
@@ -21,10 +25,11 @@ class Dataset:
     label_names: tuple[str, ...]
     notes: tuple[str, ...]  # for readers: how splits and subsets were made, and which examples were dropped
     fingerprint: str
+    folds: int | None = None  # number of folds; None: one split
     # how it was read; a dataset from the cache does not know
     columns: dict[str, str] = field(default_factory=dict)  # text, text_pair and label -> the user's column
     held_out: tuple[str, ...] = ()  # splits that were made from train
-    limited: dict[str, int] = field(default_factory=dict)  # reduced split -> its examples before
+    left_out: dict[str, int] = field(default_factory=dict)  # split reduced by a limit -> examples left out
 
     @property
     def is_pair(self) -> bool:
@@ -40,6 +45,11 @@ class Dataset:
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)
+
+    @property
+    def scored_split(self) -> str:
+        """The split that strategies are scored on: test, or with folds all of train."""
+        return "train" if self.folds else "test"
 
     def num_examples(self, split: str) -> int:
         """Return the number of examples of a split."""

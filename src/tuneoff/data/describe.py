@@ -61,6 +61,12 @@ class DataDescription:
     lengths: dict[str, dict[str, LengthSummary]]  # encoder -> split
     first_examples: tuple[dict[str, str], ...]  # label, text, perhaps text_pair
     findings: tuple[str, ...]
+    folds: int | None = None  # number of folds; None: one split
+
+    @property
+    def scored_split(self) -> str:
+        """The split that strategies are scored on: test, or with folds all of train."""
+        return "train" if self.folds else "test"
 
     def to_json(self) -> dict[str, Any]:
         """Return the description as plain data."""
@@ -84,6 +90,7 @@ class DataDescription:
             lengths={model: splits for model, splits in lengths.items() if splits},
             first_examples=tuple(stored.get("first_examples", ())),
             findings=tuple(stored["findings"]),
+            folds=stored.get("folds"),
         )
 
 
@@ -111,6 +118,7 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
         },
         first_examples=_first_examples(dataset),
         findings=tuple(check_data(dataset)),
+        folds=dataset.folds,
     )
 
 

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from tuneoff.cache import cache_folder, cached_folder, fingerprint
 from tuneoff.data import sources
 from tuneoff.data.dataset import GROUP, SLICE, Dataset, labels_of
+from tuneoff.data.folds import fold_or_split
 from tuneoff.data.labels import (
     check_classes,
     is_list,
@@ -20,8 +21,7 @@ from tuneoff.data.labels import (
     missing_label_hint,
     split_at_separator,
 )
-from tuneoff.data.spec import SPLITS, DataSpec
-from tuneoff.data.splits import add_missing_splits, limit_splits
+from tuneoff.data.spec import ONE_SPLIT, SPLITS, DataSpec, Evaluation
 from tuneoff.errors import DataError, join_limited, unknown
 
 # common column names in order of preference, compared in lower case
@@ -50,8 +50,11 @@ _PAIR_COLUMNS = (
 _LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment", "gold_label", "rating", "stars", "y")
 
 
-def load_dataset(spec: DataSpec) -> Dataset:
-    """Load the dataset of a spec. Raises DataError, in one line, for data that cannot be used."""
+def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT) -> Dataset:
+    """Load the dataset of a spec. Raises DataError, in one line, for data that cannot be used.
+
+    evaluate: folds or one split; None chooses by the data.
+    """
     source = sources.read(spec)
     columns = _choose_columns(source.tables["train"], spec)
     notes: list[str] = []
@@ -67,8 +70,8 @@ def load_dataset(spec: DataSpec) -> Dataset:
         tables, names = labels_to_ids(tables, spec.labels, source_names)
     check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
-    all_tables = add_missing_splits(tables, spec, notes)
-    tables = limit_splits(all_tables, spec, notes)
+    division = fold_or_split(tables, names, spec, evaluate, notes)
+    tables = division.tables
     parts = [fingerprint(split, table.select(_columns_of_runs(table))) for split, table in tables.items()]
     return Dataset(
         source.name,
@@ -76,11 +79,10 @@ def load_dataset(spec: DataSpec) -> Dataset:
         names,
         tuple(notes),
         fingerprint(*parts, list(names)),
+        division.folds,
         columns,
-        held_out=tuple(split for split in SPLITS if split not in source.tables),
-        limited={
-            split: table.num_rows for split, table in all_tables.items() if tables[split].num_rows < table.num_rows
-        },
+        held_out=tuple(split for split in tables if split not in source.tables),
+        left_out=division.left_out,
     )
 
 
@@ -91,7 +93,8 @@ def store_dataset(dataset: Dataset) -> None:
         for split, table in dataset.splits.items():
             with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
                 writer.write_table(table)
-        description = {"name": dataset.name, "label_names": dataset.label_names, "notes": dataset.notes}
+        names = ("name", "label_names", "notes", "folds")
+        description = {name: getattr(dataset, name) for name in names}
         (folder / "dataset.json").write_text(json.dumps(description))
 
     cached_folder(f"dataset-{dataset.fingerprint}", write)
@@ -101,9 +104,12 @@ def open_dataset(fingerprint: str) -> Dataset:
     """Open a stored dataset, memory-mapped."""
     folder = cache_folder() / f"dataset-{fingerprint}"
     description = json.loads((folder / "dataset.json").read_text())
-    splits = {split: pa.ipc.open_file(pa.memory_map(str(folder / f"{split}.arrow"))).read_all() for split in SPLITS}
+    files = {split: folder / f"{split}.arrow" for split in SPLITS}
+    splits = {
+        split: pa.ipc.open_file(pa.memory_map(str(file))).read_all() for split, file in files.items() if file.is_file()
+    }
     names, notes = tuple(description["label_names"]), tuple(description["notes"])
-    return Dataset(description["name"], splits, names, notes, fingerprint)
+    return Dataset(description["name"], splits, names, notes, fingerprint, description.get("folds"))
 
 
 def _choose_columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:

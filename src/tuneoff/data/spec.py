@@ -57,6 +57,32 @@ class DataSpec(BaseModel):
     drop_empty: bool = Field(False, description="drop examples with an empty text instead of stopping")
 
 
+class Evaluation(BaseModel):
+    """Scoring on folds, so that every labelled example is a test example once, or on one test split."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    folds: int | None = Field(None, ge=2, description="number of folds; None for one split")
+
+
+ONE_SPLIT = Evaluation(folds=None)
+
+
+class Fold(BaseModel):
+    """One fold of a study: its examples are the test examples of a run that trains on the other folds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    index: int = Field(ge=0)
+    of: int = Field(ge=2)
+    # of the validation examples, which are held out from the other folds
+    validation_fraction: float
+    split_seed: int
+
+    @property
+    def settings(self) -> list[float]:
+        """What all folds of a study share: part of a run's fingerprint."""
+        return [self.of, self.validation_fraction, self.split_seed]
+
+
 class Subset(BaseModel):
     """A subset of train, one point of a learning curve: a fraction, or a number of examples per class."""
 

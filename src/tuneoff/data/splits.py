@@ -1,17 +1,20 @@
-"""Splits: hold out missing ones, limit their sizes, draw subsets of train. All stratified by label; groups stay whole.
+"""Splits: hold out missing ones, limit their sizes, draw subsets of train, choose the examples that a run reads.
+
+All are stratified by label; groups stay whole.
 
 # N examples  C classes
 """
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.data.dataset import GROUP, Dataset, label_counts, labels_of
+from tuneoff.data.dataset import FOLD, GROUP, UNIT, Dataset, label_counts, labels_of
 from tuneoff.data.labels import rarest_label
-from tuneoff.data.spec import SPLITS, DataSpec, Subset
+from tuneoff.data.spec import SPLITS, DataSpec, Fold, Subset
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.scoring.metrics import as_rows
 
@@ -66,38 +69,110 @@ def limit_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) 
     return limited
 
 
-def check_subset(dataset: Dataset, subset: Subset, seeds: Sequence[int] = (0,)) -> None:
-    """Raise ConfigError for a subset of train that lacks a class at one of the seeds, or is larger than train."""
-    train = dataset.splits["train"]
+@dataclass(frozen=True)
+class Part:
+    """The examples that a run reads for one purpose: rows of a stored split."""
+
+    split: str
+    rows: np.ndarray | None = None  # sorted; None for all
+
+    def table(self, dataset: Dataset) -> pa.Table:
+        """Return the examples."""
+        table = dataset.splits[self.split]
+        return table if self.rows is None else table.take(self.rows)
+
+    def labels(self, dataset: Dataset) -> np.ndarray:
+        """Return the labels: ids, (N,), or for multi-label data zeros and ones, (N, C)."""
+        labels = labels_of(dataset.splits[self.split])
+        return labels if self.rows is None else labels[self.rows]
+
+    def row_numbers(self, dataset: Dataset) -> np.ndarray:
+        """Return the examples' rows of the stored split. (N,)."""
+        return np.arange(dataset.num_examples(self.split)) if self.rows is None else self.rows
+
+    def num_examples(self, dataset: Dataset) -> int:
+        """Return the number of examples."""
+        return dataset.num_examples(self.split) if self.rows is None else len(self.rows)
+
+
+def parts_of(
+    dataset: Dataset, fold: Fold | None = None, subset: Subset | None = None, seed: int = 0
+) -> dict[str, Part]:
+    """Return the examples that a run trains on, is validated on and is tested on, by purpose: train, validation, test.
+
+    Without a fold they are the stored splits; a dataset with folds then has no validation split, and a test split only
+    if one was given. A subset is drawn from the examples to train on.
+    """
+    if fold is None:
+        parts = {split: Part(split) for split in dataset.splits}
+    else:
+        rows = rows_of_fold(dataset.splits["train"], fold)
+        parts = {purpose: Part("train", own) for purpose, own in zip(SPLITS, rows, strict=True)}
+    if subset:
+        train = parts["train"]
+        chosen = subset_of(subset, strata_of(train.table(dataset)), seed)
+        parts["train"] = Part(train.split, train.row_numbers(dataset)[chosen])
+    return parts
+
+
+def rows_of_fold(pool: pa.Table, fold: Fold) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows of a fold's training, validation and test examples, each sorted.
+
+    Validation is held out from the next fold (from the next ones, if it is larger than one): folds are alike, and in a
+    single one whole groups are divided quickly. Every class keeps a training example there, if it has two.
+    """
+    folds, units = pool[FOLD].to_numpy(), pool[UNIT].to_numpy()
+    num_wanted = max(1, round(fold.validation_fraction * len(folds)))
+    num_next = min(fold.of - 1, int(np.ceil(fold.validation_fraction * fold.of)))
+    next_folds = (fold.index + 1 + np.arange(num_next)) % fold.of
+    source, rest = (
+        np.flatnonzero(np.isin(folds, next_folds)),
+        np.flatnonzero(~np.isin(folds, [fold.index, *next_folds])),
+    )
+    strata = strata_of(pool.select(["label"]).take(source))
+    if len(np.unique(units[source])) == len(source):
+        rng = np.random.default_rng([fold.split_seed, 3, fold.index])
+        held_out, left = stratified_split(strata, min(num_wanted, len(source)), rng)
+    else:
+        held_out, left = _hold_out_units(strata, units[source], num_wanted, fold.split_seed)
+    train = np.sort(np.concatenate([rest, source[left]]))
+    return train, source[held_out], np.flatnonzero(folds == fold.index)
+
+
+def _hold_out_units(strata: np.ndarray, units: np.ndarray, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Hold out about `wanted` examples in whole units, stratified. strata, units: (N,) -> (held out, rest), sorted."""
+    num_folds = min(round(len(units) / wanted), len(np.unique(units)))
+    if num_folds < 2:
+        return np.arange(len(units)), np.empty(0, int)
+    candidates = stratified_folds(strata, units, num_folds, seed)
+    held_out = min(candidates, key=lambda rows: abs(len(rows) - wanted))
+    return held_out, np.setdiff1d(np.arange(len(units)), held_out)
+
+
+def check_subset(dataset: Dataset, subset: Subset, seeds: Sequence[int] = (0,), folds: Sequence[Fold] = ()) -> None:
+    """Raise ConfigError for a subset of train that lacks a class at one of the seeds, or is larger than train.
+
+    folds: where there are some, each draws its own subset, from its training examples and with its index as seed.
+    """
     if subset.per_class and dataset.is_multilabel:
         raise ConfigError("per_class does not go with multi-label data; use fractions")
-    labels = labels_of(train)
-    counts = label_counts(labels, dataset.num_labels)
-    rarest = int(counts.argmin())
-    if subset.per_class and counts[rarest] < subset.per_class:
-        raise ConfigError(
-            f"per_class {subset.per_class}: train has only {counts[rarest]} examples of "
-            f"{dataset.label_names[rarest]!r}; use at most {counts[rarest]}"
-        )
-    strata = strata_of(train)
-    subset_counts = [label_counts(labels[subset_of(subset, strata, seed)], dataset.num_labels) for seed in seeds]
-    is_absent = np.min(subset_counts, axis=0) == 0
-    if is_absent.any():
-        raise ConfigError(
-            f"fraction {subset.fraction:g} of {train.num_rows:,} training examples leaves out class "
-            f"{dataset.label_names[int(is_absent.argmax())]!r}; use a larger one"
-        )
-
-
-def subset_size(dataset: Dataset, subset: Subset | None, seed: int) -> int:
-    """Return the number of training examples of a run with a subset and a seed."""
-    indices = subset_indices(dataset, subset, seed)
-    return dataset.num_examples("train") if indices is None else len(indices)
-
-
-def subset_indices(dataset: Dataset, subset: Subset | None, seed: int) -> np.ndarray | None:
-    """Return the sorted indices of the training examples of a run with a subset and a seed; None for all."""
-    return subset_of(subset, strata_of(dataset.splits["train"]), seed) if subset else None
+    draws: list[tuple[Fold | None, int]] = [(fold, fold.index) for fold in folds]
+    for fold, seed in draws or [(None, seed) for seed in seeds]:
+        train = parts_of(dataset, fold)["train"].labels(dataset)
+        counts = label_counts(train, dataset.num_labels)
+        rarest = int(counts.argmin())
+        if subset.per_class and counts[rarest] < subset.per_class:
+            raise ConfigError(
+                f"per_class {subset.per_class}: train has only {counts[rarest]} examples of "
+                f"{dataset.label_names[rarest]!r}; use at most {counts[rarest]}"
+            )
+        drawn = parts_of(dataset, fold, subset, seed)["train"].labels(dataset)
+        is_absent = label_counts(drawn, dataset.num_labels) == 0
+        if is_absent.any():
+            raise ConfigError(
+                f"fraction {subset.fraction:g} of {len(train):,} training examples leaves out class "
+                f"{dataset.label_names[int(is_absent.argmax())]!r}; use a larger one"
+            )
 
 
 def subset_of(subset: Subset, strata: np.ndarray, seed: int) -> np.ndarray:
@@ -189,13 +264,7 @@ def _split_groups(
             f"{split}; give the split (--{split} FILE)"
         )
     num_folds = min(num_groups, max(_MIN_FOLDS, round(1 / fraction)))
-    from sklearn.model_selection import StratifiedGroupKFold  # slow to import, and used only for groups
-
-    with warnings.catch_warnings():
-        # about classes with fewer examples than folds; the classes that are left are checked below
-        warnings.simplefilter("ignore")
-        splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=spec.split_seed)
-        folds = [fold for _, fold in splitter.split(strata, strata, groups)]
+    folds = stratified_folds(strata, groups, num_folds, spec.split_seed)
     length = max(1, round(fraction * num_folds))  # of a candidate, in folds
     candidates = [
         np.sort(np.concatenate([folds[(start + step) % num_folds] for step in range(length)]))
@@ -216,6 +285,21 @@ def _split_groups(
             f"{train.num_rows} instead of {wanted:.0f}; give the split (--{split} FILE)"
         )
     return held_out, rest
+
+
+def stratified_folds(strata: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> list[np.ndarray]:
+    """Distribute whole groups over folds of about equal size and class shares; the sorted indices of each fold.
+
+    strata, groups: (N,).
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
+
+    has_groups = len(np.unique(groups)) < len(groups)
+    splitter = (StratifiedGroupKFold if has_groups else StratifiedKFold)(num_folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # about classes with fewer examples than folds; callers check the classes that are left
+        warnings.simplefilter("ignore")
+        return [fold for _, fold in splitter.split(strata, strata, groups)]
 
 
 def _check_all_classes_left(limited: pa.Table, train: pa.Table) -> None:

@@ -31,7 +31,7 @@ def _how_to_load(folder: Path) -> str:
 def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
     """Return the card as Markdown; names from the data are escaped."""
     sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in dataset.splits)
-    names = [name for name in _METRICS if name in record.metrics["test"]]
+    names = [name for name in _METRICS if all(name in scores for scores in record.metrics.values())]
     columns = (Column("split", "split", TEXT), *[Column(name, display_name(name), SCORE) for name in names])
     scores = [[split, *[values[name] for name in names]] for split, values in record.metrics.items()]
     parameters = ", ".join(f"{number(count)} {kind}" for kind, count in record.parameters.items())
@@ -40,16 +40,27 @@ def card(record: RunRecord, dataset: Dataset, loading: str) -> str:
             f"# {markdown_text(record.run_id)}",
             f"A text classifier trained by Tuneoff: strategy {markdown_text(record.label)}"
             + (f" on {markdown_text(record.model)}" if record.model else "")
-            + f", seed {record.seed}.",
+            + f", {record.repeat}.",
             f"- Data: {markdown_text(dataset.name)} ({sizes} examples)\n"
             f"- Labels, in the order of their ids: {', '.join(map(markdown_text, dataset.label_names))}\n"
             f"- Parameters: {parameters}\n"
             f"{_truncation(record)}{_thresholds(record, dataset)}"
             f"- Load it with: `{loading}`",
-            markdown(Table("scores", columns, scores)),
-            "These are the scores of one run. How they vary with other data and seeds is in the study's report.",
+            *([markdown(Table("scores", columns, scores))] if scores else []),
+            _scores_text(record),
         ]
     )
+
+
+def _scores_text(record: RunRecord) -> str:
+    """Return what the scores of the card stand for."""
+    if not record.spec.get("final"):
+        return "These are the scores of one run. How they vary with other data and seeds is in the study's report."
+    of_folds = (
+        "It was trained on every labelled example. What to expect of it is the score of its strategy in the study's "
+        "report: there each labelled example was predicted by models that were trained without it."
+    )
+    return of_folds + (" The score above is on a test split of its own." if record.metrics else "")
 
 
 def _thresholds(record: RunRecord, dataset: Dataset) -> str:

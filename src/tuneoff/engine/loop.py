@@ -44,6 +44,7 @@ class TrainingSettings:
     learning_rate: float  # the peak, after warm-up
     seed: int  # of data order and dropout
     dtype: torch.dtype  # of the encoder; the head computes in fp32
+    last_epoch: int | None = None  # counted from 1; training ends after it, with the recipe's schedule; None: the last
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,19 @@ def train(
     adapted: Adapted,
     inputs: SplitInputs,
     settings: TrainingSettings,
-    validation: Validation,
+    validation: Validation | None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Trained:
     """Train a model, and leave it with the weights of the epoch with the best validation metric.
 
-    inputs: of the train split. on_progress: called after each step with the share of steps done.
+    Without validation it keeps the weights of the last epoch. inputs: of the train split. on_progress: called after
+    each step with the share of steps done.
     Raises DivergedError if the norm of a gradient is not finite.
     """
     model, recipe = adapted.model, settings.recipe
     use_fast_dropout(model)
     num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
-    trained, best_weights = Trained(), _BestWeights(validation, recipe.average)
+    trained, best_weights = Trained(), _BestWeights(validation, recipe.average) if validation else None
     loss = loss_of(recipe, inputs.labels, model.config.num_labels)
     sampling_weights = None
     if recipe.sampling == "balanced":
@@ -123,7 +125,7 @@ def train(
                 on_progress(len(trained.steps) / num_steps)
             seconds = time.perf_counter() - started
             trained.train_seconds += seconds
-            scores = validation.evaluate()
+            scores = validation.evaluate() if validation else {}
             trained.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -132,13 +134,19 @@ def train(
                     **{f"validation_{k}": v for k, v in scores.items()},
                 }
             )
-            best_weights.add(scores[validation.metric], epoch + 1, master_weights)
-            epochs_without_gain = epoch + 1 - best_weights.epoch
-            is_out_of_patience = recipe.patience is not None and epochs_without_gain >= recipe.patience
-            if validation.should_stop(scores) or is_out_of_patience or len(trained.steps) == num_steps:
+            is_done = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps
+            trained.best_epoch = epoch + 1
+            if validation and best_weights:
+                best_weights.add(scores[validation.metric], epoch + 1, master_weights)
+                trained.best_epoch = best_weights.epoch
+                is_out_of_patience = recipe.patience is not None and epoch + 1 - best_weights.epoch >= recipe.patience
+                is_done = validation.should_stop(scores) or is_out_of_patience or is_done
+            if is_done:
                 break
-        trained.best_epoch = best_weights.epoch
-        best_weights.restore(master_weights)
+        if best_weights:
+            best_weights.restore(master_weights)
+        else:
+            master_weights.write_back(master_weights.snapshot())
     model.eval()
     return trained
 

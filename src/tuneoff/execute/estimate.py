@@ -47,7 +47,7 @@ class Estimate:
         }
 
     def of(self, job: Job) -> "Estimate":
-        """Return the estimate for a run of another seed, or for the search before such a run."""
+        """Return the estimate for a run of another seed or fold, or for the search before such a run."""
         if job.search is None:
             return replace(self, job=job)
         trials = float(job.search.trials or 1)
@@ -95,11 +95,11 @@ def estimate(
 ) -> Estimate:
     """Estimate one run.
 
-    tokens: total of each split. num_train: training examples. largest_batch: tokens of the largest batch; by default
-    the largest that the recipe allows.
+    tokens: total of the examples of each purpose, train, validation and test, as far as the run has them. num_train:
+    training examples. largest_batch: tokens of the largest batch; by default the largest that the recipe allows.
     """
     job, definition = Job(run=run), run.definition
-    eval_tokens = tokens["validation"] + tokens["test"]
+    eval_tokens = sum(tokens.values()) - tokens["train"]
     if run.model is None:
         operations = _TEXT_OPERATIONS * sum(tokens.values()) if definition.learns else 0.0
         disk = 100 * tokens["train"] if definition.learns else 1e4
@@ -130,7 +130,7 @@ def estimate(
     operations = (
         once
         + epochs * sum(steps) * tokens["train"]
-        + run.recipe.epochs * 2 * sum(forward) * tokens["validation"] * (epochs > 0)
+        + run.recipe.epochs * 2 * sum(forward) * tokens.get("validation", 0) * (epochs > 0)
         + 2 * 2 * sum(weights) * eval_tokens * (first < len(weights))  # final predictions in fp32, at half the speed
     )
     largest_batch = largest_batch or run.recipe.batch_size * run.recipe.max_length
@@ -141,7 +141,9 @@ def estimate(
     memory = _BASE_BYTES + model_bytes + moments + activations
     disk = 4 * (counts.total if size.saves_whole_model else counts.trainable) + _TOKENIZER_BYTES
     shared_bytes = _BASE_BYTES - _CACHED_BYTES if first == len(weights) else 0
-    return Estimate(job, counts, operations, memory, disk if run.save_model else 0, first, once, shared_bytes)
+    return Estimate(
+        job, counts, operations, memory, disk if run.save_model and not run.fold else 0, first, once, shared_bytes
+    )
 
 
 def expected_seconds(jobs: Sequence[tuple[Estimate, float]], workers: int) -> float:

@@ -24,8 +24,8 @@ from sklearn.pipeline import Pipeline
 
 from tuneoff.compat import attention_implementation
 from tuneoff.data.batches import PackedBatch, pack
-from tuneoff.data.dataset import Dataset, labels_of
-from tuneoff.data.splits import subset_indices
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.splits import Part, parts_of
 from tuneoff.data.tokens import TokenTable
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.packed import final_states, forward, pool
@@ -40,7 +40,7 @@ from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilitie
 from tuneoff.spec import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
-EVAL_SPLITS = ("validation", "test")  # predicted and scored by every run
+EVAL_SPLITS = ("validation", "test")  # predicted and scored by a run that has them
 
 
 @dataclass
@@ -49,11 +49,12 @@ class Fitted:
 
     probabilities: dict[str, np.ndarray]  # split -> (N, C)
     costs: dict[str, float]  # keys of costs.py
-    classify_one: Callable[[int], object]  # classify the i-th test example, starting from its text; for timing
+    classify_one: Callable[[int], object]  # classify the i-th timed example, starting from its text
     save: Callable[[Path], None]
     parameters: dict[str, int] = field(default_factory=dict)
     trained: Trained | None = None
     thresholds: np.ndarray | None = None  # (C,) chosen on validation, for multi-label data
+    selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
 
     def predicted(self, split: str) -> np.ndarray:
         """Return the predicted labels of a split: (N,) ids, or (N, C) of 0 and 1."""
@@ -70,6 +71,36 @@ class _Request:
     eval_splits: Sequence[str]
     on_progress: Callable[[float], None]
     should_stop: Callable[[float], bool]
+    parts: dict[str, Part]  # the examples that the run reads, by purpose
+
+    def labels(self, purpose: str) -> np.ndarray:
+        """Return the labels of the examples of a purpose, (N,) or (N, C)."""
+        return self.parts[purpose].labels(self.dataset)
+
+    def texts(self, purpose: str) -> list[str]:
+        """Return the texts of the examples of a purpose; the two texts of a pair as one, joined by a line break."""
+        return _joined_texts(self.parts[purpose].table(self.dataset))
+
+    @property
+    def timed(self) -> Part:
+        """The examples whose classification is timed: test, or without a test split, train."""
+        return timed_part(self.parts)
+
+    def dtype_of(self, split: str) -> torch.dtype:
+        """Return the precision of vectors of a stored split from an encoder that is frozen as a whole.
+
+        fp32 where they are the inputs of final predictions, and for all labelled examples of a study with folds, so
+        that every run reads the same cached vectors.
+        """
+        is_pool = self.spec.fold is not None or self.spec.final is not None
+        if is_pool or split in {self.parts[purpose].split for purpose in self.eval_splits}:
+            return torch.float32
+        return resolve(self.spec.recipe.precision, device())
+
+
+def timed_part(parts: dict[str, Part]) -> Part:
+    """Return the examples whose classification is timed: test, or without a test split, train."""
+    return parts["test"] if "test" in parts else parts["train"]
 
 
 def fit(
@@ -80,17 +111,22 @@ def fit(
     on_progress: Callable[[float], None] = lambda share: None,
     should_stop: Callable[[float], bool] = lambda score: False,
 ) -> Fitted:
-    """Fit a strategy on train and predict the evaluation splits.
+    """Fit a strategy on train and predict the evaluation splits, as far as the run has them.
 
     eval_splits: a search passes validation alone, and so never reads test. should_stop: for a strategy that trains in
     epochs, called with the validation score after each; True ends training.
     Raises DivergedError if a probability is not finite.
     """
-    request = _Request(spec, dataset, inputs, eval_splits, on_progress, should_stop)
+    parts = parts_of(dataset, spec.fold, spec.subset, spec.seed)
+    present = [purpose for purpose in eval_splits if purpose in parts]
+    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts)
     fitted = _FIT[spec.definition.fits_on](request)
     if not all(np.isfinite(values).all() for values in fitted.probabilities.values()):
         raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
-    fitted.thresholds = best_thresholds(labels_of(dataset.splits["validation"]), fitted.probabilities["validation"])
+    if spec.final:
+        fitted.thresholds = np.array(spec.final.thresholds) if spec.final.thresholds else None
+    else:
+        fitted.thresholds = best_thresholds(request.labels("validation"), fitted.probabilities["validation"])
     return fitted
 
 
@@ -98,26 +134,24 @@ def _fit_on_texts(request: _Request) -> Fitted:
     """Fit a scikit-learn pipeline on the texts."""
     spec, dataset = request.spec, request.dataset
     started = time.perf_counter()
-    indices, train_table = subset_indices(dataset, spec.subset, spec.seed), dataset.splits["train"]
-    train_table = train_table if indices is None else train_table.take(indices)
     classifier = spec.definition.apply(
-        _joined_texts(train_table), labels_of(train_table), spec.config, spec.recipe.class_weight
+        request.texts("train"), request.labels("train"), spec.config, spec.recipe.class_weight
     )
     trained = time.perf_counter()
-    by_split = {split: classifier.predict_proba(_joined_texts(dataset.splits[split])) for split in request.eval_splits}
+    by_split = {split: classifier.predict_proba(request.texts(split)) for split in request.eval_splits}
     costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
     size = _num_coefficients(classifier)
+    timed = request.timed.table(dataset)
     return Fitted(
         by_split,
         costs,
-        classify_one=lambda index: classifier.predict(_joined_texts(dataset.splits["test"].slice(index, 1))),
+        classify_one=lambda index: classifier.predict(_joined_texts(timed.slice(index, 1))),
         save=lambda folder: _save_sklearn(classifier, folder),
         parameters={"trainable": size, "added": 0, "head": 0, "total": size},
     )
 
 
 def _joined_texts(table: pa.Table) -> list[str]:
-    """Return the texts of a split; the two texts of a pair as one, joined by a line break."""
     texts = table["text"].to_pylist()
     if "text_pair" not in table.column_names:
         return texts
@@ -126,7 +160,7 @@ def _joined_texts(table: pa.Table) -> list[str]:
 
 def _fit_on_embeddings(request: _Request) -> Fitted:
     """Fit a scikit-learn classifier on the frozen encoder's embeddings."""
-    spec, dataset = request.spec, request.dataset
+    spec, parts = request.spec, request.parts
     config, probabilities = spec.config, spec.definition.probabilities
     assert spec.model_fingerprint is not None
     assert isinstance(config, EmbeddingsConfig)
@@ -134,27 +168,24 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
     tables, model = _tables_and_model(request)
     vectors: dict[str, np.ndarray] = {}
     costs = {"tokenize_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
-    pooling, dtype = config.pooling, resolve(spec.recipe.precision, device())
+    pooling = config.pooling
     for split, table in tables.items():
-        split_dtype = torch.float32 if split in request.eval_splits else dtype
-        states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, split_dtype)
+        states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, request.dtype_of(split))
         vectors[split] = _mean_over_windows(states.numpy(), table)
         costs["prefix_seconds"] += seconds
         request.on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
-    validation = (vectors["validation"], tables["validation"].labels)
-    indices = subset_indices(dataset, spec.subset, spec.seed)
-    rows = slice(None) if indices is None else indices
+
+    def vectors_of(purpose: str) -> np.ndarray:
+        part = parts[purpose]
+        return vectors[part.split] if part.rows is None else vectors[part.split][part.rows]
+
+    validation = (vectors_of("validation"), request.labels("validation")) if "validation" in parts else None
     classifier = spec.definition.apply(
-        vectors["train"][rows],
-        tables["train"].labels[rows],
-        validation,
-        spec.config,
-        spec.metric,
-        spec.recipe.class_weight,
+        vectors_of("train"), request.labels("train"), validation, spec.config, spec.metric, spec.recipe.class_weight
     )
     trained = time.perf_counter()
-    by_split = {split: probabilities(classifier, vectors[split], validation) for split in request.eval_splits}
+    by_split = {split: probabilities(classifier, vectors_of(split), validation) for split in request.eval_splits}
     costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
 
     def classify(batch: PackedBatch) -> None:
@@ -169,41 +200,47 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
         classify_one=_classify_from_text(request, model, tables, classify),
         save=lambda folder: _save_sklearn(classifier, folder),
         parameters={"trainable": size, "added": 0, "head": size, "total": encoder_size + size},
+        selected_options=spec.definition.selected_options(classifier) if spec.definition.selected_options else {},
     )
 
 
 def _fit_model(request: _Request) -> Fitted:
     """Adapt the model, train it, and predict with the weights of the best epoch in fp32."""
-    spec, dataset, eval_splits = request.spec, request.dataset, request.eval_splits
+    spec, dataset, parts, eval_splits = request.spec, request.dataset, request.parts, request.eval_splits
     tables, model = _tables_and_model(request)
     torch.manual_seed(spec.seed)  # initialises the parameters that a strategy adds
     adapted = spec.definition.apply(model, spec.config)
     dtype = resolve(spec.recipe.precision, device())
     first = adapted.first_trained_block
-    split_inputs = {}
+    stored = {}
     for split, table in tables.items():
         # where no block trains, the final predictions are made from these very vectors
-        split_dtype = torch.float32 if split in eval_splits and first == len(blocks(model)) else dtype
-        split_inputs[split] = cached_prefix_inputs(model, table, first, spec.model_fingerprint or "", split_dtype)
-    split_inputs["train"] = replace(split_inputs["train"], subset=subset_indices(dataset, spec.subset, spec.seed))
+        split_dtype = request.dtype_of(split) if first == len(blocks(model)) else dtype
+        stored[split] = cached_prefix_inputs(model, table, first, spec.model_fingerprint or "", split_dtype)
+    part_inputs = {
+        purpose: replace(stored[parts[purpose].split], subset=parts[purpose].rows)
+        for purpose in ("train", *eval_splits)
+    }
     costs = {
         "tokenize_seconds": sum(table.seconds for table in tables.values()),
-        "prefix_seconds": sum(inputs.seconds for inputs in split_inputs.values()),
+        "prefix_seconds": sum(inputs.seconds for inputs in stored.values()),
     }
     trained, started = None, time.perf_counter()
     if isinstance(spec.config, GradientConfig):
 
         def evaluate() -> dict[str, float]:
-            labels = tables["validation"].labels
-            by_class = _probabilities(predict_logits(model, split_inputs["validation"]), dataset)
+            labels = part_inputs["validation"].labels
+            by_class = _probabilities(predict_logits(model, part_inputs["validation"]), dataset)
             predicted = labels_from_probabilities(by_class, best_thresholds(labels, by_class))
             return metrics.evaluate(labels, predicted, by_class)
 
+        validation = Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric]))
+        last_epoch = spec.final.epochs if spec.final else None
         trained = train(
             adapted,
-            split_inputs["train"],
-            TrainingSettings(spec.recipe, spec.config.learning_rate, spec.seed, dtype),
-            Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric])),
+            part_inputs["train"],
+            TrainingSettings(spec.recipe, spec.config.learning_rate, spec.seed, dtype, last_epoch),
+            validation if "validation" in parts else None,
             request.on_progress,
         )
         costs |= {
@@ -216,8 +253,8 @@ def _fit_model(request: _Request) -> Fitted:
         costs["train_seconds"] = 0.0
     # fp32, so that any library that loads the saved model reproduces the stored predictions
     final = {
-        split: split_inputs[split] if split_inputs[split].is_pooled else SplitInputs(tables[split])
-        for split in eval_splits
+        purpose: inputs if inputs.is_pooled else SplitInputs(inputs.table, subset=inputs.subset)
+        for purpose, inputs in part_inputs.items()
     }
     by_split = {split: _probabilities(predict_logits(model, final[split]), dataset) for split in eval_splits}
     costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
@@ -243,25 +280,28 @@ _FIT: dict[str, Callable[[_Request], Fitted]] = {
 def _classify_from_text(
     request: _Request, model: Any, tables: dict[str, TokenTable], classify: Callable[[PackedBatch], object]
 ) -> Callable[[int], None]:
-    """Return a function that classifies the i-th test example in fp32, tokenization included."""
+    """Return a function that classifies the i-th timed example in fp32, tokenization included."""
     tokenizer, where = request.inputs.tokenizer(request.spec), device()
     max_length = request.spec.recipe.max_length
+    timed, dataset = request.timed, request.dataset
+    rows, stored = timed.row_numbers(dataset), dataset.splits[timed.split]
 
     def classify_one(index: int) -> None:
-        test = request.dataset.splits["test"]
-        texts = test.select([c for c in ("text", "text_pair") if c in test.column_names])
+        texts = stored.select([c for c in ("text", "text_pair") if c in stored.column_names])
         # tokenized for the time it takes; the same tokens are in the table already
-        tokenizer(*texts.slice(index, 1).to_pylist()[0].values(), truncation=True, max_length=max_length)
+        tokenizer(*texts.slice(rows[index], 1).to_pylist()[0].values(), truncation=True, max_length=max_length)
         model.eval()
         with inference():
-            classify(pack(tables["test"], np.array([index])).to(where))
+            classify(pack(tables[timed.split], rows[index : index + 1]).to(where))
 
     return classify_one
 
 
 def _tables_and_model(request: _Request) -> tuple[dict[str, TokenTable], Any]:
+    """Return the tokens of the stored splits that the run reads, and the pretrained model."""
     spec, dataset = request.spec, request.dataset
-    tables = request.inputs.tokens(spec, dataset, ("train", *request.eval_splits))
+    splits = dict.fromkeys(request.parts[purpose].split for purpose in ("train", *request.eval_splits))
+    tables = request.inputs.tokens(spec, dataset, tuple(splits))
     return tables, request.inputs.model(spec, dataset).to(device())
 
 

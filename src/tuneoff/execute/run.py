@@ -11,14 +11,13 @@ from typing import Any
 
 import pandas as pd
 
-from tuneoff.data.dataset import labels_of
-from tuneoff.data.splits import subset_size
+from tuneoff.data.splits import parts_of
 from tuneoff.deliver.card import write_card
 from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations
 from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError, TuneoffError
-from tuneoff.execute.fit import EVAL_SPLITS, fit
+from tuneoff.execute.fit import fit, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore
@@ -38,36 +37,42 @@ def run_one(
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
         return store.write(_record(spec, status=status, error=reason))
-    labels = {split: labels_of(dataset.splits[split]) for split in EVAL_SPLITS}
-    predicted = {split: fitted.predicted(split) for split in EVAL_SPLITS}
-    pairs = {split: (labels[split], predicted[split]) for split in EVAL_SPLITS}
+    parts, splits = parts_of(dataset, spec.fold, spec.subset, spec.seed), list(fitted.probabilities)
+    labels = {split: parts[split].labels(dataset) for split in splits}
+    predicted = {split: fitted.predicted(split) for split in splits}
+    pairs = {split: (labels[split], predicted[split]) for split in splits}
     fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
-    fitted.costs["latency_seconds"] = latency(fitted.classify_one, dataset.num_examples("test"))
+    fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))
     if fitted.costs.get("operations"):
         dtype = resolve(spec.recipe.precision, device())
         fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
     record = _record(
         spec,
         status=OK,
-        metrics={split: metrics.evaluate(*pairs[split], fitted.probabilities[split]) for split in EVAL_SPLITS},
+        metrics={split: metrics.evaluate(*pairs[split], fitted.probabilities[split]) for split in splits},
         per_class={
             split: [asdict(scores) for scores in metrics.per_class(*pairs[split], dataset.label_names)]
-            for split in EVAL_SPLITS
+            for split in splits
         },
-        confusion={split: metrics.confusion(*pairs[split], dataset.num_labels).tolist() for split in EVAL_SPLITS},
+        confusion={split: metrics.confusion(*pairs[split], dataset.num_labels).tolist() for split in splits},
         costs=fitted.costs,
         parameters=fitted.parameters,
-        train_examples=subset_size(dataset, spec.subset, spec.seed),
+        train_examples=parts["train"].num_examples(dataset),
         thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
+        selected_options=fitted.selected_options,
     )
-    predictions = RunPredictions(labels, predicted, fitted.probabilities)
+    examples = {split: parts[split].row_numbers(dataset) for split in splits}
+    predictions = RunPredictions(labels, predicted, fitted.probabilities, examples) if splits else None
 
     def save(folder: Path) -> None:
         fitted.save(folder)
         write_card(folder, record, dataset)
 
-    return store.write(record, predictions, _history(fitted.trained), save if spec.save_model else None)
+    # of the runs of folds, the first shows the size of the model; the model that is handed over has seen all examples
+    return store.write(
+        record, predictions, _history(fitted.trained), save if spec.save_model else None, keep_model=spec.fold is None
+    )
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:

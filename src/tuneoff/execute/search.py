@@ -1,10 +1,15 @@
-"""One hyperparameter search, trial by trial, scored on validation alone."""
+"""One hyperparameter search, trial by trial, scored on validation alone.
+
+With folds there is one search for all of them, on the training and validation examples of the first. What it finds is
+used by every fold, whose test examples include those validation examples: a small leak, accepted because a search in
+each fold would take as many times as long as there are folds.
+"""
 
 import time
 import traceback
 from collections.abc import Callable
 
-from tuneoff.data.dataset import labels_of
+from tuneoff.data.splits import parts_of
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import JobInputs
@@ -77,5 +82,5 @@ def _validation_score(
 ) -> float:
     dataset = inputs.dataset(run)
     fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
-    labels = labels_of(dataset.splits["validation"])
+    labels = parts_of(dataset, run.fold, run.subset, run.seed)["validation"].labels(dataset)
     return metrics.evaluate(labels, fitted.predicted("validation"), fitted.probabilities["validation"])[run.metric]

@@ -75,12 +75,13 @@ def score_of(metric: str, labels: np.ndarray, predicted: np.ndarray, probabiliti
 
 @dataclass(frozen=True)
 class RunScores:
-    """Test scores of the runs of one strategy."""
+    """Test scores of the runs of one strategy. Runs on folds together are one run over all examples, S = 1."""
 
     scores: np.ndarray  # (S,)
     resampled: np.ndarray  # (S, R), on the same resamples for all strategies
     seeds: tuple[object, ...]
     is_seeded: bool = True  # another seed would give another score
+    folds: np.ndarray | None = None  # (N,) fold of each example; None for one test split
 
 
 @dataclass(frozen=True)

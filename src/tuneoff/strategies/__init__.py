@@ -19,7 +19,7 @@ from tuneoff.strategies.head import Head, head
 from tuneoff.strategies.lora import LoRA, lora
 from tuneoff.strategies.partial import Partial, partial
 from tuneoff.strategies.peft import Peft, apply_peft
-from tuneoff.strategies.probe import Probe, probabilities, probe
+from tuneoff.strategies.probe import Probe, probabilities, probe, selected_options
 
 STRATEGIES: dict[str, Strategy] = {
     "majority": Strategy(
@@ -35,7 +35,7 @@ STRATEGIES: dict[str, Strategy] = {
     ),
     "probe": Strategy(
         Probe, "embeddings", probe, "linear probe: a linear classifier on frozen embeddings",
-        probabilities=probabilities, is_seeded=False, is_default=True,
+        probabilities=probabilities, selected_options=selected_options, is_seeded=False, is_default=True,
     ),
     "head": Strategy(Head, "model", head, "encoder frozen, head trained", is_default=True),
     "partial": Strategy(Partial, "model", partial, "last blocks and head trained", is_default=True),

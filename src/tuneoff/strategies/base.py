@@ -95,7 +95,9 @@ class Strategy:
     apply: Callable[..., Any]  # model: (model, config) -> Adapted; the others return a fitted scikit-learn classifier
     summary: str  # for the command line
     # embeddings: (fitted classifier, features, validation features and labels) -> class probabilities, (N, C)
-    probabilities: "Callable[[Any, np.ndarray, tuple[np.ndarray, np.ndarray]], np.ndarray] | None" = None
+    probabilities: "Callable[[Any, np.ndarray, tuple[np.ndarray, np.ndarray] | None], np.ndarray] | None" = None
+    # embeddings: fitted classifier -> the options of which validation selected one of several values
+    selected_options: Callable[[Any], dict[str, Any]] | None = None
     is_seeded: bool = True  # the seed changes the result; if False, one run stands for all seeds
     learns: bool = True  # predictions depend on the text; False for the majority class and an untrained head
     is_baseline: bool = False  # added to every study, unless baselines: false

@@ -33,16 +33,19 @@ class Probe(StrategyConfig):
 def probe(
     features: np.ndarray,
     labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray],
+    validation: tuple[np.ndarray, np.ndarray] | None,
     config: Probe,
     metric: str,
     class_weight: str | None,
 ) -> Any:
     """Fit one classifier per value of C, and return the best one on validation; the smallest C if scores are equal.
 
-    features: (N, H). labels: (N,) or (N, C). validation: features and labels of the validation split. metric: selects
-    C. class_weight: "balanced" or None.
+    features: (N, H). labels: (N,) or (N, C). validation: features and labels of the validation split; None for a single
+    value of C. metric: selects C. class_weight: "balanced" or None.
     """
+    if validation is None:
+        (only_C,) = config.C
+        return _fit(features, labels, only_C, config, class_weight)
     best, best_score = None, 0.0
     for C in sorted(config.C):
         classifier = _fit(features, labels, C, config, class_weight)
@@ -66,22 +69,31 @@ def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, clas
     return make_pipeline(StandardScaler(), one_vs_rest_if_multilabel(linear, labels)).fit(features, labels)
 
 
+def selected_options(classifier: "Pipeline") -> dict[str, float]:
+    """Return the options of a fitted probe that validation selected."""
+    linear = classifier[-1]
+    return {"C": float(getattr(linear, "estimator", linear).C)}
+
+
 def probabilities(
-    classifier: "Pipeline", features: np.ndarray, validation: tuple[np.ndarray, np.ndarray]
+    classifier: "Pipeline", features: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None
 ) -> np.ndarray:
     """Class probabilities of a fitted probe. features: (N, H) -> (N, C).
 
     An SVM returns margins. They become probabilities by softmax(scale * margins), or for multi-label data by a logistic
     function per label, with the scale that minimizes the log loss on validation: temperature scaling (Guo et al., ICML
-    2017). The predicted class stays that of the SVM.
+    2017). The predicted class stays that of the SVM. Without validation the scale is 1.
     """
     if hasattr(classifier, "predict_proba"):
         return classifier.predict_proba(features)
     from scipy.optimize import minimize_scalar
     from scipy.special import expit, softmax
 
+    is_multilabel = hasattr(classifier[-1], "estimator")
+    to_probabilities: Any = expit if is_multilabel else lambda margins: softmax(margins, axis=1)
+    if validation is None:
+        return to_probabilities(_margins(classifier, features))
     validation_margins, labels = _margins(classifier, validation[0]), validation[1]
-    to_probabilities: Any = expit if labels.ndim == 2 else lambda margins: softmax(margins, axis=1)
 
     def loss(log_scale: float) -> float:
         return float(log_losses(labels, to_probabilities(np.exp(log_scale) * validation_margins)).mean())

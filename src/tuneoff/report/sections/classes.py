@@ -28,7 +28,7 @@ def section(comparison: Comparison) -> Section | None:
         ]
     else:
         text = "Confusion matrices: of the test examples with a true label (row), the share predicted as each label "
-        text += "(column), over all seeds."
+        text += f"(column), over all {comparison.repeat}s."
         if len(comparison.label_names) > MAX_CLASSES:
             text += f" The {MAX_CLASSES} labels with the most mistakes are shown."
         charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in charted_rows(comparison)}

@@ -16,7 +16,8 @@ def section(comparison: Comparison) -> Section | None:
     if not comparison.rows:
         return None
     text = (
-        "Means over seeds. Tokens and the outputs of frozen blocks are computed once and shared between runs; each row "
+        f"Means over {comparison.repeat}s. "
+        "Tokens and the outputs of frozen blocks are computed once and shared between runs; each row "
         "shows what they would cost a run on its own. Operations are those of training's matrix products; the last "
         "column compares their speed with that of the fastest matrix product on the same number of threads."
     )
@@ -25,7 +26,7 @@ def section(comparison: Comparison) -> Section | None:
 
 
 def costs(comparison: Comparison) -> Table:
-    """The costs that are not on the leaderboard, mean over seeds."""
+    """The costs that are not on the leaderboard, mean over seeds or folds."""
     keys = [key for key, cost in comparison.costs.items() if not cost.is_choosable]
     columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
     rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in _runs(comparison)]
@@ -33,7 +34,7 @@ def costs(comparison: Comparison) -> Table:
 
 
 def phase_chart(comparison: Comparison) -> Chart:
-    """Seconds of a run by phase, mean over seeds."""
+    """Seconds of a run by phase, mean over seeds or folds."""
     phases = {key: cost.phase for key, cost in COSTS.items() if cost.phase}
     rows = pd.DataFrame(
         {
@@ -50,7 +51,7 @@ def phase_chart(comparison: Comparison) -> Chart:
     bars = alt.Chart(rows).mark_bar()
     bars = bars.encode(
         y=alt.Y("strategy:N", sort=order, title=None, axis=alt.Axis(labelLimit=260)),
-        x=alt.X("seconds:Q", title="seconds of a run, mean over seeds"),
+        x=alt.X("seconds:Q", title=f"seconds of a run, mean over {comparison.repeat}s"),
         color=alt.Color("phase:N", title=None, sort=names, scale=scale),
         order=alt.Order("order:Q"),
         tooltip=["strategy", "phase", alt.Tooltip("seconds", format=",.1f")],
@@ -65,7 +66,8 @@ def _runs(comparison: Comparison) -> list[Row]:
 
 def whole_study(comparison: Comparison) -> str:
     """Return the time, and where known the energy, of all runs and searches in words."""
-    sessions, records = comparison.sessions, (*comparison.records, *comparison.subset_records)
+    final = [comparison.final] if comparison.final else []
+    sessions, records = comparison.sessions, (*comparison.records, *comparison.subset_records, *final)
     total = formats.seconds(sum(record.costs.get("run_seconds", 0.0) for record in records))
     text = f"{len(records)} runs that took {total} in total"
     trials = [trial.seconds for record in comparison.searches for trial in record.trials]

@@ -25,6 +25,9 @@ def section(comparison: Comparison) -> Section | None:
     text = (
         "Chart of scores: dots are means over seeds, ticks are single seeds, and lines are 95 % confidence intervals."
     )
+    if comparison.data.folds:
+        text = "Chart of scores: dots are scores over all folds, ticks are single folds, lines are 95 % confidence "
+        text += "intervals."
     if costs:
         text += (
             " Chart of score against cost: the dashed line is the Pareto front, the strategies that no other one beats "
@@ -45,7 +48,7 @@ def section(comparison: Comparison) -> Section | None:
 
 
 def scores(comparison: Comparison) -> Chart:
-    """Mean test score of each strategy with its confidence interval, and the score of each seed."""
+    """Mean test score of each strategy with its confidence interval, and the score of each seed or fold."""
     names, metric = comparison.names, comparison.metric
     rows = pd.DataFrame(
         {
@@ -58,7 +61,7 @@ def scores(comparison: Comparison) -> Chart:
         for row in comparison.rows
     )
     seeds = pd.DataFrame(
-        {"strategy": names[r.group], "seed": r.seed, "score": round(r.metrics["test"][metric], 4)}
+        {"strategy": names[r.group], comparison.repeat: r.seed, "score": round(r.metrics["test"][metric], 4)}
         for r in comparison.records
     )
     order = alt.Y("strategy:N", sort=list(rows["strategy"]), title=None, axis=alt.Axis(labelLimit=260))
@@ -71,7 +74,7 @@ def scores(comparison: Comparison) -> Chart:
     )
     score = alt.Tooltip("score", format=".3f")
     ticks = alt.Chart(seeds).mark_tick(thickness=1.5, size=14, color=INK)
-    ticks = ticks.encode(x="score:Q", y=order, tooltip=["strategy", "seed", score])
+    ticks = ticks.encode(x="score:Q", y=order, tooltip=["strategy", comparison.repeat, score])
     dots = base.mark_circle(size=80, opacity=1).encode(x="score:Q", tooltip=["strategy", score])
     return (ranges + ticks + dots).properties(width=WIDTH, height=alt.Step(26))
 

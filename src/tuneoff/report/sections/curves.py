@@ -15,9 +15,10 @@ def section(comparison: Comparison) -> Section | None:
     """Return the learning curves; None without runs on subsets of train."""
     if not comparison.curve:
         return None
+    over = "examples" if comparison.data.folds else "examples and seeds"
     text = (
         "Test scores after training on subsets of the training examples, with 95 % confidence intervals over test "
-        "examples and seeds. Each seed draws its own subset, the same for all strategies. Validation and test stay "
+        f"{over}. Each {comparison.repeat} draws its own subset, the same for all strategies. Validation and test stay "
         "whole, so that with few training examples most labels in use are those that epochs were selected on. Runs on "
         "a subset train for at least as many steps as runs on all of train, up to 60."
     )

@@ -67,7 +67,7 @@ def _by_label(comparison: Comparison) -> list[Block]:
         "errors-predicted": by_class(comparison, "precision", "error rate by predicted label", "oranges"),
     }
     text = "Share of errors among the test examples of each true label, and among the predictions of each label, over "
-    text += "all seeds."
+    text += f"all {comparison.repeat}s."
     if comparison.data.is_multilabel:
         text += " Multi-label data: in the analyses below, an example counts as wrong if any of its labels is wrong."
     return [
@@ -103,7 +103,7 @@ def _by_confidence(comparison: Comparison, errors: Errors) -> list[Block]:
         return []
     text = (
         "Confidence of wrong predictions, and the gap between the probabilities of the predicted and of the true "
-        "label. Boxes hold the middle half of the wrong predictions of all seeds."
+        f"label. Boxes hold the middle half of the wrong predictions of all {comparison.repeat}s."
     )
     return [Heading("By confidence"), Text(text + left_out_note(comparison)), *figures_if_any(charts)]
 
@@ -166,6 +166,8 @@ def _examples(comparison: Comparison, errors: Errors) -> list[Block]:
     if len(data.examples) < data.all:
         text += f"; the page has room for {len(data.examples):,} of {data.all:,}, hardest first"
     text += ". Where seeds disagree, the majority counts; percentages are the mean probability of the prediction"
+    if comparison.data.folds:
+        text = text.partition(". Where")[0] + ". Percentages are the probability of the prediction"
     text += ", for multi-label data of its least confident label." if comparison.data.is_multilabel else "."
     return [Examples(text, data, errors.length_unit)]
 

@@ -30,6 +30,9 @@ def section(comparison: Comparison) -> Section:
     if comparison.verdict:
         verdict = comparison.verdict
         blocks += [Text(" ".join(verdict.summary), is_key=True)]
+        if comparison.final:
+            place = f" Its model is in runs/{comparison.final.run_id}/model." if comparison.model_folder else ""
+            blocks += [Text(final_text(comparison) + place)]
         blocks += [Text(" ".join(verdict.details))] if verdict.details else []
         blocks += [Text(_explanation(comparison))]
         blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
@@ -37,27 +40,38 @@ def section(comparison: Comparison) -> Section:
             blocks += [
                 Details(
                     "Every pair of strategies: differences, tests, and the sample size that would settle them",
-                    [Text(_PAIRS_TEXT), TableBlock(pairs(comparison), is_tall=True)],
+                    [Text(_PAIRS_TEXT[comparison.repeat]), TableBlock(pairs(comparison), is_tall=True)],
                 )
             ]
         blocks += [
-            Details("Sources of uncertainty, and every metric", [Text(_METRICS_TEXT), TableBlock(metrics(comparison))])
+            Details(
+                "Sources of uncertainty, and every metric",
+                [Text(_METRICS_TEXT[comparison.repeat]), TableBlock(metrics(comparison))],
+            )
         ]
     else:
         blocks += [Text("No run succeeded; the reasons are below.", is_key=True)]
     if comparison.failures:
         blocks += [
             Heading("Failed runs"),
-            Text("They are left out of everything else. Running the study again repeats the failed ones."),
-            Bullets([f"{f.label}, seed {f.seed}: {f.status} – {f.reason}" for f in comparison.failures]),
+            Text(_FAILURES_TEXT[comparison.repeat]),
+            Bullets([f"{f.label}, {f.repeat}: {f.status} – {f.reason}" for f in comparison.failures]),
         ]
     return Section("verdict", "Verdict", blocks)
 
 
 def _explanation(comparison: Comparison) -> str:
     margin = comparison.verdict.margin if comparison.verdict else comparison.study.margin
-    text = (
-        "Test scores, best first, with 95 % confidence intervals over test examples and seeds. Standing against the "
+    text = "Test scores, best first, with 95 % confidence intervals over test examples and seeds."
+    if comparison.data.folds:
+        text = (
+            f"Scores over {comparison.data.folds} folds, best first, with 95 % confidence intervals over the examples. "
+            "Every labelled example is a test example once: runs that were trained on the other folds predict it, and "
+            "the predictions of all folds are scored together. Costs are means over the folds, whose runs train on a "
+            "part of the examples."
+        )
+    text += (
+        " Standing against the "
         f"best measured strategy: equivalent, if it loses at most the margin of {points(margin, comparison.metric)} "
         "with 95 % confidence (the column 'loses at most' is that limit, for all strategies at once); worse, if the "
         "difference is significant at 0.05 after Holm's correction over all pairs; undecided otherwise. The interval "
@@ -65,7 +79,7 @@ def _explanation(comparison: Comparison) -> str:
         "fp32, the median over texts. The size of a model leaves out the encoder that a probe, LoRA or adapter needs "
         "in addition."
     )
-    if any(len(row.seeds) == 1 and row.is_seeded for row in comparison.rows):
+    if any(row.repeats == "one run" and row.is_seeded for row in comparison.rows):
         text += (
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
@@ -92,18 +106,50 @@ def _rates_text(comparison: Comparison) -> str:
 
 
 _PAGE_TEXT = "Shaded rows are the best strategy and those equivalent to it. Click a column's heading to sort."
-_PAIRS_TEXT = (
-    "Both strategies on the same test examples and, where they share seeds, on the same seeds. A difference is "
+_PAIRS_TEXT = {
+    "seed": "Both strategies on the same test examples and, where they share seeds, on the same seeds. A difference is "
     "significant where p after Holm's correction over all pairs is below 0.05; intervals are for each pair only. "
     "McNemar: mid-p value of the test that both are right equally often, median over seeds. Cohen's g: among the test "
     "examples that only one of the two classifies correctly, the share of the better one minus one half. The last "
     "columns give the number of test examples, or of seeds, that would detect a difference of this size with 80 % "
-    "power."
-)
-_METRICS_TEXT = (
-    "Means over seeds on the test split. The standard deviations show how much the score would vary with other test "
-    "examples and with other seeds; a single run cannot show the second."
-)
+    "power.",
+    "fold": "Both strategies on the same examples, trained on the same folds. A difference is significant where p "
+    "after Holm's correction over all pairs is below 0.05; intervals are for each pair only. McNemar: mid-p value of "
+    "the test that both are right equally often. Cohen's g: among the examples that only one of the two classifies "
+    "correctly, the share of the better one minus one half. The last columns give the number of examples that would "
+    "detect a difference of this size with 80 % power.",
+}
+_METRICS_TEXT = {
+    "seed": "Means over seeds on the test split. The standard deviations show how much the score would vary with other "
+    "test examples and with other seeds; a single run cannot show the second.",
+    "fold": "Of the predictions of all folds together; the validation score is the mean over the folds. The standard "
+    "deviation shows how much the score would vary with other examples.",
+}
+_FAILURES_TEXT = {
+    "seed": "They are left out of everything else. Running the study again repeats the failed ones.",
+    "fold": "A strategy that lacks a fold is left out of everything else. Running the study again repeats the failed "
+    "runs.",
+}
+
+
+def final_text(comparison: Comparison) -> str:
+    """Return sentences on the run on all labelled examples, whose model is handed over; empty if there is none."""
+    final = comparison.final
+    if final is None:
+        return ""
+    text = f"{final.label} was then trained on all {final.train_examples:,} labelled examples"
+    if final.best_epoch is not None:
+        epochs = "1 epoch" if final.best_epoch == 1 else f"{final.best_epoch} epochs"
+        text += f" for {epochs}, the median of the folds' best"
+    text += f": run {final.run_id}."
+    if not comparison.is_final_picked:
+        text += " The verdict has changed since; running the study again trains its pick."
+    if "test" in final.metrics:
+        text += (
+            f" On the test split of {comparison.data.splits['test'].examples:,} examples, which no other run reads, "
+            f"its {display_name(comparison.metric)} is {fixed(final.metrics['test'][comparison.metric])}."
+        )
+    return text
 
 
 def leaderboard(comparison: Comparison) -> Table:
@@ -120,7 +166,7 @@ def leaderboard(comparison: Comparison) -> Table:
         Column("p_holm", "p", P_VALUE, missing_sort_key=1.0),
         Column("standing", "standing", TEXT),
         Column("loss_bound", "loses at most", SCORE),
-        Column("seeds", "seeds", COUNT),
+        Column(f"{comparison.repeat}s", f"{comparison.repeat}s", COUNT),
         *[Column(key, cost.column, cost.format) for key, cost in costs.items()],
     )
     rows = []
@@ -194,7 +240,7 @@ def pairs(comparison: Comparison) -> Table:
         Column("p_mcnemar", "McNemar", P_VALUE),
         Column("cohen_g", "Cohen's g", SIGNED_HUNDREDTHS),
         Column("required_examples", "examples to settle", COUNT),
-        Column("required_seeds", "seeds to settle", COUNT),
+        *([] if comparison.data.folds else [Column("required_seeds", "seeds to settle", COUNT)]),
     )
     rows = [
         [
@@ -207,7 +253,7 @@ def pairs(comparison: Comparison) -> Table:
             pair.mcnemar,
             pair.effect,
             None if pair.is_significant else pair.required_examples or None,
-            None if pair.is_significant else pair.required_seeds or None,
+            *([] if comparison.data.folds else [None if pair.is_significant else pair.required_seeds or None]),
         ]
         for pair in comparison.pairs
     ]
@@ -223,7 +269,7 @@ def metrics(comparison: Comparison) -> Table:
         *[Column(name, display_name(name), SCORE) for name in names],
         Column(f"validation_{metric}", f"validation {display_name(metric)}", SCORE),
         Column("sd_from_examples", "sd from examples", SCORE),
-        Column("sd_from_seeds", "sd from seeds", SCORE),
+        *([] if comparison.data.folds else [Column("sd_from_seeds", "sd from seeds", SCORE)]),
     )
     rows = [
         [
@@ -231,7 +277,7 @@ def metrics(comparison: Comparison) -> Table:
             *[row.scores.get(name) for name in names],
             row.validation,
             row.sd_from_examples,
-            row.sd_from_seeds,
+            *([] if comparison.data.folds else [row.sd_from_seeds]),
         ]
         for row in comparison.rows
     ]

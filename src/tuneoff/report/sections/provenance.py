@@ -1,4 +1,4 @@
-"""Provenance: seeds, machine, versions, fingerprints and the resolved study."""
+"""Provenance: seeds or folds, machine, versions, fingerprints and the resolved study."""
 
 import json
 from collections.abc import Mapping
@@ -22,8 +22,11 @@ def section(comparison: Comparison) -> Section:
 
 
 def _facts(comparison: Comparison) -> list[str]:
-    facts = [f"Seeds: {', '.join(map(str, comparison.study.seeds))}"]
-    records = comparison.records
+    records, folds = comparison.records, comparison.data.folds
+    seeds = sorted({record.seed for record in records})
+    facts = [f"Seeds: {', '.join(map(str, comparison.study.seeds or seeds))}"]
+    if folds:
+        facts = [f"Folds: {folds}, drawn with seed {comparison.study.data.split_seed}; a run's seed is its fold"]
     machines = {json.dumps(record.machine): record.machine for record in records}
     facts += [f"Machine: {_machine(machine)}" for machine in machines.values()]
     if records:

@@ -55,9 +55,12 @@ def search_text(comparison: Comparison) -> str:
     if spec is None:
         return "There was no hyperparameter search: every strategy ran with the options in the study, or its defaults."
     budget = f"{spec.trials} trials" if spec.trials else f"{formats.seconds(spec.budget)} of trials"
+    where = f"with seed {comparison.study.seeds[0]}" if comparison.study.seeds else "with the first seed"
+    if comparison.data.folds:
+        where = "on the training and validation examples of fold 0 (they are test examples of other folds)"
     text = (
-        f"Before the runs, every strategy had a search with the same budget: {budget}, scored on validation only, with "
-        f"seed {comparison.study.seeds[0]}. The first trial is the strategy with its default options, where the search "
+        f"Before the runs, every strategy had a search with the same budget: {budget}, scored on validation only, "
+        f"{where}. The first trial is the strategy with its default options, where the search "
         "space contains them (for a probe: the middle of its values of C). The options of the best trial were used for "
         "the runs."
     )

@@ -14,7 +14,8 @@ def section(comparison: Comparison) -> Section | None:
     """Return the scores of each slice; None without slice columns."""
     if not len(comparison.slices):
         return None
-    text = "Test scores on slices of the data, with 95 % confidence intervals over their examples and the seeds. "
+    over = "their examples" if comparison.data.folds else "their examples and the seeds"
+    text = f"Test scores on slices of the data, with 95 % confidence intervals over {over}. "
     text += "Slices of a single example are left out."
     blocks: list[Block] = [Text(text + left_out_note(comparison))]
     blocks += [Text(sentence, is_key=True)] if (sentence := weakest_slice(comparison)) else []

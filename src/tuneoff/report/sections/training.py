@@ -20,7 +20,7 @@ def section(comparison: Comparison) -> Section | None:
     blocks: list[Block] = []
     if any(chart is not None for chart in charts.values()):
         text = "Validation score after each epoch, which selects the epoch whose weights are kept, and training loss; "
-        blocks += [Text(f"{text}one line per seed.{left_out_note(comparison)}"), *figures_if_any(charts)]
+        blocks += [Text(f"{text}one line per {comparison.repeat}.{left_out_note(comparison)}"), *figures_if_any(charts)]
     text = (
         "Trainable parameters of each strategy. The head counts as trainable, added parameters as part of the total; "
     )
