@@ -20,7 +20,7 @@ from tests.studies import changed, toy_spec
 from tests.tiny import toy_texts
 from tuneoff.data.dataset import FOLD, labels_of
 from tuneoff.data.splits import parts_of
-from tuneoff.errors import ConfigError, DataError
+from tuneoff.errors import ConfigError, DataError, StoreError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.runs import RunRecord
@@ -168,7 +168,7 @@ def test_the_model_on_all_labelled_examples_is_trained_again_only_if_the_pick_ch
     titles, _ = started(changed(study, strategies=["majority", "tfidf", "probe"], cost="trainable_parameters"))
     assert sum(title.endswith("on all labelled examples") for title in titles) <= 1
     alone = changed(study, strategies=["majority"])
-    assert run(alone).final is None  # nothing is picked
+    assert alone.run(replace=True).final is None  # nothing is picked
     assert json.loads((study.folder / "data.json").read_text())["final"] == []
 
 
@@ -270,7 +270,10 @@ def test_automatic_folds_are_written_down(encoder, toy_csv, tmp_path):
     assert comparison.rows[0].repeats == "5 folds"
     stored = Study.open(study.folder).spec
     assert (stored.num_folds, stored.seeds) == (5, None)
-    split = changed(study, evaluate="split", seeds=1).run()
+    one_split = changed(study, evaluate="split", seeds=1)
+    with pytest.raises(StoreError, match=r"other settings: evaluation 5 folds, now one split\. Give"):
+        one_split.run()
+    split = one_split.run(replace=True)
     assert split.final is None
     assert split.rows[0].repeats == "one run"
 

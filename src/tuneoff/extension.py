@@ -56,7 +56,7 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
     asked = {_cell(run) for run in runs}
     kept = [record for record in records if _stored_cell(record) not in asked]
     differences = []
-    if description.fingerprint != data.fingerprint:
+    if description.fingerprint != data.fingerprint and _evaluation(stored) == _evaluation(new):
         differences += _data_differences(stored.data, new.data) or [f"the content of {_source(new.data)} has changed"]
     differences += _setting_differences(stored, new, data, records, bool(kept))
     if differences and any(record.status != FAILED for record in records):
