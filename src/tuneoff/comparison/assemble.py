@@ -211,7 +211,7 @@ def _score_runs(
     scores = {
         group: stats.RunScores(
             np.array([of_run[metric] for of_run in _metrics(members, runs, labels)]),
-            part,
+            part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part),
             tuple(record.seed for record in members) if folds is None else (0,),
             are_subsets or is_seeded(members[0].strategy),
             None if members[0].strategy == EXTERNAL else folds,
@@ -244,7 +244,7 @@ def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
                 mcnemar=float(np.median([stats.mcnemar(*runs) for runs in aligned])),
                 effect=float(np.mean([stats.cohen_g(*runs) for runs in aligned])),
                 required_examples=required.examples,
-                required_seeds=required.seeds,
+                required_seeds=required.seeds if scores[better].folds is None else None,
             )
         )
     return tuple(pairs)

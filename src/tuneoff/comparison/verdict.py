@@ -37,7 +37,8 @@ def judge(
     is_better = learners if prior is None else learners & joint.exceeds(prior)
     if not is_better.any():
         return _nothing_to_pick(rows, metric, cost, margin, has_prior=prior is not None)
-    thin = _thin_evidence(rows, num_examples)
+    noun = "labelled examples" if any(row.fold_scores for row in rows) else "test examples"
+    thin = _thin_evidence(rows, num_examples, noun)
     costs = np.array([row.costs.get(cost, math.inf) for row in rows])
     choice = choose(joint, costs, margin, learners, takes_best=bool(thin))
     picked, names = rows[choice], row_names(rows)
@@ -65,7 +66,7 @@ def judge(
         corrected_score=corrected,
         thin=thin,
         summary=tuple(summary),
-        details=(*_standings(rows, metric, margin, names), *_required_size(pairs, rows, picked, metric)),
+        details=(*_standings(rows, metric, margin, names), *_required_size(pairs, rows, picked, metric, noun)),
     )
 
 
@@ -81,11 +82,11 @@ def standing(index: int, is_significant: bool, loss_bound: float, margin: float)
     return WORSE if is_significant else UNDECIDED
 
 
-def _thin_evidence(rows: Sequence[Row], num_examples: int) -> str:
+def _thin_evidence(rows: Sequence[Row], num_examples: int, noun: str) -> str:
     """Return a sentence on what the evidence lacks; empty if it is enough for a choice."""
     lacks = []
     if num_examples < MIN_EXAMPLES:
-        lacks.append(f"{num_examples:,} test examples")
+        lacks.append(f"{num_examples:,} {noun}")
     seeded = [row for row in rows if row.learns and row.is_seeded]
     if seeded and all(row.seed_sd is None and not row.fold_scores for row in seeded):
         lacks.append("one seed per strategy")
@@ -172,8 +173,8 @@ def _standings(rows: Sequence[Row], metric: str, margin: float, names: Mapping[s
     return [f"Against {names[rows[0].group]}, at a margin of {points(margin, metric)}: {'; '.join(phrases)}."]
 
 
-def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metric: str) -> list[str]:
-    """Sentence on the test examples or seeds that would separate the best from the pick, or from the next best."""
+def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metric: str, noun: str) -> list[str]:
+    """Sentence on the examples or seeds that would separate the best from the pick, or from the next best."""
     best, names = rows[0], row_names(rows)
     undecided = [row for row in rows if row.standing == UNDECIDED]
     if not undecided:
@@ -184,13 +185,13 @@ def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metr
         return []
     sizes = []
     if pair.required_examples is not None:
-        sizes.append(f"about {_round_up(pair.required_examples):,} test examples")
+        sizes.append(f"about {_round_up(pair.required_examples):,} {noun}")
     if pair.required_seeds is not None:
         sizes.append(f"{pair.required_seeds:,} seeds")
     goal = f"Detecting a true difference of {points(pair.difference, metric)} between {names[best.group]} and "
     goal += names[rival.group]
     if not sizes:
-        return [f"{goal} would take more test examples{'' if best.fold_scores else ' and more seeds'}."]
+        return [f"{goal} would take more {noun}{'' if best.fold_scores else ' and more seeds'}."]
     return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
 
 
