@@ -113,6 +113,19 @@ def check_margin(given: Any) -> float:
     return margin
 
 
+def check_difference(given: Any) -> float:
+    """Return a difference to detect as a number. Raises ConfigError for one that is not above 0, or in percent."""
+    try:
+        gap = float(given)
+    except (TypeError, ValueError):
+        raise ConfigError(f"difference {given!r} is not a number; write 0.01 for one point of accuracy") from None
+    if not 0.001 <= gap <= MAX_MARGIN:
+        raise ConfigError(
+            f"difference {gap:g} is not from 0.001 to {MAX_MARGIN:g}; it is of accuracy: write 0.01 for one point"
+        )
+    return gap
+
+
 def _strategy_label(given: Any) -> Any:
     return parse_strategy(given).label if isinstance(given, str) and ":" in given else given
 

@@ -57,6 +57,7 @@ from tuneoff.spec import (
 )
 
 if TYPE_CHECKING:
+    from tuneoff.comparison.detection import Detection
     from tuneoff.comparison.result import Comparison
 
 RESULTS = Path("results")
@@ -310,7 +311,17 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), _largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        return Plan(self.spec, prepared.dataset, tuple(check_data(prepared.dataset)), "", in_order, slots, speed)
+        return Plan(prepared.spec, prepared.dataset, tuple(check_data(prepared.dataset)), "", in_order, slots, speed)
+
+    def detection(self, gap: float, plan: "Plan") -> "Detection":
+        """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""
+        from tuneoff.comparison.detection import detection
+        from tuneoff.scoring.power import Repeats
+
+        num_seeded = sum(STRATEGIES[strategy.name].is_seeded for strategy in plan.spec.strategies)
+        repeats = Repeats(len(plan.spec.seeds or DEFAULT_SEEDS), plan.dataset.folds, max(2, num_seeded))
+        comparison = self.comparison() if (self.folder / "data.json").is_file() else None
+        return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
 
 
 def compare(

@@ -125,6 +125,7 @@ MISTAKES = {
     "no study": ("report results/none", "study folder 'results/none' does not exist"),
     "no study file": ("run none.yaml", "study file 'none.yaml' does not exist"),
     "unknown cost": ("report . --cost money", "cost 'money' is unknown; "),
+    "difference in percent": ("plan study.yaml --detect 1", "difference 1 is not from 0.001 to 0.5; it is of accuracy: write 0.01 for one point"),
     "margin in percent": ("compare good.csv --margin 1", "margin 1 is not from 0 to 0.5; it is in the metric's units: write 0.01 for one point"),
     "margin with a sign": ("report . --margin -0.01", "margin -0.01 is not from 0 to 0.5"),
     "margin with a unit": ("compare good.csv --margin 1%", "margin '1%' is not a number; write 0.01 for one point of accuracy"),

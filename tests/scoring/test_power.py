@@ -4,25 +4,26 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from tuneoff.scoring.power import DifferenceVariances, detectable_gap, measured_variances, required_examples
+from tuneoff.scoring.power import DifferenceVariances, Repeats, detectable_gap, measured_variances, required_examples
+from tuneoff.scoring.stats import FOLD_FACTOR
 
 
 def test_without_seeds_the_size_is_that_of_a_paired_test():
     variances = DifferenceVariances(example=0.1, interaction=0.0, seed=0.0)
     z = distributions.norm.ppf(0.975) + distributions.norm.ppf(0.8)
-    assert required_examples(0.01, 3, variances, 2) == pytest.approx(z**2 * 0.1 / 0.01**2, rel=0.01)
+    assert required_examples(0.01, variances, Repeats(3)) == pytest.approx(z**2 * 0.1 / 0.01**2, rel=0.01)
 
 
 def size(gap, seeds, variances):
     """The required test examples, of which there must be some number."""
-    count = required_examples(gap, seeds, variances, 5)
+    count = required_examples(gap, variances, Repeats(seeds, num_strategies=5))
     assert count is not None
     return count
 
 
 def test_seeds_that_vary_more_than_the_difference_leave_no_size():
     variances = DifferenceVariances(example=0.1, interaction=0.04, seed=0.01**2)
-    assert required_examples(0.005, 2, variances, 5) is None
+    assert required_examples(0.005, variances, Repeats(2, num_strategies=5)) is None
     assert size(0.03, 5, variances) < 3000
 
 
@@ -34,7 +35,7 @@ def test_more_seeds_need_fewer_examples():
 
 def test_the_detectable_difference_needs_the_examples_that_there_are():
     variances = DifferenceVariances(example=0.05, interaction=0.04, seed=0.002**2)
-    gap = detectable_gap(2000, 3, variances, 5)
+    gap = detectable_gap(2000, variances, Repeats(3, num_strategies=5))
     assert gap is not None
     assert size(gap, 3, variances) <= 2000 < size(gap - 0.001, 3, variances)
 
@@ -66,4 +67,13 @@ def test_the_estimate_agrees_with_the_spread_of_simulated_differences():
         interaction = rng.normal(0, np.sqrt(0.03), (2, 3, 200))
         seed = rng.normal(0, 0.01, (2, 3, 1))
         gaps.append((example + (interaction + seed)[0].mean(0) - (interaction + seed)[1].mean(0)).mean())
-    assert np.var(gaps) == pytest.approx(variances.estimate(0.0, 200, 3, 2).variance, rel=0.1)
+    assert np.var(gaps) == pytest.approx(variances.estimate(0.0, 200, Repeats(3)).variance, rel=0.1)
+
+
+def test_folds_need_more_examples_than_independent_ones_by_the_square_of_their_factor():
+    variances = DifferenceVariances(example=0.1, interaction=0.0, seed=0.0)
+    on_one_split, on_folds = (
+        required_examples(0.01, variances, repeats) or 0 for repeats in (Repeats(3), Repeats(num_folds=5))
+    )
+    assert on_folds / on_one_split == pytest.approx(FOLD_FACTOR**2, rel=0.01)
+    assert Repeats(num_folds=5).name == "5 folds"

@@ -51,6 +51,7 @@ from tuneoff.cli.output import (
     new_table,
     options_of,
     print_classes,
+    print_detection,
     print_options,
     print_result,
     print_samples,
@@ -263,21 +264,34 @@ def run(
 
 
 @app.command(cls=Command)
-def plan(study_name: StudyName, as_json: Json = False) -> None:
+def plan(
+    study_name: StudyName,
+    detect: Annotated[
+        OptionalText,
+        typer.Option(help="also say how many examples and seeds, or folds, detect a difference in accuracy: 0.01"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
     from tuneoff.formats import number, seconds, size
+    from tuneoff.spec import check_difference
     from tuneoff.study import Study
 
+    gap = check_difference(detect) if detect else None
     study = Study.open(study_name)
     stay_offline_without_network(study.spec.model, study.spec.data.source)
     _end_imports()
     with console.status("loading data and timing a few steps"):
         missing = study.plan()
+        detection = study.detection(gap, missing) if gap else None
     assert missing.speed is not None  # it was measured
     if as_json:
         runs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
-        print(json.dumps({"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}, indent=1))
+        planned = {"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}
+        print(json.dumps({**planned, **({"detection": detection.to_json()} if detection else {})}, indent=1))
         return
+    if detection:
+        print_detection(detection)
     if not missing.estimates:
         console.print(
             f"Nothing is missing: every run of {visible(study.spec.name)} is stored in {visible(str(study.folder))}"

@@ -13,6 +13,7 @@ from rich.table import Table
 from tuneoff.formats import shorten, show_control_characters
 
 if TYPE_CHECKING:
+    from tuneoff.comparison.detection import Detection
     from tuneoff.comparison.result import Comparison
     from tuneoff.data.dataset import Dataset
     from tuneoff.data.describe import DataDescription
@@ -87,6 +88,24 @@ def _print_typed_table(typed: "TypedTable", styles: list[str]) -> None:
     for cells, style in zip(typed.text_rows(), styles, strict=True):
         table.add_row(*map(visible, cells), style=style)
     console.print(table)
+
+
+def print_detection(detection: "Detection") -> None:
+    """Print the examples that detect a difference, for each number of seeds, and what the study itself detects."""
+    source = "this study's stored runs" if detection.is_measured else "earlier studies (docs/benchmarks.md)"
+    gap = 100 * detection.gap
+    console.print(
+        f"To detect a difference of {gap:.1f} points of accuracy (80 % power), with the variances of {source}:"
+    )
+    table = new_table("runs of each strategy", "examples")
+    for name, count in detection.required.items():
+        kind = "labelled" if name.endswith("folds") else "test"
+        table.add_row(name, f"{count:,} {kind}" if count else "no number is enough")
+    console.print(table)
+    detectable = f"{100 * detection.detectable:.1f} points" if detection.detectable else "no difference"
+    console.print(
+        f"This study, with {detection.num_examples:,} examples and {detection.repeats}, detects {detectable}."
+    )
 
 
 def print_classes(description: "DataDescription", report_path: Path | None) -> None:

@@ -1,13 +1,14 @@
-"""Detectable differences of a planned study: the test examples, for some numbers of seeds, and what it has so far."""
+"""Detectable differences of a planned study: the examples that it takes, for some numbers of seeds and with folds."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from tuneoff.runs import stored_labels
 from tuneoff.scoring.power import (
-    SEED_COUNTS,
     TYPICAL,
     DifferenceVariances,
+    Repeats,
     detectable_gap,
     measured_variances,
     required_examples,
@@ -16,17 +17,19 @@ from tuneoff.scoring.power import (
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
 
+_SEED_COUNTS = (2, 3, 5, 10)  # that a plan shows
+
 
 @dataclass(frozen=True)
 class Detection:
-    """Sizes that detect a difference in accuracy with 80 % power, at a significance level of 5 %."""
+    """Examples that detect a difference in accuracy with 80 % power, at a significance level of 5 %."""
 
     gap: float
     variances: DifferenceVariances
     is_measured: bool  # the variances are those of the study's stored runs; else of earlier studies
-    examples_by_seeds: dict[int, int | None]  # number of seeds -> test examples; None if no practical number is enough
-    num_examples: int  # of the study's test split
-    num_seeds: int
+    required: dict[str, int | None]  # "3 seeds" -> test examples, "5 folds" -> labelled; None: no practical number
+    num_examples: int  # of the study: test examples, with folds labelled ones
+    repeats: str  # of the study: "3 seeds"
     detectable: float | None  # by the study as it is
 
     def to_json(self) -> dict[str, object]:
@@ -34,26 +37,26 @@ class Detection:
         return asdict(self)
 
 
-def detection(
-    gap: float, num_examples: int, num_seeds: int, num_strategies: int, comparison: "Comparison | None" = None
-) -> Detection:
-    """Plan the detection of a difference. comparison: of the study's stored runs, whose variances are used if known.
+def detection(gap: float, num_examples: int, repeats: Repeats, comparison: "Comparison | None" = None) -> Detection:
+    """Plan the detection of a difference.
 
-    num_strategies: strategies with seeds, over which the variance from seeds is pooled.
+    num_examples, repeats: of the study. comparison: of its stored runs, whose variances are used if they show them.
     """
     measured = _variances_of(comparison) if comparison else None
     variances = measured or TYPICAL
+    num_strategies = repeats.num_strategies
+    candidates: Sequence[Repeats] = [
+        *(Repeats(num_seeds=count, num_strategies=num_strategies) for count in _SEED_COUNTS),
+        Repeats(num_folds=repeats.num_folds or 5, num_strategies=num_strategies),
+    ]
     return Detection(
         gap=gap,
         variances=variances,
         is_measured=measured is not None,
-        examples_by_seeds={
-            seeds: required_examples(gap, seeds, variances, num_strategies)
-            for seeds in sorted({*SEED_COUNTS[1:], num_seeds})
-        },
+        required={candidate.name: required_examples(gap, variances, candidate) for candidate in candidates},
         num_examples=num_examples,
-        num_seeds=num_seeds,
-        detectable=detectable_gap(num_examples, num_seeds, variances, num_strategies),
+        repeats=repeats.name,
+        detectable=detectable_gap(num_examples, variances, repeats),
     )
 
 
@@ -65,7 +68,7 @@ def _variances_of(comparison: "Comparison") -> DifferenceVariances | None:
     runs = [
         ~comparison.predictions[row.group].is_wrong(labels)
         for row in comparison.rows
-        if row.learns and row.is_seeded and len(row.seeds) > 1
+        if row.learns and row.is_seeded and len(comparison.predictions[row.group].predicted) > 1
     ]
     num_seeds = min((len(is_right) for is_right in runs), default=0)
     return measured_variances([is_right[:num_seeds] for is_right in runs])

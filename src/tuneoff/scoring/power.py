@@ -8,10 +8,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneoff.scoring.stats import POWER, ScoreEstimate, smallest_count
+from tuneoff.scoring.stats import FOLD_DEGREES, FOLD_FACTOR, POWER, ScoreEstimate, smallest_count
 
 MAX_EXAMPLES = 1_000_000  # more test examples are as good as none
-SEED_COUNTS = (1, 2, 3, 5, 10)  # that a plan shows
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Runs of each strategy in a study: seeds on one test split, or folds."""
+
+    num_seeds: int = 1
+    num_folds: int | None = None  # instead of seeds
+    num_strategies: int = 2  # whose seeds the variance from seeds is pooled over (stats.pooled_seed_variance)
+
+    @property
+    def name(self) -> str:
+        """The runs in words."""
+        if self.num_folds:
+            return f"{self.num_folds} folds"
+        return "1 seed" if self.num_seeds == 1 else f"{self.num_seeds} seeds"
 
 
 @dataclass(frozen=True)
@@ -21,23 +36,23 @@ class DifferenceVariances:
     example: float  # of one example's difference, averaged over many seeds
     interaction: float  # of one strategy's result on one example over seeds
     seed: float  # of one strategy's score over seeds, on many examples
-    num_seeded: float = 2.0  # of the two strategies
 
-    def estimate(self, gap: float, num_examples: int, num_seeds: int, num_strategies: int) -> ScoreEstimate:
-        """Return the estimate of a difference to expect in a study.
-
-        num_strategies: whose seeds the variance from seeds is pooled over (stats.pooled_seed_variance).
-        """
-        interaction = self.num_seeded * self.interaction / (num_examples * num_seeds)
-        from_seeds = self.num_seeded * self.seed / num_seeds
+    def estimate(self, gap: float, num_examples: int, repeats: Repeats) -> ScoreEstimate:
+        """Return the estimate of a difference to expect in a study of two strategies that both depend on the seed."""
+        if repeats.num_folds:
+            from_examples = FOLD_FACTOR**2 * (self.example + 2 * self.interaction) / num_examples
+            from_seeds = 2 * self.seed / repeats.num_folds
+            return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, FOLD_DEGREES)
+        interaction = 2 * self.interaction / (num_examples * repeats.num_seeds)
+        from_seeds = 2 * self.seed / repeats.num_seeds
         return ScoreEstimate(
             gap,
             self.example / num_examples + interaction,
             from_seeds,
             num_examples,
-            num_seeds,
+            repeats.num_seeds,
             from_seeds + interaction,
-            max(1.0, num_strategies * (num_seeds - 1) / 2),
+            max(1.0, repeats.num_strategies * (repeats.num_seeds - 1) / 2),
         )
 
 
@@ -74,24 +89,25 @@ def measured_variances(is_right: Sequence[np.ndarray]) -> DifferenceVariances | 
     )
 
 
-def required_examples(
-    gap: float, num_seeds: int, variances: DifferenceVariances, num_strategies: int, power: float = POWER
-) -> int | None:
-    """Return the test examples that detect a difference with a probability of `power`; None above MAX_EXAMPLES."""
+def required_examples(gap: float, variances: DifferenceVariances, repeats: Repeats, power: float = POWER) -> int | None:
+    """Return the test examples that detect a difference with a probability of `power`; None above MAX_EXAMPLES.
+
+    With folds, the labelled examples.
+    """
 
     def is_enough(count: int) -> bool:
-        return variances.estimate(gap, count, num_seeds, num_strategies).power() >= power
+        return variances.estimate(gap, count, repeats).power() >= power
 
     return smallest_count(is_enough, 10, MAX_EXAMPLES)
 
 
 def detectable_gap(
-    num_examples: int, num_seeds: int, variances: DifferenceVariances, num_strategies: int, power: float = POWER
+    num_examples: int, variances: DifferenceVariances, repeats: Repeats, power: float = POWER
 ) -> float | None:
     """Return the smallest difference, to a tenth of a point, that is detected with a probability of `power`."""
 
     def is_enough(tenths: int) -> bool:
-        return variances.estimate(tenths / 1000, num_examples, num_seeds, num_strategies).power() >= power
+        return variances.estimate(tenths / 1000, num_examples, repeats).power() >= power
 
     tenths = smallest_count(is_enough, 1, 1000)
     return None if tenths is None else tenths / 1000

@@ -28,7 +28,7 @@ RESAMPLES = 2000
 FOLD_FACTOR = 1.2
 # Standard deviation of a score over seeds that is assumed with folds, where no two runs share their examples: a typical
 # one of accuracy (docs/benchmarks.md).
-FOLD_SEED_SD, _FOLD_DEGREES = 0.006, 10.0
+FOLD_SEED_SD, FOLD_DEGREES = 0.006, 10.0
 _MAX_RATIO = 6  # of one strategy's variance to the median, in the pooled seed variance
 _MAX_FACTOR = 2**10  # times the present number of examples or seeds that required_size() tries
 _MAX_EXPONENT = 700.0  # exp overflows soon above it
@@ -198,7 +198,7 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
     """
     folds = [len(np.unique(strategy.folds)) for strategy in runs if strategy.is_seeded and strategy.folds is not None]
     if folds:  # each fold has a seed of its own
-        return SeedVariance(FOLD_SEED_SD**2 / folds[0], _FOLD_DEGREES)
+        return SeedVariance(FOLD_SEED_SD**2 / folds[0], FOLD_DEGREES)
     repeated = [strategy for strategy in runs if strategy.is_seeded and len(strategy.scores) > 1]
     if not repeated:
         return None
