@@ -68,7 +68,7 @@ def test_the_report_shows_variance_and_next_steps(comparison):
         *("none", "one more seed of head", "one more seed of order", "twice as many test examples"),
     ]
     text = texts(variance_blocks(comparison))
-    assert "On average over the strategies, the score of one run varies by " in text
+    assert "On average over the strategies with seeds, the score of one run varies by " in text
     assert (
         f"The 95 % interval of the difference between {comparison.rows[0].label} and {comparison.rows[1].label}" in text
     )

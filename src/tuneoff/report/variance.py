@@ -23,13 +23,13 @@ def variance_blocks(comparison: Comparison) -> list[Block]:
 
 def _explanation(comparison: Comparison, variance: VarianceSources) -> str:
     if comparison.data.folds:
-        return "With folds, intervals are over the examples alone: each fold has one run."
+        return "With folds, each fold has one run: the variance over seeds is not known."
     if not variance.pooled:
         return "No strategy ran with several seeds, so only the variance over test examples is known."
     text = (
         "Standard deviations of the score of one run: over draws of the test examples, and over seeds. All runs have "
         "the same test examples, whose noise is removed from the parts of the seeds; a part whose estimate is negative "
-        "is 0. A few seeds estimate a variance roughly."
+        "is 0 (the average is taken before that). A few seeds estimate a variance roughly."
     )
     if len(variance.pooled.sd_by_source) > 1:
         text += (
@@ -47,7 +47,11 @@ def _pooled_text(pooled: SourceVariance, metric: str) -> str:
     ordered = sorted(parts, key=lambda part: -part[0])
     phrases = [f"{points(sd, metric)} with {name}" for sd, name in ordered if sd > 0]
     none = [name for sd, name in ordered if sd == 0]
-    text = f"On average over the strategies, the score of one run varies by {join_names(phrases)}." if phrases else ""
+    text = (
+        f"On average over the strategies with seeds, the score of one run varies by {join_names(phrases)}."
+        if phrases
+        else ""
+    )
     return f"{text} No variance is shown to come from {join_names(none)}.".strip() if none else text
 
 
@@ -74,7 +78,7 @@ def variance_table(comparison: Comparison) -> Table:
         return [part.sd_from_examples, *by_source, *([part.sd_from_rest] if has_rest else [])]
 
     rows = [[comparison.names[row.group], *cells(variance.by_group[row.group])] for row in comparison.rows]
-    return Table("variance", columns, rows, total=["all (mean variance)", *cells(variance.pooled)])
+    return Table("variance", columns, rows, total=["average of those with seeds", *cells(variance.pooled)])
 
 
 def _steps_text(comparison: Comparison, variance: VarianceSources) -> str:
