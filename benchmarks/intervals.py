@@ -11,6 +11,7 @@ over many more examples and seeds.
 import argparse
 import itertools
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,59 @@ def coverage(repetitions: int, rng: np.random.Generator) -> list[dict[str, float
         row = {"examples": num_examples, "accuracy": truth[0], "seed_sd": seed_sd, "seeds": num_seeds}
         rows.append({**row, "score": score, "difference": gap})
         print({key: round(float(value), 3) for key, value in rows[-1].items()}, flush=True)
+    return rows
+
+
+@dataclass(frozen=True)
+class GridEffects:
+    """Random effects on a crossed grid of seeds: their standard deviations on the logit scale."""
+
+    first: float  # of the first source
+    others: float  # of each other source
+    pairs: float  # interaction of every two sources
+
+    def shapes(self, counts: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
+        """Return the shape of each effect, which broadcasts to the grid, with its standard deviation."""
+        sources = range(len(counts))
+        subsets = [*itertools.combinations(sources, 1), *itertools.combinations(sources, 2)]
+        sds = [self.first, *[self.others] * (len(counts) - 1), *[self.pairs] * (len(subsets) - len(counts))]
+        return [
+            (tuple(counts[source] if source in subset else 1 for source in sources), sd)
+            for subset, sd in zip(subsets, sds, strict=True)
+        ]
+
+
+def grid_coverage(repetitions: int, rng: np.random.Generator) -> list[dict[str, object]]:
+    """Coverage on crossed grids of seeds: taken as grids, and as if every run had a seed of its own."""
+    rows, skills, num_examples = [], (2.0, 1.7), 1000
+    scenarios = {"none": GridEffects(0, 0, 0), "one": GridEffects(0.3, 0, 0), "all": GridEffects(0.2, 0.2, 0.1)}
+    for counts, (name, effects) in itertools.product(((2, 2), (3, 3), (2, 5), (2, 2, 2)), scenarios.items()):
+        shapes = effects.shapes(counts)
+        spread = np.sqrt(DIFFICULTY_SD**2 + INTERACTION_SD**2 + sum(sd**2 for _, sd in shapes))
+        draws = rng.normal(0, spread, 2_000_000)
+        truth = [(1 / (1 + np.exp(-(skill + draws)))).mean() for skill in skills]
+        seeds = tuple(tuple(zip("abc", cell, strict=False)) for cell in itertools.product(*map(range, counts)))
+        num_covered, weights = np.zeros(4), stats.example_weights(num_examples, RESAMPLES, rng)
+        for _ in range(repetitions):
+            difficulty, masks = rng.normal(0, DIFFICULTY_SD, num_examples), []
+            for skill in skills:
+                by_run = sum(rng.normal(0, sd, shape) for shape, sd in shapes) + np.zeros(counts)
+                interaction = rng.normal(0, INTERACTION_SD, num_examples)
+                logits = skill + difficulty + interaction + by_run.reshape(-1, 1)
+                masks.append(rng.random(logits.shape) < 1 / (1 + np.exp(-logits)))
+            apart = score_runs(np.stack(masks), weights)
+            is_covered = []
+            for first, second in ([replace(runs, seeds=seeds) for runs in apart], apart):
+                pooled = stats.pooled_seed_variance([first, second])
+                low, high = stats.interval(stats.estimate_score(first, num_examples, pooled), BOUNDS["accuracy"])
+                gap_low, gap_high = stats.interval(stats.difference(first, second, num_examples, pooled))
+                is_covered += [low <= truth[0] <= high, gap_low <= truth[0] - truth[1] <= gap_high]
+            num_covered += is_covered
+        names = ("score", "difference", "score, as seeds", "difference, as seeds")
+        row = {"grid": " x ".join(map(str, counts)), "effects": name}
+        shares = (num_covered / repetitions).round(3).tolist()
+        rows.append({**row, **dict(zip(names, shares, strict=True))})
+        print(rows[-1], flush=True)
     return rows
 
 
@@ -180,6 +234,7 @@ def main() -> None:
     rng = np.random.default_rng(0)
     figures = {
         "coverage": coverage(options.repetitions, rng),
+        "coverage on grids": grid_coverage(options.repetitions, rng),
         "macro-F1": macro_f1_coverage(options.repetitions, rng),
         "false positives": false_positives(options.repetitions, rng),
         "power": power(options.repetitions, rng),

@@ -10,13 +10,17 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.data.describe import Histogram, LengthSummary, describe
 from tuneoff.runs import FAILED, OK, RunPredictions, RunRecord, Session, StudyStore
 from tuneoff.scoring import metrics
+from tuneoff.seeds import cell_number, crossed
 from tuneoff.spec import study_from, write_study
 from tuneoff.strategies import STRATEGIES
 from tuneoff.study import Study
 
 
 def stored_study(folder, strategies, label_names=("negative", "positive"), seeds=2, texts=None, num_test=80, **changes):
-    """Store a study and open it. strategies: (name, label, accuracy) each; an accuracy of None is a failed run."""
+    """Store a study and open it. strategies: (name, label, accuracy) each; an accuracy of None is a failed run.
+
+    seeds: how many, or for each source of randomness how many.
+    """
     rng = np.random.default_rng(0)
     num_labels = len(label_names)
     dataset = stored_dataset("f" * 16, label_names, texts, num_test)
@@ -34,8 +38,10 @@ def stored_study(folder, strategies, label_names=("negative", "positive"), seeds
     write_study(spec, folder / "study.yaml")
     store, run_ids = StudyStore(folder), []
     for number, (name, label, share) in enumerate(strategies):
-        for seed in range(seeds if STRATEGIES[name].is_seeded else 1):
-            record = _record(name, label, number, seed, OK if share is not None else FAILED)
+        row = STRATEGIES[name]
+        grid = spec.seed_grid and crossed(spec.seed_grid, row.seed_sources)
+        for cell in grid or [{"seed": seed} for seed in range(seeds if row.is_seeded else 1)]:
+            record = _record(name, label, number, cell, OK if share is not None else FAILED)
             run_ids.append(record.run_id)
             if share is None:
                 store.runs.write(RunRecord(**{**vars(record), "error": "Traceback\nValueError: <b>it broke</b>"}))
@@ -64,7 +70,9 @@ def stored_dataset(fingerprint="f" * 16, label_names=("negative", "positive"), t
     return Dataset("made", splits, tuple(label_names), ("made up",), fingerprint)
 
 
-def _record(name, label, number, seed, status):
+def _record(name, label, number, cell, status):
+    sources = {} if "seed" in cell else cell
+    seed = cell_number(cell) if sources else cell.get("seed", 0)
     return RunRecord(
         run_id=f"{name}-{number:08x}-s{seed}",
         group=f"{name}-{number:08x}",
@@ -73,7 +81,7 @@ def _record(name, label, number, seed, status):
         model=None if name in ("majority", "tfidf") else "m",
         seed=seed,
         status=status,
-        spec={"model_fingerprint": "abc"},
+        spec={"model_fingerprint": "abc", "sources": sources},
         versions={"python": "3", "torch": "2"},
         machine={"processor": "p", "cores": 2, "threads": 1, "memory_bytes": 2**30, "gpu": None},
     )

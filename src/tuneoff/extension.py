@@ -21,6 +21,7 @@ from tuneoff.formats import join_names
 from tuneoff.runs import FAILED, RunRecord, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.search.space import SearchSpec
+from tuneoff.seeds import Seeds
 from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study
 
 _SHOWN_ONLY = ("slices",)  # fields of DataSpec that change no run
@@ -112,12 +113,25 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
         name: _union(getattr(stored, name), getattr(new, name))
         for name in ("strategies", "model", "fractions", "per_class", "reported")
     }
-    if stored.seeds and new.seeds:
-        changes["seeds"] = _union(stored.seeds, new.seeds)
     data = new.data.model_copy(update={"slices": _union(stored.data.slices, new.data.slices)})
     return new.model_copy(
-        update={**changes, "search": search, "data": data, "baselines": stored.baselines or new.baselines}
+        update={
+            **changes,
+            "seeds": _joined_seeds(stored.seeds, new.seeds),
+            "search": search,
+            "data": data,
+            "baselines": stored.baselines or new.baselines,
+        }
     )
+
+
+def _joined_seeds(stored: Seeds | None, new: Seeds | None) -> Seeds | None:
+    """Join seeds, or the seeds of each source. Seeds of other sources are another setting, and are not joined."""
+    if isinstance(stored, dict) and isinstance(new, dict):
+        return {source: _union(stored.get(source, ()), seeds) for source, seeds in new.items()}
+    if isinstance(stored, tuple) and isinstance(new, tuple):
+        return _union(stored, new)
+    return new
 
 
 def _union(stored: Iterable[Any], new: Iterable[Any]) -> tuple[Any, ...]:
@@ -150,7 +164,9 @@ def _setting_differences(
 
 
 def _evaluation(spec: StudySpec) -> str:
-    return f"{spec.num_folds} folds" if spec.num_folds else "one split"
+    if spec.num_folds:
+        return f"{spec.num_folds} folds"
+    return f"seeds of {join_names(list(spec.seed_grid))} apart" if spec.seed_grid else "one split"
 
 
 def _search_differences(stored: StudySpec, new: StudySpec, has_kept: bool) -> list[str]:
@@ -212,7 +228,7 @@ def _describe(stored: StudySpec, new: StudySpec, stored_labels: set[str], folder
     axes = {
         "": ([s.label for s in stored.strategies], [s.label for s in new.strategies]),
         "encoder": (stored.model, new.model),
-        "seed": (stored.seeds or (), new.seeds or ()),
+        "seed": (_seed_names(stored.seeds), _seed_names(new.seeds)),
         "subset": (_labels(stored.subsets), _labels(new.subsets)),
     }
     kept, added = [], []
@@ -225,6 +241,12 @@ def _describe(stored: StudySpec, new: StudySpec, stored_labels: set[str], folder
         names = f"{join_names(never_run)} of the stored study {'has' if len(never_run) == 1 else 'have'} no runs"
         text += f"{'; ' if text else ''}{names} (tuneoff run {folder} trains {'it' if len(never_run) == 1 else 'them'})"
     return text
+
+
+def _seed_names(seeds: Seeds | None) -> list[str]:
+    if isinstance(seeds, dict):
+        return [f"{source} {seed}" for source, values in seeds.items() for seed in values]
+    return [str(seed) for seed in seeds or ()]
 
 
 def _labels(subsets: Iterable[Subset]) -> list[str]:

@@ -17,6 +17,7 @@ from tuneoff.data.describe import DataDescription
 from tuneoff.errors import StoreError
 from tuneoff.files import read_arrow, read_json, read_table, write_json, write_table
 from tuneoff.search.record import SearchRecord
+from tuneoff.seeds import cell_name
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import: the command line reads no table
@@ -57,15 +58,22 @@ class RunRecord:
         return ((self.error or "").strip().splitlines() or ["no reason was stored"])[-1]
 
     @property
+    def sources(self) -> dict[str, int]:
+        """Seed of each source of randomness that varies apart; empty if all vary together."""
+        return self.spec.get("sources", {})
+
+    @property
     def is_subset(self) -> bool:
         """True if the run trained on a subset of train, for a learning curve."""
         return bool(self.spec.get("subset"))
 
     @property
     def repeat(self) -> str:
-        """Name among the runs of its group: "seed 0" or "fold 0"."""
+        """Name among the runs of its group: "seed 0", "seeds head 0, order 1" or "fold 0"."""
         if self.spec.get("final"):
             return "on all labelled examples"
+        if self.sources:
+            return cell_name(self.sources)
         return f"{'fold' if self.spec.get('fold') else 'seed'} {self.seed}"
 
 

@@ -1,5 +1,6 @@
 """Studies, runs and jobs as plain data. YAML in; an unknown key is an error with one line."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from tuneoff.scoring.decision import DEFAULT_MARGIN
 from tuneoff.scoring.metrics import BOUNDS, check_metric
 from tuneoff.search.record import SearchRecord
 from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_search, with_options
+from tuneoff.seeds import Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.validation import validated
@@ -76,11 +78,6 @@ AnyStrategy = Annotated[StrategyConfig, BeforeValidator(parse_strategy), PlainSe
 
 def _as_tuple(given: Any) -> Any:
     return (given,) if isinstance(given, (str, int, float)) and not isinstance(given, bool) else given
-
-
-def _parse_seeds(given: Any) -> Any:
-    """Parse seeds: 3 stands for the seeds 0, 1 and 2."""
-    return tuple(range(given)) if isinstance(given, int) and not isinstance(given, bool) else given
 
 
 def _parse_evaluate(given: Any) -> Any:
@@ -218,8 +215,10 @@ class StudySpec(BaseModel):
         description="{folds: 5}: every labelled example is a test example once; split: one test split; by default "
         "folds for small data without a test split, unless seeds are given",
     )
-    seeds: Annotated[tuple[int, ...] | None, BeforeValidator(_parse_seeds)] = Field(
-        None, min_length=1, description="of one split; by default 3; folds take their place"
+    seeds: Annotated[Seeds | None, BeforeValidator(parse_seeds)] = Field(
+        None,
+        description="of one split; by default 3; folds take their place. {head: 3, order: 3}: sources of randomness "
+        "that vary apart, every combination of their seeds; those not named stay at 0",
     )
     # for multi-label data, accuracy of all labels of an example at once is low for every classifier
     metric: Annotated[str | None, BeforeValidator(_parse_metric)] = Field(
@@ -255,12 +254,27 @@ class StudySpec(BaseModel):
                 f"seeds do not go with {self.num_folds} folds, which take their place; leave out seeds, or evaluate on "
                 "one split (evaluate: split, --folds none)"
             )
+        if self.seed_grid and self.subsets:
+            raise ConfigError(
+                "seeds by source do not go with a learning curve (fractions, per_class), whose subsets are drawn from "
+                "the one seed of a run; write seeds: 3, or leave out the learning curve"
+            )
         return self
+
+    @property
+    def seed_grid(self) -> dict[str, tuple[int, ...]]:
+        """Seeds of each source of randomness that varies apart; empty if all vary together."""
+        return self.seeds if isinstance(self.seeds, dict) else {}
 
     @property
     def num_folds(self) -> int | None:
         """The number of folds; None for one split, or if the data decide."""
         return self.evaluate.folds if self.evaluate else None
+
+    @property
+    def num_seeds(self) -> int:
+        """Number of runs of a strategy that depends on the seed, on one split."""
+        return math.prod(map(len, self.seed_grid.values())) if self.seed_grid else len(self.seeds or DEFAULT_SEEDS)
 
     def resolved(self, num_folds: int | None) -> "StudySpec":
         """Return the spec with the evaluation and the seeds that the data decided."""
@@ -357,7 +371,8 @@ class RunSpec(BaseModel):
     data_fingerprint: str
     recipe: Recipe
     metric: str
-    seed: int  # for a run on a fold, the fold's index
+    seed: int  # for a run on a fold, the fold's index; where sources vary apart, the number of their combination
+    sources: dict[str, int] = {}  # seed of each source of randomness that varies apart; empty: seed is that of all
     fold: Fold | None = None  # None: the stored splits
     final: Final | None = None  # for the run on all labelled examples, whose model is handed over
     save_model: bool = True
@@ -385,8 +400,14 @@ class RunSpec(BaseModel):
 
     @property
     def repeat(self) -> str:
-        """Name among the runs of its group: "seed 0" or "fold 0"."""
-        return "on all labelled examples" if self.final else f"{'fold' if self.fold else 'seed'} {self.seed}"
+        """Name among the runs of its group: "seed 0", "seeds head 0, order 1" or "fold 0"."""
+        if self.final:
+            return "on all labelled examples"
+        return cell_name(self.sources) if self.sources else f"{'fold' if self.fold else 'seed'} {self.seed}"
+
+    def seed_of(self, source: str) -> int:
+        """Return the seed of a source of randomness: head, order or dropout."""
+        return self.sources.get(source, 0) if self.sources else self.seed
 
     @property
     def group(self) -> str:
@@ -400,6 +421,8 @@ class RunSpec(BaseModel):
             parts.append(_dump_strategy(self.strategy))
         if self.fold:  # which examples are in a fold is part of the data's fingerprint
             parts.append({"folds": self.fold.settings})
+        if self.sources:
+            parts.append({"sources": sorted(self.sources)})
         if self.final:
             parts.append({"final": self.final.model_dump(mode="json")})
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"

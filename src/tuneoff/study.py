@@ -42,6 +42,7 @@ from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import write_json
 from tuneoff.runs import RunRecord, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
+from tuneoff.seeds import cell_number, crossed
 from tuneoff.spec import (
     DEFAULT_SEEDS,
     STRATEGIES,
@@ -319,7 +320,7 @@ class Study:
         from tuneoff.scoring.power import Repeats
 
         num_seeded = sum(STRATEGIES[strategy.name].is_seeded for strategy in plan.spec.strategies)
-        repeats = Repeats(len(plan.spec.seeds or DEFAULT_SEEDS), plan.dataset.folds, max(2, num_seeded))
+        repeats = Repeats(plan.spec.num_seeds, plan.dataset.folds, max(2, num_seeded))
         comparison = self.comparison() if (self.folder / "data.json").is_file() else None
         return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
 
@@ -393,19 +394,15 @@ def _check_length(model: str, max_length: int) -> None:
 def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     """List the runs of the grid, each once.
 
-    A strategy without an encoder runs once for all encoders, one that ignores seeds once for all seeds. Subsets of
-    train are drawn anew for each seed, so that on them every strategy runs with every seed. With folds, every strategy
-    runs on every fold, with the fold's index as its seed.
+    A strategy without an encoder runs once for all encoders.
     """
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     fingerprints = {model: model_fingerprint(model) for model in spec.model} if uses_encoder else {}
     folds = folds_of(spec)
-    repeats: list[tuple[Fold | None, int]] = [(fold, fold.index) for fold in folds]
-    repeats = repeats or [(None, seed) for seed in spec.seeds or DEFAULT_SEEDS]
     for part in spec.subsets:
-        check_subset(dataset, part, [seed for _, seed in repeats], folds)
+        check_subset(dataset, part, _plain_seeds(spec), folds)
     # at most the steps of all of train, so that a subset never trains longer
-    num_train = parts_of(dataset, repeats[0][0])["train"].num_examples(dataset)
+    num_train = parts_of(dataset, folds[0] if folds else None)["train"].num_examples(dataset)
     min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(num_train))
     subset_recipe = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, min_steps)})
     runs = {}
@@ -414,8 +411,9 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
         if subset and not row.learns:
             continue  # its learning curve is flat
         for model in spec.model if row.uses_encoder else (None,):
-            for fold, seed in repeats if folds or row.is_seeded or subset else [(None, 0)]:
+            for repeat in _repeats(spec, row.seed_sources, folds, draws_subset=subset is not None):
                 run = RunSpec(
+                    **repeat,
                     strategy=strategy,
                     model=model,
                     model_fingerprint=fingerprints[model] if model else None,
@@ -423,13 +421,32 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     subset=subset,
                     recipe=subset_recipe if subset else spec.recipe,
                     metric=metric_for(spec.metric, dataset.is_multilabel),
-                    seed=seed,
-                    fold=fold,
                     # of the runs of folds, the first shows the size of the model
-                    save_model=spec.save_models and subset is None and (fold is None or fold.index == 0),
+                    save_model=spec.save_models and subset is None and (not folds or repeat["seed"] == 0),
                 )
                 runs[run.run_id] = run
     return list(runs.values())
+
+
+def _repeats(
+    spec: StudySpec, sources: Sequence[str], folds: Sequence[Fold], draws_subset: bool
+) -> list[dict[str, Any]]:
+    """Return the fields of RunSpec in which the runs of one strategy differ. sources: those that change its runs.
+
+    With folds, a strategy runs on every fold, with the fold's index as its seed. Otherwise one that ignores seeds runs
+    once; but each seed draws its own subset of train, so that on subsets every strategy runs with every seed. Where
+    sources vary apart, it runs with every combination of the seeds of those that change it.
+    """
+    if folds:
+        return [{"seed": fold.index, "fold": fold} for fold in folds]
+    if spec.seed_grid:
+        return [{"seed": cell_number(cell), "sources": cell} for cell in crossed(spec.seed_grid, sources)]
+    return [{"seed": seed} for seed in (_plain_seeds(spec) if sources or draws_subset else (0,))]
+
+
+def _plain_seeds(spec: StudySpec) -> tuple[int, ...]:
+    """Return the seeds of a study whose sources of randomness vary together."""
+    return spec.seeds if isinstance(spec.seeds, tuple) else DEFAULT_SEEDS
 
 
 def folds_of(spec: StudySpec) -> list[Fold]:
@@ -467,13 +484,9 @@ def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
     if spec.search is None:
         return []
     first_runs = {run.group: run for run in reversed(prepared.runs)}
-    jobs = [
-        Job(
-            run=run.model_copy(update={"seed": spec.seeds[0]}) if spec.seeds and run.is_seeded else run,
-            search=spec.search,
-        )
-        for run in reversed(first_runs.values())
-    ]
+    first = {"seed": spec.seeds[0]} if isinstance(spec.seeds, tuple) else {}
+    runs = [run.model_copy(update=first) if run.is_seeded else run for run in reversed(first_runs.values())]
+    jobs = [Job(run=run, search=spec.search) for run in runs]
     return [job for job in jobs if job.space]
 
 

@@ -110,6 +110,8 @@ MISTAKES = {
     "folds and seeds": ("compare good.csv --folds 3 --seeds 2", "seeds do not go with 3 folds, which take their place"),
     "too many folds": ("compare good.csv --folds 11", "class 'a' has 10 examples, fewer than 11 folds; use fewer folds (--folds 2), or"),
     "seeds": ("compare good.csv --seeds x", "--seeds 'x' is not a number"),
+    "seeds of an unknown source": ("compare good.csv --seeds head=2,ordr=2", "seeds: source 'ordr' is unknown; did you mean 'order'?"),
+    "seeds of a source": ("compare good.csv --seeds head=2,order", "--seeds 'head=2,order' is not a number"),
     "limit of an unknown split": ("compare good.csv --limit foo=3", "--limit 'foo=3': split 'foo' is unknown; choose from train, validation, test"),
     "limit of an unknown split in YAML": ("plan limits.yaml", "data.limits: key 'foo' should be 'train', 'validation' or 'test'"),
     "name": ("compare good.csv --name a/b", "name: 'a/b' does not fit the pattern, which is letters, digits, _, - and . only"),

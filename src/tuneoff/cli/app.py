@@ -140,7 +140,13 @@ def compare(
             "without a test split"
         ),
     ] = None,
-    seeds: Annotated[OptionalText, typer.Option(help="of one split: how many, or which: 3 (default) or 1,2,42")] = None,
+    seeds: Annotated[
+        OptionalText,
+        typer.Option(
+            help="of one split: how many, or which: 3 (default) or 1,2,42; head=3,order=3: sources of randomness that "
+            "vary apart (head, order, dropout), every combination"
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,
     batch_size: Annotated[int, typer.Option(help="examples per step")] = 16,
     max_length: Annotated[int, typer.Option(help="tokens of a sequence; longer texts are truncated")] = 128,
@@ -220,7 +226,7 @@ def run(
     epochs: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="instead of the study's")] = None,  # noqa: UP045
     folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
-    seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3 or 1,2,42")] = None,
+    seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3, 1,2,42 or head=3,order=3")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     margin: Margin = None,
     predictions: Predictions = None,
@@ -301,7 +307,9 @@ def plan(
     for e in missing.estimates:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(missing.speed))}", size(e.memory_bytes), size(e.disk_bytes))
-        table.add_row(visible(e.job.run.name), "search" if e.job.is_search else str(e.job.run.seed), trainable, *needs)
+        cell = ", ".join(f"{source} {seed}" for source, seed in e.job.run.sources.items())
+        repeat = "search" if e.job.is_search else cell or str(e.job.run.seed)
+        table.add_row(visible(e.job.run.name), repeat, trainable, *needs)
     console.print(table)
     disk = size(sum(e.disk_bytes for e in missing.estimates))
     searches = sum(e.job.is_search for e in missing.estimates)

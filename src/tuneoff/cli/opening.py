@@ -9,7 +9,7 @@ from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import join_limited
 from tuneoff.formats import join_names, rough_seconds, shorten
-from tuneoff.spec import DEFAULT_SEEDS, StudySpec
+from tuneoff.spec import StudySpec
 from tuneoff.study import Plan
 
 _MAX_CLASSES = 6  # that are listed with their shares
@@ -48,8 +48,10 @@ def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
     if dataset.folds:
         return _folds_line(dataset, spec)
     sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in SPLITS)
-    num_seeds = len(spec.seeds or DEFAULT_SEEDS)
-    seeds = f"{num_seeds} seeds" if num_seeds > 1 else "1 seed"
+    seeds = f"{spec.num_seeds} seeds" if spec.num_seeds > 1 else "1 seed"
+    if spec.seed_grid:
+        counts = [f"{len(values)} {source}" for source, values in spec.seed_grid.items()]
+        seeds = f"every combination of {join_names(counts)} seeds"
     how = []
     if dataset.held_out:
         kept = f", each {spec.data.group} in one split" if spec.data.group else ""

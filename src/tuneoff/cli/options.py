@@ -227,9 +227,20 @@ def parse_folds(text: str) -> Any:
     return {"folds": int(text)}
 
 
-def parse_seeds(text: str) -> int | list[int]:
-    """Parse 3, or 1,2,42, into a number or numbers."""
+def parse_seeds(text: str) -> int | list[int] | dict[str, Any]:
+    """Parse 3, or 1,2,42, or head=3,order=3 (or head=1+2+42), into a number, numbers or a mapping of them."""
     parts = text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise ConfigError(f"--seeds {text!r} is not a number or numbers separated by commas; write 3 or 1,2,42")
-    return int(text) if len(parts) == 1 else [int(part) for part in parts]
+    if "=" in text:
+        by_source = {source.strip(): value.split("+") for source, _, value in (part.partition("=") for part in parts)}
+        if all(number.strip().isdigit() for values in by_source.values() for number in values):
+            return {source: _numbers(values) for source, values in by_source.items()}
+    elif all(part.strip().isdigit() for part in parts):
+        return _numbers(parts)
+    raise ConfigError(
+        f"--seeds {text!r} is not a number or numbers separated by commas, nor source=number; write 3, 1,2,42 or "
+        "head=3,order=3"
+    )
+
+
+def _numbers(parts: list[str]) -> int | list[int]:
+    return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]

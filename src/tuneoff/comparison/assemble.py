@@ -20,6 +20,7 @@ from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.external import External, load_external
 from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
 from tuneoff.comparison.slices import score_slices
+from tuneoff.comparison.variance import variance_sources
 from tuneoff.comparison.verdict import judge, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
 from tuneoff.errors import StoreError
@@ -85,6 +86,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         curve, gains = _curves(subset_records, groups, rows, store.runs, metric, num_examples)
         advice = advise(rows, gains, verdict.recommended, metric)
     non_learners = {row.group for row in rows if not row.learns}
+    learners = [row.group for row in rows if row.learns]
     texts = texts_of(examples)
     searches = [store.searches.read(search_id) for search_id in search_ids]
     return Comparison(
@@ -120,6 +122,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
         final=next((record for record in final if record.status == OK), None),
+        variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
     )
 
 
@@ -207,18 +210,29 @@ def _score_runs(
         [run for group in predictions.values() for run in group.probabilities],
         seed=0,
     )
+    has_sources = any(record.sources for members in by_group.values() for record in members)
     parts = np.split(resampled, np.cumsum([len(group.predicted) for group in predictions.values()])[:-1])
     scores = {
         group: stats.RunScores(
             np.array([of_run[metric] for of_run in _metrics(members, runs, labels)]),
             part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part),
-            tuple(record.seed for record in members) if folds is None else (0,),
-            are_subsets or is_seeded(members[0].strategy),
+            tuple(_seed(record) for record in members) if folds is None else (0,),
+            are_subsets or _is_seeded(members[0], has_sources),
             None if members[0].strategy == EXTERNAL else folds,
         )
         for (group, members), runs, part in zip(by_group.items(), predictions.values(), parts, strict=True)
     }
     return dict(sorted(scores.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
+
+
+def _seed(record: RunRecord) -> object:
+    """Return the seed of a run; where sources of randomness vary apart, pairs of source and seed."""
+    return tuple(record.sources.items()) or record.seed
+
+
+def _is_seeded(record: RunRecord, has_sources: bool) -> bool:
+    """Return True if another seed would change a run. has_sources: sources of randomness vary apart in the study."""
+    return bool(record.sources) if has_sources else is_seeded(record.strategy)
 
 
 def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
@@ -298,6 +312,7 @@ def _rows(
                 loss_bound=float(loss_bounds[index]),
                 costs=costs[group],
                 parameters=members[0].parameters,
+                sources=_counts(members),
                 fold_scores=() if scores.folds is None else tuple(r.metrics["test"][metric] for r in members),
             )
         )
@@ -309,6 +324,11 @@ def _metrics(members: Sequence[RunRecord], runs: Predictions, labels: np.ndarray
     if members[0].spec.get("fold"):
         return [evaluate(labels, runs.predicted[0], runs.probabilities[0])]
     return [record.metrics["test"] for record in members]
+
+
+def _counts(members: Sequence[RunRecord]) -> dict[str, int]:
+    """Count the seeds of each source of randomness that varies apart."""
+    return {source: len({record.sources[source] for record in members}) for source in members[0].sources}
 
 
 def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | None:

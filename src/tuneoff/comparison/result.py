@@ -1,13 +1,14 @@
 """Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
 from tuneoff.formats import join_names
@@ -59,13 +60,17 @@ class Row:
     loss_bound: float  # upper confidence limit of the loss against the best, simultaneous for all rows
     costs: dict[str, float]  # mean over seeds; keys of costs.py
     parameters: dict[str, int]
+    sources: dict[str, int] = field(default_factory=dict)  # seeds of each source that varies apart; empty: together
     fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
 
     @property
     def repeats(self) -> str:
-        """The number of runs in words: "5 folds", "3 seeds" or "one run"."""
+        """The number of runs in words: "5 folds", "3 seeds", "4 runs (2 head x 2 order seeds)" or "one run"."""
         if self.fold_scores:
             return f"{len(self.fold_scores)} folds"
+        if len(self.sources) > 1 and len(self.seeds) > 1:
+            grid = " x ".join(f"{count} {source}" for source, count in self.sources.items())
+            return f"{len(self.seeds)} runs ({grid} seeds)"
         return f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "one run"
 
     @property
@@ -192,6 +197,7 @@ class Comparison:
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     notes: tuple[str, ...] = ()  # for readers, about predictions from files
     folder: str = ""
+    variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
@@ -302,6 +308,7 @@ class Comparison:
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
+            "variance": asdict(self.variance) if self.variance else None,
             "final": self.final.run_id if self.final else None,
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }

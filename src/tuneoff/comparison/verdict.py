@@ -187,7 +187,8 @@ def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metr
     if pair.required_examples is not None:
         sizes.append(f"about {_round_up(pair.required_examples):,} {noun}")
     if pair.required_seeds is not None:
-        sizes.append(f"{pair.required_seeds:,} seeds")
+        of_each = " of each source" if len(best.sources or rival.sources) > 1 else ""
+        sizes.append(f"{pair.required_seeds:,} seeds{of_each}")
     goal = f"Detecting a true difference of {points(pair.difference, metric)} between {names[best.group]} and "
     goal += names[rival.group]
     if not sizes:

@@ -42,9 +42,10 @@ class TrainingSettings:
 
     recipe: Recipe
     learning_rate: float  # the peak, after warm-up
-    seed: int  # of data order and dropout
+    seed: int  # of data order
     dtype: torch.dtype  # of the encoder; the head computes in fp32
     last_epoch: int | None = None  # counted from 1; training ends after it, with the recipe's schedule; None: the last
+    dropout_seed: int | None = None  # None: the seed of data order
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def train(
     sampling_weights = None
     if recipe.sampling == "balanced":
         sampling_weights = example_weights(inputs.labels, model.config.num_labels)
-    torch.manual_seed(settings.seed)  # for dropout; training_batches has its own generator
+    # for dropout; training_batches has its own generator
+    torch.manual_seed(settings.seed if settings.dropout_seed is None else settings.dropout_seed)
     with compute_dtype(settings.dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing):
         # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
         master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)

@@ -41,6 +41,7 @@ class Estimate:
             "kind": "search" if self.job.is_search else "run",
             "label": self.job.run.strategy.label,
             "seed": self.job.run.seed,
+            "sources": self.job.run.sources,
             "parameters": vars(self.parameters) if self.parameters else None,
             "memory_bytes": self.memory_bytes,
             "disk_bytes": self.disk_bytes,

@@ -208,7 +208,7 @@ def _fit_model(request: _Request) -> Fitted:
     """Adapt the model, train it, and predict with the weights of the best epoch in fp32."""
     spec, dataset, parts, eval_splits = request.spec, request.dataset, request.parts, request.eval_splits
     tables, model = _tables_and_model(request)
-    torch.manual_seed(spec.seed)  # initialises the parameters that a strategy adds
+    torch.manual_seed(spec.seed_of("head"))  # initialises the parameters that a strategy adds
     adapted = spec.definition.apply(model, spec.config)
     dtype = resolve(spec.recipe.precision, device())
     first = adapted.first_trained_block
@@ -235,11 +235,18 @@ def _fit_model(request: _Request) -> Fitted:
             return metrics.evaluate(labels, predicted, by_class)
 
         validation = Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric]))
-        last_epoch = spec.final.epochs if spec.final else None
+        settings = TrainingSettings(
+            spec.recipe,
+            spec.config.learning_rate,
+            spec.seed_of("order"),
+            dtype,
+            last_epoch=spec.final.epochs if spec.final else None,
+            dropout_seed=spec.seed_of("dropout"),
+        )
         trained = train(
             adapted,
             part_inputs["train"],
-            TrainingSettings(spec.recipe, spec.config.learning_rate, spec.seed, dtype, last_epoch),
+            settings,
             validation if "validation" in parts else None,
             request.on_progress,
         )

@@ -31,7 +31,7 @@ class JobInputs(Protocol):
         """Return the tokens of some splits, truncated by the run's recipe."""
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
-        """Return the pretrained encoder with a head initialised from the run's seed."""
+        """Return the pretrained encoder with a head initialised from the run's seed of the head."""
 
 
 class CachedInputs:
@@ -52,7 +52,8 @@ class CachedInputs:
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
         """Load the model by the encoder's name."""
-        return load_model(_encoder_name(run), dataset.label_names, run.seed, run.recipe.dropout, dataset.is_multilabel)
+        seed, dropout = run.seed_of("head"), run.recipe.dropout
+        return load_model(_encoder_name(run), dataset.label_names, seed, dropout, dataset.is_multilabel)
 
 
 def _encoder_name(run: RunSpec) -> str:

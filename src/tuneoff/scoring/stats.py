@@ -1,20 +1,22 @@
 """Uncertainty of scores and of differences: bootstrap, confidence intervals, p values, statistical power.
 
 The score of a strategy is a mean over seeds on one test split. It would change with other test examples and with other
-seeds. The variance over examples comes from a bootstrap, the variance over seeds from the scores of the seeds.
+seeds. The variance over examples comes from a bootstrap, the variance over seeds from the scores of the seeds; where
+sources of randomness vary apart, from the components of these scores (components.py).
 
 # N examples  C classes  R resamples  S seeds
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import stats
 from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
+from tuneoff.scoring.components import Components, GridVariance, grid_variance, levels_of, mean_components
 from tuneoff.scoring.metrics import ALL_SCORES, counts_from, indicators, log_losses
 
 LEVEL = 0.95  # of confidence intervals; tests are significant below 1 - LEVEL
@@ -88,9 +90,15 @@ class RunScores:
 
     scores: np.ndarray  # (S,)
     resampled: np.ndarray  # (S, R), on the same resamples for all strategies
-    seeds: tuple[object, ...]
+    seeds: tuple[object, ...]  # of each run; where sources of randomness vary apart, pairs of source and seed
     is_seeded: bool = True  # another seed would give another score
     folds: np.ndarray | None = None  # (N,) fold of each example; None for one test split
+
+    @property
+    def grid(self) -> GridVariance | None:
+        """Analysis of variance on the grid of seeds; None where all sources of randomness vary together."""
+        levels = levels_of(self.seeds)
+        return grid_variance(self.scores, self.resampled, levels) if levels else None
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,10 @@ class ScoreEstimate:
     # seeds with examples, which variance_from_examples includes too
     variance_between_seeds: float = 0.0
     seed_degrees_of_freedom: float = 1.0  # of variance_between_seeds
+    # where sources of randomness vary apart: their components in variance_between_seeds, and the levels of each source;
+    # num_seeds is then the smallest of these, and more seeds mean as many times more of every source
+    components: Components | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def variance(self) -> float:
@@ -144,6 +156,20 @@ class ScoreEstimate:
             self.seed_degrees_of_freedom / seed_ratio,
         )
 
+    def with_counts(self, counts: Mapping[str, int]) -> "ScoreEstimate":
+        """Return the estimate to expect with another number of levels of each source of randomness."""
+        assert self.components is not None
+        before = self.components.of_mean(self.counts)
+        ratio = self.components.of_mean(counts) / before if before else 1.0
+        return replace(
+            self,
+            variance_from_seeds=(self.variance_from_seeds or 0.0) * ratio,
+            num_seeds=min(counts.values()),
+            variance_between_seeds=self.variance_between_seeds * ratio,
+            seed_degrees_of_freedom=self.seed_degrees_of_freedom / ratio,
+            counts=counts,
+        )
+
     def power(self, level: float = LEVEL) -> float:
         """Probability that the test detects a true value as large as this one (noncentral t).
 
@@ -169,8 +195,18 @@ class ScoreEstimate:
 class SeedVariance:
     """Seed-to-seed variance of a score, pooled over the strategies of a comparison."""
 
-    variance: float
+    variance: float  # of the score of one run
     degrees_of_freedom: float
+    components: Components | None = None  # of the variance, where sources of randomness vary apart
+
+    def of_mean(self, counts: Mapping[str, int]) -> float:
+        """Variance of the mean over a grid of runs. counts: levels of each source."""
+        return self.components.of_mean(counts) if self.components else self.variance / math.prod(counts.values())
+
+    def times(self, factor: float) -> "SeedVariance":
+        """Return the variance times a factor."""
+        components = self.components.times(factor) if self.components else None
+        return SeedVariance(factor * self.variance, self.degrees_of_freedom, components)
 
 
 def widened_for_folds(resampled: np.ndarray) -> np.ndarray:
@@ -195,6 +231,9 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
 
     With folds no two runs of a strategy share their examples, so that their scores do not show it: a typical one is
     assumed (FOLD_SEED_SD).
+
+    Where sources of randomness vary apart, the same is done with the variances of the means over the grids, and their
+    components are averaged.
     """
     folds = [len(np.unique(strategy.folds)) for strategy in runs if strategy.is_seeded and strategy.folds is not None]
     if folds:  # each fold has a seed of its own
@@ -202,10 +241,25 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
     repeated = [strategy for strategy in runs if strategy.is_seeded and len(strategy.scores) > 1]
     if not repeated:
         return None
+    grids = [grid for strategy in repeated if (grid := strategy.grid)]
+    if grids:
+        return _pooled_on_grids(grids)
     variances = np.array([float(strategy.scores.var(ddof=1)) for strategy in repeated])
     degrees = np.array([len(strategy.scores) - 1 for strategy in repeated])
     typical = np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
     return SeedVariance(float(np.minimum(variances, _MAX_RATIO * typical).mean()), max(1.0, degrees.sum() / 2))
+
+
+def _pooled_on_grids(grids: Sequence[GridVariance]) -> SeedVariance:
+    """Pool the components of the strategies with the most sources; grids with holes only if there are no others."""
+    most = max((len(grid.counts), grid.is_complete) for grid in grids)
+    alike = [grid for grid in grids if (len(grid.counts), grid.is_complete) == most]
+    variances = np.array([grid.of_mean for grid in alike])
+    degrees = np.array([grid.degrees_of_freedom for grid in alike])
+    limit = _MAX_RATIO * np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
+    factors = np.minimum(1.0, limit / np.where(variances > 0, variances, np.inf))
+    components = mean_components([grid.spread.times(float(f)) for grid, f in zip(alike, factors, strict=True)])
+    return SeedVariance(components.total, max(1.0, float(degrees.sum()) / 2), components)
 
 
 def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | None = None) -> ScoreEstimate:
@@ -221,6 +275,10 @@ def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | No
     intervals that counted it twice were too wide (95 % intervals covered the true score in 0.985 to 1.0 of simulations,
     docs/log.md), but the subtraction leaves an imprecise and sometimes negative remainder. A negative one becomes 0,
     and the degrees of freedom are taken from the larger variance before the subtraction.
+
+    On a grid of seeds, runs that share the seed of a source are not independent. The variance of the mean over the grid
+    is the sum of each source's component divided by the number of its levels, plus the rest divided by the number of
+    runs. The interaction with the examples is the same sum of the components' noise.
     """
     num_seeds, mean_resampled = len(runs.scores), runs.resampled.mean(0)
     variance_from_examples, value = float(mean_resampled.var(ddof=1)), float(runs.scores.mean())
@@ -232,6 +290,8 @@ def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | No
         return ScoreEstimate(
             value, variance_from_examples, pooled.variance, num_examples, 1, pooled.variance, pooled.degrees_of_freedom
         )
+    if grid := runs.grid:
+        return _estimate_on_grid(value, variance_from_examples, num_examples, grid, pooled)
     between_seeds, degrees = float(runs.scores.var(ddof=1)) / num_seeds, num_seeds - 1.0
     # the deviation from a mean of S has (S - 1) / S of the variance: S - 1 makes it that of the mean
     interaction = float((runs.resampled - mean_resampled).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
@@ -240,6 +300,26 @@ def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | No
     variance_from_seeds = max(0.0, between_seeds - interaction)
     return ScoreEstimate(
         value, variance_from_examples, variance_from_seeds, num_examples, num_seeds, between_seeds, degrees
+    )
+
+
+def _estimate_on_grid(
+    value: float, variance_from_examples: float, num_examples: int, grid: GridVariance, pooled: SeedVariance | None
+) -> ScoreEstimate:
+    between, degrees, components = grid.of_mean, grid.degrees_of_freedom, grid.spread
+    if pooled is not None and pooled.of_mean(grid.counts) > between:
+        between, degrees = pooled.of_mean(grid.counts), pooled.degrees_of_freedom
+        components = pooled.components or components
+    return ScoreEstimate(
+        value,
+        variance_from_examples,
+        max(0.0, between - grid.noise_of_mean),
+        num_examples,
+        min(grid.counts.values()),
+        between,
+        degrees,
+        components,
+        grid.counts,
     )
 
 
@@ -263,11 +343,10 @@ def difference(
         seeds = first.seeds if first.is_seeded else second.seeds
         gaps = RunScores(first.scores - second.scores, first.resampled - second.resampled, seeds, is_seeded)
         num_seeded = first.is_seeded + second.is_seeded
-        pooled_gap = SeedVariance(num_seeded * pooled.variance, pooled.degrees_of_freedom) if pooled else None
-        return estimate_score(gaps, num_examples, pooled_gap)
+        return estimate_score(gaps, num_examples, pooled.times(num_seeded) if pooled else None)
     parts = [estimate_score(runs, num_examples, pooled) for runs in (first, second)]
     variance_from_examples = float((first.resampled.mean(0) - second.resampled.mean(0)).var(ddof=1))
-    value, num_seeds = parts[0].value - parts[1].value, min(len(first.seeds), len(second.seeds))
+    value, num_seeds = parts[0].value - parts[1].value, min(part.num_seeds for part in parts)
     if parts[0].variance_from_seeds is None or parts[1].variance_from_seeds is None:
         return ScoreEstimate(value, variance_from_examples, None, num_examples, num_seeds)
     return ScoreEstimate(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
+from tuneoff.seeds import SOURCES
 from tuneoff.validation import is_list_field
 
 if TYPE_CHECKING:
@@ -108,6 +109,13 @@ class Strategy:
     def uses_encoder(self) -> bool:
         """True if a run needs a pretrained encoder."""
         return self.fits_on != "texts"
+
+    @property
+    def seed_sources(self) -> tuple[str, ...]:
+        """The sources of randomness that change a run. An untrained head is only drawn."""
+        if not self.is_seeded:
+            return ()
+        return SOURCES if self.learns else ("head",)
 
     @property
     def recipe_fields(self) -> frozenset[str] | None:

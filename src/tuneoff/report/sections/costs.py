@@ -61,7 +61,11 @@ def scores(comparison: Comparison) -> Chart:
         for row in comparison.rows
     )
     seeds = pd.DataFrame(
-        {"strategy": names[r.group], comparison.repeat: r.seed, "score": round(r.metrics["test"][metric], 4)}
+        {
+            "strategy": names[r.group],
+            comparison.repeat: r.repeat if r.sources else r.seed,
+            "score": round(r.metrics["test"][metric], 4),
+        }
         for r in comparison.records
     )
     order = alt.Y("strategy:N", sort=list(rows["strategy"]), title=None, axis=alt.Axis(labelLimit=260))

@@ -6,7 +6,9 @@ from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_sev
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
+from tuneoff.report.variance import variance_blocks
 from tuneoff.scoring.metrics import display_name, points
+from tuneoff.seeds import SOURCES
 from tuneoff.tables import (
     COUNT,
     ESTIMATE,
@@ -40,13 +42,20 @@ def section(comparison: Comparison) -> Section:
             blocks += [
                 Details(
                     "Every pair of strategies: differences, tests, and the sample size that would settle them",
-                    [Text(_PAIRS_TEXT[comparison.repeat]), TableBlock(pairs(comparison), is_tall=True)],
+                    [
+                        Text(_PAIRS_TEXT[comparison.repeat] + _GRID_TEXT * bool(comparison.study.seed_grid)),
+                        TableBlock(pairs(comparison), is_tall=True),
+                    ],
                 )
             ]
         blocks += [
             Details(
                 "Sources of uncertainty, and every metric",
-                [Text(_METRICS_TEXT[comparison.repeat]), TableBlock(metrics(comparison))],
+                [
+                    Text(_METRICS_TEXT[comparison.repeat]),
+                    TableBlock(metrics(comparison)),
+                    *variance_blocks(comparison),
+                ],
             )
         ]
     else:
@@ -79,7 +88,16 @@ def _explanation(comparison: Comparison) -> str:
         "fp32, the median over texts. The size of a model leaves out the encoder that a probe, LoRA or adapter needs "
         "in addition."
     )
-    if any(row.repeats == "one run" and row.is_seeded for row in comparison.rows):
+    grid = comparison.study.seed_grid
+    if grid:
+        fixed_sources = [source for source in SOURCES if len(grid.get(source, ())) < 2]
+        text += (
+            f" Seeds of {join_names(list(grid))} vary apart, and every combination ran: intervals take into account "
+            "that runs which share a seed are alike."
+        )
+        if fixed_sources:
+            text += f" They leave out the variance from {join_names(fixed_sources)}, of which there is one seed."
+    if any(row.repeats == "one run" and row.is_seeded and (row.sources or not grid) for row in comparison.rows):
         text += (
             " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
             "the other strategies."
@@ -119,6 +137,7 @@ _PAIRS_TEXT = {
     "correctly, the share of the better one minus one half. The last columns give the number of examples that would "
     "detect a difference of this size with 80 % power.",
 }
+_GRID_TEXT = " A number of seeds is of each source whose seeds vary apart."
 _METRICS_TEXT = {
     "seed": "Means over seeds on the test split. The standard deviations show how much the score would vary with other "
     "test examples and with other seeds; a single run cannot show the second.",
@@ -166,7 +185,7 @@ def leaderboard(comparison: Comparison) -> Table:
         Column("p_holm", "p", P_VALUE, missing_sort_key=1.0),
         Column("standing", "standing", TEXT),
         Column("loss_bound", "loses at most", SCORE),
-        Column(f"{comparison.repeat}s", f"{comparison.repeat}s", COUNT),
+        Column(f"{comparison.repeat}s", "runs" if comparison.study.seed_grid else f"{comparison.repeat}s", COUNT),
         *[Column(key, cost.column, cost.format) for key, cost in costs.items()],
     )
     rows = []

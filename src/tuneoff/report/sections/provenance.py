@@ -25,6 +25,8 @@ def _facts(comparison: Comparison) -> list[str]:
     records, folds = comparison.records, comparison.data.folds
     seeds = sorted({record.seed for record in records})
     facts = [f"Seeds: {', '.join(map(str, comparison.study.seeds or seeds))}"]
+    if grid := comparison.study.seed_grid:
+        facts = [f"Seeds of {source}: {', '.join(map(str, values))}" for source, values in grid.items()]
     if folds:
         facts = [f"Folds: {folds}, drawn with seed {comparison.study.data.split_seed}; a run's seed is its fold"]
     machines = {json.dumps(record.machine): record.machine for record in records}

@@ -55,7 +55,8 @@ def search_text(comparison: Comparison) -> str:
     if spec is None:
         return "There was no hyperparameter search: every strategy ran with the options in the study, or its defaults."
     budget = f"{spec.trials} trials" if spec.trials else f"{formats.seconds(spec.budget)} of trials"
-    where = f"with seed {comparison.study.seeds[0]}" if comparison.study.seeds else "with the first seed"
+    seeds = comparison.study.seeds
+    where = f"with seed {seeds[0]}" if isinstance(seeds, tuple) else "with the first seed"
     if comparison.data.folds:
         where = "on the training and validation examples of fold 0 (they are test examples of other folds)"
     text = (
