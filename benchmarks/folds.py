@@ -47,8 +47,8 @@ STRATEGIES: list[tuple[str, Classifier]] = [
     ("mean", _logistic(0.05)),
     ("cls", _logistic(0.002)),
     ("mean", lambda: make_pipeline(StandardScaler(), LinearSVC(C=0.0005, dual=False, tol=1e-3))),
-    ("text", lambda: make_pipeline(TfidfTransformer(sublinear_tf=True), LogisticRegression(C=10, max_iter=200, tol=1e-3))),
-]  # fmt: skip
+    ("text", lambda: make_pipeline(TfidfTransformer(sublinear_tf=True), LogisticRegression(C=10, max_iter=200))),
+]
 
 
 def features(folder: Path, count: int) -> tuple[dict[str, object], np.ndarray]:

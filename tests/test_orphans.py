@@ -36,6 +36,12 @@ def test_runs_and_searches_that_are_not_listed_are_orphans(folder):
     assert stored_studies(folder.parent) == [study]
 
 
+def test_the_model_on_all_labelled_examples_is_none(folder):
+    listed = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps({**listed, "final": ["lora-00000001-s1"]}))
+    assert [kind for kind, _ in names(stored_study(folder))] == ["search"]
+
+
 def test_a_search_of_a_study_that_was_stopped_before_its_runs_is_none(folder):
     later = time.time() + 10
     os.utime(folder / "searches" / "search-lora-00000000.json", (later, later))

@@ -79,7 +79,7 @@ def _listed(folder: Path) -> set[str] | None:
     """Return the ids of the runs and searches that data.json lists; None if it is missing or damaged."""
     try:
         stored = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        return {*stored["runs"], *stored.get("searches", ())}
+        return {*stored["runs"], *stored.get("searches", ()), *stored.get("final", ())}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -257,8 +257,13 @@ class StudyStore:
     def write_data(
         self, data: DataDescription, test: pa.Table, run_ids: Sequence[str], search_ids: Sequence[str]
     ) -> None:
-        """Store the description of the data, the scored examples, and the ids of the grid's runs and searches."""
-        listed = {"runs": list(run_ids), "searches": list(search_ids)}
+        """Store the description of the data, the scored examples, and the ids of the grid's runs and searches.
+
+        The final run of a study with folds stays listed until write_final() replaces it.
+        """
+        path = self.folder / "data.json"
+        final = read_json(path).get("final", []) if path.is_file() else []
+        listed = {"runs": list(run_ids), "searches": list(search_ids), "final": final}
         write_json(self.folder / "data.json", {**data.to_json(), **listed})
         write_table(test, self.folder / "test.parquet")
 
