@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.comparison.rows import row
+from tests.stored import stored_study
 from tuneoff.comparison.result import Pair
 from tuneoff.comparison.verdict import judge, standing
 from tuneoff.scoring.decision import JointScores
@@ -165,3 +166,16 @@ def test_standing_against_the_best(index, is_significant, loss_bound, expected):
 )  # fmt: skip
 def test_the_verdict_ends_with_the_required_size(required, ending):
     assert verdict_of([FULL, LORA], **required).text.endswith(ending)
+
+
+def test_six_of_872_examples_do_not_decide_between_two_ranks(tmp_path):
+    """The published claim "rank 8 (0.898) is better than rank 16 (0.891)", on the validation split of SST-2."""
+    study = stored_study(
+        tmp_path / "s",
+        [("lora", "lora", 0.898), ("lora", "lora rank=16", 0.891), ("majority", "majority", 0.5)],
+        num_test=872,
+    )
+    verdict, (best, second, _) = study.comparison().verdict, study.comparison().rows
+    assert 0 < best.score - second.score < 0.02
+    assert second.standing == "undecided"
+    assert "is undecided" in verdict.text

@@ -128,7 +128,7 @@ def test_a_click_sorts_a_table_by_value(page):
     assert page.locator("#table-leaderboard tbody td:nth-child(1)").all_inner_texts()[-1] == "majority"
 
 
-@pytest.mark.parametrize(("heading", "position", "best"), [("difference to best", 4, 0.0), ("p", 5, 1.0)])
+@pytest.mark.parametrize(("heading", "position", "best"), [("difference to best", 4, 0.0)])
 def test_the_best_strategy_sorts_by_its_missing_difference(page, heading, position, best):
     def values():
         cells = page.locator(f"#table-leaderboard tbody td:nth-child({position})").all_inner_texts()

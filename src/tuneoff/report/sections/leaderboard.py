@@ -180,9 +180,8 @@ def leaderboard(comparison: Comparison) -> Table:
         *([Column("encoder", "encoder", TEXT)] if has_encoders else []),
         Column(metric, display_name(metric), MEAN_SD),
         Column(metric, "95 % interval", INTERVAL),
-        # missing for the best row, which sorts as a difference of 0 with a p value of 1
+        # missing for the best row, which sorts as a difference of 0
         Column("difference", "difference to best", SIGNED_ESTIMATE, missing_sort_key=0.0),
-        Column("p_holm", "p", P_VALUE, missing_sort_key=1.0),
         Column("standing", "standing", TEXT),
         Column("loss_bound", "loses at most", SCORE),
         Column(f"{comparison.repeat}s", "runs" if comparison.study.seed_grid else f"{comparison.repeat}s", COUNT),
@@ -197,7 +196,6 @@ def leaderboard(comparison: Comparison) -> Table:
                 (row.score, row.seed_sd),
                 row.interval,
                 (row.difference, *row.difference_interval) if index else None,
-                row.p_value if index else None,
                 row.standing,
                 row.loss_bound,
                 len(row.seeds),
