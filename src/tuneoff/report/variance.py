@@ -13,7 +13,9 @@ def variance_blocks(comparison: Comparison) -> list[Block]:
     variance = comparison.variance
     if variance is None:
         return []
-    blocks: list[Block] = [Heading("Where the variance comes from"), Text(_explanation(comparison, variance))]
+    blocks: list[Block] = [Heading("Where the variance comes from")]
+    if not comparison.data.folds:
+        blocks += [Text(_explanation(variance))]
     if variance.pooled:
         blocks += [Text(_pooled_text(variance.pooled, comparison.metric)), TableBlock(variance_table(comparison))]
     if variance.pair:
@@ -21,9 +23,7 @@ def variance_blocks(comparison: Comparison) -> list[Block]:
     return blocks
 
 
-def _explanation(comparison: Comparison, variance: VarianceSources) -> str:
-    if comparison.data.folds:
-        return "With folds, each fold has one run: the variance over seeds is not known."
+def _explanation(variance: VarianceSources) -> str:
     if not variance.pooled:
         return "No strategy ran with several seeds, so only the variance over test examples is known."
     text = (
