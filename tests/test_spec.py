@@ -323,3 +323,10 @@ def test_every_packaged_study_reads(name):
     study = read_study(f"studies:{name}")
     assert study.name == name
     assert study_from(study.model_dump(mode="json")) == study
+
+
+def test_a_single_fraction_is_a_learning_curve_of_one_point():
+    spec = study_from({"data": {"source": "a.csv"}, "fractions": 0.5})
+    assert spec.fractions == (0.5,)
+    with pytest.raises(ConfigError, match="write 0.05 for 5 %"):
+        study_from({"data": {"source": "a.csv"}, "fractions": "5 %"})

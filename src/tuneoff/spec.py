@@ -314,7 +314,8 @@ class StudySpec(BaseModel):
     @field_validator("fractions", mode="before")
     @classmethod
     def _reject_percent(cls, given: Any) -> Any:
-        wrong = [share for share in given if isinstance(share, str) and share.strip().endswith("%")]
+        shares = given if isinstance(given, (list, tuple)) else (given,)
+        wrong = [share for share in shares if isinstance(share, str) and share.strip().endswith("%")]
         if wrong:
             raise ConfigError(f"fraction {wrong[0]!r} of train is not a number; write 0.05 for 5 %")
         return given
