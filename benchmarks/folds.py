@@ -111,7 +111,7 @@ def intervals(is_right: np.ndarray, are_folds: bool, rng: np.random.Generator) -
     runs = []
     for correct in is_right:
         resampled = (correct.astype(np.float32) @ weights.T / len(correct))[None]
-        resampled = stats.widened_for_folds(resampled) if are_folds else resampled
+        resampled = stats.widened_for_folds(resampled, len(correct)) if are_folds else resampled
         runs.append(stats.RunScores(np.array([correct.mean()]), resampled, (0,), is_seeded=False))
     pairs = itertools.combinations(runs, 2)
     return [stats.interval(stats.difference(first, second, is_right.shape[1])) for first, second in pairs]

@@ -328,5 +328,5 @@ def test_every_packaged_study_reads(name):
 def test_a_single_fraction_is_a_learning_curve_of_one_point():
     spec = study_from({"data": {"source": "a.csv"}, "fractions": 0.5})
     assert spec.fractions == (0.5,)
-    with pytest.raises(ConfigError, match="write 0.05 for 5 %"):
+    with pytest.raises(ConfigError, match=r"write 0\.05 for 5 %"):
         study_from({"data": {"source": "a.csv"}, "fractions": "5 %"})

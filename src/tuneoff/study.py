@@ -192,11 +192,10 @@ class Study:
             search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
             self.store.write_data(description, scored, run_ids, search_ids)
             execute(announce(self._missing(prepared, searches)))
-            if self.spec.num_folds:
-                final = self._final_runs()
-                missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
-                execute(announce(missing_final) if missing_final else [])
-                self.store.write_final([run.run_id for run in final])
+            final = self._final_runs() if self.spec.num_folds else []
+            missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
+            execute(announce(missing_final) if missing_final else [])
+            self.store.write_final([run.run_id for run in final])
 
     def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
         """Estimate the missing searches and runs, in the order of execution."""

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as distributions
 
 from tuneoff.scoring.power import DifferenceVariances, Repeats, detectable_gap, measured_variances, required_examples
-from tuneoff.scoring.stats import FOLD_FACTOR
+from tuneoff.scoring.stats import fold_factor
 
 
 def test_without_seeds_the_size_is_that_of_a_paired_test():
@@ -75,5 +75,5 @@ def test_folds_need_more_examples_than_independent_ones_by_the_square_of_their_f
     on_one_split, on_folds = (
         required_examples(0.01, variances, repeats) or 0 for repeats in (Repeats(3), Repeats(num_folds=5))
     )
-    assert on_folds / on_one_split == pytest.approx(FOLD_FACTOR**2, rel=0.01)
+    assert on_folds / on_one_split == pytest.approx(fold_factor(on_folds) ** 2, rel=0.01)
     assert Repeats(num_folds=5).name == "5 folds"

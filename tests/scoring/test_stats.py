@@ -315,11 +315,11 @@ def test_intervals_over_folds_are_wider_by_the_factor_and_hold_a_typical_seed_va
     is_right, folds = rng.random(1000) < 0.8, np.arange(1000) % 5
     resampled = (is_right @ stats.example_weights(1000, 2000, rng).T / 1000)[None]
     plain = stats.RunScores(np.array([is_right.mean()]), resampled, (0,), False)
-    folded = stats.RunScores(plain.scores, stats.widened_for_folds(resampled), (0,), True, folds)
+    folded = stats.RunScores(plain.scores, stats.widened_for_folds(resampled, 1000), (0,), True, folds)
     pooled = stats.pooled_seed_variance([folded])
     assert pooled is not None
     assert pooled.variance == pytest.approx(stats.FOLD_SEED_SD**2 / 5)
     estimates = [stats.estimate_score(plain, 1000), stats.estimate_score(folded, 1000, pooled)]
-    expected = stats.FOLD_FACTOR**2 * estimates[0].variance + stats.FOLD_SEED_SD**2 / 5
+    expected = stats.fold_factor(1000) ** 2 * estimates[0].variance + stats.FOLD_SEED_SD**2 / 5
     assert estimates[1].variance == pytest.approx(expected, rel=1e-6)
     assert stats.difference(folded, folded, 1000, pooled).variance == pytest.approx(2 * stats.FOLD_SEED_SD**2 / 5)

@@ -215,7 +215,7 @@ def _score_runs(
     scores = {
         group: stats.RunScores(
             np.array([of_run[metric] for of_run in _metrics(members, runs, labels)]),
-            part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part),
+            part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part, len(labels)),
             tuple(_seed(record) for record in members) if folds is None else (0,),
             are_subsets or _is_seeded(members[0], has_sources),
             None if members[0].strategy == EXTERNAL else folds,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneoff.scoring.stats import FOLD_DEGREES, FOLD_FACTOR, POWER, ScoreEstimate, smallest_count
+from tuneoff.scoring.stats import FOLD_DEGREES, POWER, ScoreEstimate, fold_factor, smallest_count
 
 MAX_EXAMPLES = 1_000_000  # more test examples are as good as none
 
@@ -40,7 +40,7 @@ class DifferenceVariances:
     def estimate(self, gap: float, num_examples: int, repeats: Repeats) -> ScoreEstimate:
         """Return the estimate of a difference to expect in a study of two strategies that both depend on the seed."""
         if repeats.num_folds:
-            from_examples = FOLD_FACTOR**2 * (self.example + 2 * self.interaction) / num_examples
+            from_examples = fold_factor(num_examples) ** 2 * (self.example + 2 * self.interaction) / num_examples
             from_seeds = 2 * self.seed / repeats.num_folds
             return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, FOLD_DEGREES)
         interaction = 2 * self.interaction / (num_examples * repeats.num_seeds)
