@@ -151,7 +151,7 @@ def test_small_data_without_a_test_split_have_folds_by_default(data, options, fo
         (
             grouped_frame(),
             {"group": "half"},
-            "groups of 'half' and repeated texts are so large that a fold would have 100 of 200 examples instead of 40",
+            "groups of 'half' and repeated texts are so large that a fold would have 10. of 200 examples instead of 40",
         ),
         (frame([0, 1] * 50, ["the same text every time"] * 100), {}, "repeated texts leave 1 of them apart, fewer than 5 folds"),
         (
