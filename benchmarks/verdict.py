@@ -148,11 +148,11 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
     return row
 
 
-def simulate(repetitions: int, margin: float, rng: np.random.Generator) -> Iterator[dict[str, object]]:
+def simulate(
+    sizes: list[int], repetitions: int, margin: float, rng: np.random.Generator
+) -> Iterator[dict[str, object]]:
     """Simulated families of each kind and size. The usual family has 3 seeds, the others from 1 to 5."""
-    for kind, num_examples in itertools.product(
-        ("usual", "equal", "one winner", "any order"), (100, 300, 600, 1000, 3000, 10_000)
-    ):
+    for kind, num_examples in itertools.product(("usual", "equal", "one winner", "any order"), sizes):
         count = repetitions if num_examples < 3000 else max(1, repetitions // 4)
         outcomes = []
         for _ in range(count):
@@ -206,13 +206,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["simulate", "real"])
     parser.add_argument("folders", type=Path, nargs="*", help="of stored studies, for the part real")
+    parser.add_argument("--examples", type=int, nargs="+", default=[100, 300, 600, 1000, 3000, 10_000])
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--margin", type=float, default=DEFAULT_MARGIN)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     options = parser.parse_args()
     rng, rows = np.random.default_rng(0), []
     parts = {
-        "simulate": lambda: simulate(options.repetitions, options.margin, rng),
+        "simulate": lambda: simulate(options.examples, options.repetitions, options.margin, rng),
         "real": lambda: real(options.folders, options.repetitions, options.margin, rng),
     }
     for row in parts[options.part]():
