@@ -26,6 +26,7 @@ RESAMPLES = 1000
 # usual gaps to the best, and times of training relative to full's: full, adapter, lora, partial, head, probe, tfidf
 GAPS, GAP_SD = np.array([0, 0.4, 1, 1.8, 5.5, 7.5, 12.5]) / 100, 0.012
 COSTS = np.array([100.0, 60, 70, 40, 20, 5, 1])
+FAMILIES = ("usual", "equal", "one winner", "any order")
 BASE, SEED_SD = 0.78, 0.006  # accuracy of the best; standard deviation of a strategy's accuracy over seeds
 
 
@@ -149,10 +150,10 @@ def summary(outcomes: list[Outcome]) -> dict[str, float]:
 
 
 def simulate(
-    sizes: list[int], repetitions: int, margin: float, rng: np.random.Generator
+    kinds: list[str], sizes: list[int], repetitions: int, margin: float, rng: np.random.Generator
 ) -> Iterator[dict[str, object]]:
     """Simulated families of each kind and size. The usual family has 3 seeds, the others from 1 to 5."""
-    for kind, num_examples in itertools.product(("usual", "equal", "one winner", "any order"), sizes):
+    for kind, num_examples in itertools.product(kinds, sizes):
         count = repetitions if num_examples < 3000 else max(1, repetitions // 4)
         outcomes = []
         for _ in range(count):
@@ -206,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=["simulate", "real"])
     parser.add_argument("folders", type=Path, nargs="*", help="of stored studies, for the part real")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--examples", type=int, nargs="+", default=[100, 300, 600, 1000, 3000, 10_000])
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--margin", type=float, default=DEFAULT_MARGIN)
@@ -213,7 +215,7 @@ def main() -> None:
     options = parser.parse_args()
     rng, rows = np.random.default_rng(0), []
     parts = {
-        "simulate": lambda: simulate(options.examples, options.repetitions, options.margin, rng),
+        "simulate": lambda: simulate(options.families, options.examples, options.repetitions, options.margin, rng),
         "real": lambda: real(options.folders, options.repetitions, options.margin, rng),
     }
     for row in parts[options.part]():
