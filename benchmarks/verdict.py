@@ -101,7 +101,7 @@ def outcome(family: Family, margin: float, rng: np.random.Generator) -> Outcome:
     ]
     pooled = stats.pooled_seed_variance(runs)
     joint, every = joint_scores(runs, 1.0, num_examples, pooled), np.ones(len(runs), bool)
-    is_thin = num_examples < MIN_EXAMPLES or (bool(family.is_seeded.any()) and pooled is None)
+    is_thin = num_examples < MIN_EXAMPLES or all(len(r.scores) == 1 for r in runs if r.is_seeded)
     pick = choose(joint, family.costs, margin, every, takes_best=is_thin)
     best, truth = int(joint.values.argmax()), family.truth
     is_worse = _significantly_worse(runs, best, num_examples, pooled)

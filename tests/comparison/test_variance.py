@@ -90,7 +90,7 @@ def test_plain_seeds_are_one_source(tmp_path):
 def test_single_runs_show_the_variance_over_test_examples_alone(tmp_path):
     comparison = stored_study(tmp_path / "s", STRATEGIES[:2], seeds=1).comparison()
     assert comparison.variance.pooled is None
-    assert [row[0] for row in steps_table(comparison).rows] == ["none", "twice as many test examples"]
+    assert [row[0] for row in steps_table(comparison).rows] == ["none", "one more seed", "twice as many test examples"]
     assert "No strategy ran with several seeds" in texts(variance_blocks(comparison))
 
 

@@ -164,8 +164,10 @@ def test_the_pooled_seed_variance_has_little_bias_and_half_of_the_degrees_of_fre
     assert pooled[0].degrees_of_freedom == 15 * 2 / 2
 
 
-def test_single_runs_have_no_pooled_seed_variance():
-    assert stats.pooled_seed_variance([runs_without_example_variance([0.8])]) is None
+def test_single_runs_have_a_typical_seed_variance():
+    assert pooled_variance([runs_without_example_variance([0.8])]) == stats.TYPICAL_SEED_SD**2
+    unseeded = stats.RunScores(np.array([0.8]), np.full((1, 10), 0.8), (0,), is_seeded=False)
+    assert stats.pooled_seed_variance([unseeded]) is None
 
 
 def test_one_unstable_strategy_does_not_dominate_the_pooled_seed_variance():
@@ -318,8 +320,8 @@ def test_intervals_over_folds_are_wider_by_the_factor_and_hold_a_typical_seed_va
     folded = stats.RunScores(plain.scores, stats.widened_for_folds(resampled, 1000), (0,), True, folds)
     pooled = stats.pooled_seed_variance([folded])
     assert pooled is not None
-    assert pooled.variance == pytest.approx(stats.FOLD_SEED_SD**2 / 5)
+    assert pooled.variance == pytest.approx(stats.TYPICAL_SEED_SD**2 / 5)
     estimates = [stats.estimate_score(plain, 1000), stats.estimate_score(folded, 1000, pooled)]
-    expected = stats.fold_factor(1000) ** 2 * estimates[0].variance + stats.FOLD_SEED_SD**2 / 5
+    expected = stats.fold_factor(1000) ** 2 * estimates[0].variance + stats.TYPICAL_SEED_SD**2 / 5
     assert estimates[1].variance == pytest.approx(expected, rel=1e-6)
-    assert stats.difference(folded, folded, 1000, pooled).variance == pytest.approx(2 * stats.FOLD_SEED_SD**2 / 5)
+    assert stats.difference(folded, folded, 1000, pooled).variance == pytest.approx(2 * stats.TYPICAL_SEED_SD**2 / 5)

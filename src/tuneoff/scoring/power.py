@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneoff.scoring.stats import FOLD_DEGREES, POWER, ScoreEstimate, fold_factor, smallest_count
+from tuneoff.scoring.stats import POWER, TYPICAL_SEED_DEGREES, ScoreEstimate, fold_factor, smallest_count
 
 MAX_EXAMPLES = 1_000_000  # more test examples are as good as none
 
@@ -42,7 +42,7 @@ class DifferenceVariances:
         if repeats.num_folds:
             from_examples = fold_factor(num_examples) ** 2 * (self.example + 2 * self.interaction) / num_examples
             from_seeds = 2 * self.seed / repeats.num_folds
-            return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, FOLD_DEGREES)
+            return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, TYPICAL_SEED_DEGREES)
         interaction = 2 * self.interaction / (num_examples * repeats.num_seeds)
         from_seeds = 2 * self.seed / repeats.num_seeds
         return ScoreEstimate(

@@ -99,8 +99,8 @@ def _explanation(comparison: Comparison) -> str:
             text += f" They leave out the variance from {join_names(fixed_sources)}, of which there is one seed."
     if any(row.repeats == "one run" and row.is_seeded and (row.sources or not grid) for row in comparison.rows):
         text += (
-            " Some strategies ran with one seed: their intervals leave out the variance between seeds, or take it from "
-            "the other strategies."
+            " Some strategies ran with one seed: the variance between seeds is that of the other strategies, or a "
+            "typical one of 0.6 points."
         )
     external = [row.label for row in comparison.rows if row.is_external]
     if external:
