@@ -65,6 +65,12 @@ def test_a_worker_that_ends_gives_its_runs_its_last_line_as_the_reason(small, mo
     assert {record.reason for record in comparison.failures} == {"the job's process ended with code 3: no space left"}
 
 
+def test_a_worker_that_ends_without_reading_its_jobs_is_noticed(small, monkeypatch):
+    monkeypatch.setattr("tuneoff.execute.worker_process.WORKER", "tests.execute.deaf_worker")
+    comparison = small.run()
+    assert {record.reason for record in comparison.failures} == {"the job's process ended with code 3: no space left"}
+
+
 def test_an_executor_decides_how_many_jobs_run_at_once(small):
     class OneThread(LocalExecutor):
         """The local executor with one job at a time, on one thread."""

@@ -58,7 +58,8 @@ class WorkerProcess:
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
-        with process:  # closes its pipes
+        # closes its pipes; a job that it did not read is still in the buffer, and closing would write it
+        with contextlib.suppress(BrokenPipeError), process:
             for line in process.stdout:
                 self._messages.put(json.loads(line))
         self._messages.put({"event": "ended", "code": process.returncode})
