@@ -99,28 +99,23 @@ def _parse_metric(given: Any) -> Any:
 
 def check_margin(given: Any) -> float:
     """Return a margin as a number. Raises ConfigError for one that is negative or in percent."""
-    try:
-        margin = float(given)
-    except (TypeError, ValueError):
-        raise ConfigError(f"margin {given!r} is not a number; write 0.01 for one point of accuracy") from None
-    if not 0 <= margin <= MAX_MARGIN:
-        raise ConfigError(
-            f"margin {margin:g} is not from 0 to {MAX_MARGIN:g}; it is in the metric's units: write 0.01 for one point"
-        )
-    return margin
+    return _score_difference("margin", given, 0, "it is in the metric's units")
 
 
 def check_difference(given: Any) -> float:
     """Return a difference to detect as a number. Raises ConfigError for one that is not above 0, or in percent."""
+    return _score_difference("difference", given, 0.001, "it is of accuracy")
+
+
+def _score_difference(name: str, given: Any, smallest: float, unit: str) -> float:
     try:
-        gap = float(given)
+        value = float(given)
     except (TypeError, ValueError):
-        raise ConfigError(f"difference {given!r} is not a number; write 0.01 for one point of accuracy") from None
-    if not 0.001 <= gap <= MAX_MARGIN:
-        raise ConfigError(
-            f"difference {gap:g} is not from 0.001 to {MAX_MARGIN:g}; it is of accuracy: write 0.01 for one point"
-        )
-    return gap
+        raise ConfigError(f"{name} {given!r} is not a number; write 0.01 for one point of accuracy") from None
+    if not smallest <= value <= MAX_MARGIN:
+        allowed = f"from {smallest:g} to {MAX_MARGIN:g}; {unit}: write 0.01 for one point"
+        raise ConfigError(f"{name} {value:g} is not {allowed}")
+    return value
 
 
 def _strategy_label(given: Any) -> Any:

@@ -90,7 +90,7 @@ def joint_scores(
     differences. Over seeds it is a normal variable for each strategy. Both are scaled by chi-squared draws of their
     degrees of freedom, the same ones for all strategies, which makes them Student's t: three examples, or two seeds,
     estimate a variance poorly. With a flat prior the draws are a posterior distribution; in simulations the 95 %
-    quantile of the loss of the pick is exceeded in 0 to 5 % of repetitions (docs/benchmarks.md; 2 of 15 in one case).
+    quantile of the loss of the pick is exceeded in 0 to 5 % of repetitions (2 of 15 in one case; docs/benchmarks.md).
     """
     rng = np.random.default_rng(seed)
     values = sign * np.array([strategy.scores.mean() for strategy in runs])
@@ -141,7 +141,8 @@ def optimism(
 
     Bootstrap of the whole choice (Efron, 1983): on each draw the strategy is picked again by the same rule, and its
     score on the draw is compared with its measured score. In simulations up to 0.5 points of 3 are left where all
-    strategies are equal, and up to 0.9 points too much are taken off where few strategies compete (docs/benchmarks.md). Risks come from a normal approximation, because a draw has no draws of its own.
+    strategies are equal, and up to 0.9 points too much are taken off where few strategies compete (docs/benchmarks.md). Risks come from a normal approximation, because a draw has no draws of
+    its own.
     """
     draws = np.where(is_candidate, joint.draws, -np.inf)
     rows, best = np.arange(len(draws)), draws.argmax(1)
