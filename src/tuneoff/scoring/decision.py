@@ -141,8 +141,8 @@ def optimism(
 
     Bootstrap of the whole choice (Efron, 1983): on each draw the strategy is picked again by the same rule, and its
     score on the draw is compared with its measured score. In simulations up to 0.5 points of 3 are left where all
-    strategies are equal, and up to 0.9 points too much are taken off where few strategies compete (docs/benchmarks.md). Risks come from a normal approximation, because a draw has no draws of
-    its own.
+    strategies are equal, and up to 0.9 points too much are taken off where one strategy wins clearly on few examples
+    (docs/benchmarks.md). Risks come from a normal approximation, because a draw has no draws of its own.
     """
     draws = np.where(is_candidate, joint.draws, -np.inf)
     rows, best = np.arange(len(draws)), draws.argmax(1)
