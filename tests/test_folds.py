@@ -23,10 +23,11 @@ from tuneoff.data.splits import parts_of
 from tuneoff.errors import ConfigError, DataError, StoreError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
+from tuneoff.grid import final_run, prepare, search_jobs
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import evaluate
 from tuneoff.spec import Job
-from tuneoff.study import Study, final_run, prepare, search_jobs
+from tuneoff.study import Study
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05"]

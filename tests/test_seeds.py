@@ -10,9 +10,9 @@ from tuneoff.cli.options import parse_seeds as parse_option
 from tuneoff.errors import ConfigError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
+from tuneoff.grid import prepare
 from tuneoff.seeds import cell_number, crossed, parse_seeds
 from tuneoff.spec import Job, RunSpec, read_study, study_from, write_study
-from tuneoff.study import prepare
 
 
 def lora_run(**changes):

@@ -5,8 +5,9 @@ import pytest
 from tests.studies import changed
 from tuneoff.data.batches import largest_batch, training_batches
 from tuneoff.execute.estimate import by_priority
+from tuneoff.grid import estimates, prepare, search_jobs
 from tuneoff.spec import Job, study_from
-from tuneoff.study import Study, estimates, prepare, search_jobs
+from tuneoff.study import Study
 
 
 @pytest.fixture

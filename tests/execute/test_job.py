@@ -8,11 +8,11 @@ from tests.studies import toy_spec
 from tuneoff.cache import cache_folder
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.execute.job import is_finished, record_crash, run_job, stored_record
+from tuneoff.grid import prepare, search_jobs
 from tuneoff.runs import FAILED, OK, RunRecord, StudyStore
 from tuneoff.search.record import FAILED as FAILED_TRIAL
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import Job
-from tuneoff.study import prepare, search_jobs
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from tests.studies import changed, toy_spec
 from tuneoff.errors import StoreError
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.local import LocalExecutor
+from tuneoff.grid import prepare
 from tuneoff.runs import OK
 from tuneoff.spec import Job
-from tuneoff.study import prepare
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,13 @@ from tuneoff.execute.executor import Event
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.execute.search import search_one
+from tuneoff.grid import prepare, search_jobs
 from tuneoff.report.sections.search import search_text
 from tuneoff.runs import SearchStore
 from tuneoff.search.record import FAILED
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec import study_from
-from tuneoff.study import Study, prepare, search_jobs
+from tuneoff.study import Study
 
 
 def study_spec(encoder, toy_csv, **changes):

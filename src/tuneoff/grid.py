@@ -1,0 +1,184 @@
+"""The runs of a study before they run: its data and tokens, its grid of runs and searches, and their estimates."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from tuneoff.data.batches import largest_batch
+from tuneoff.data.dataset import Dataset
+from tuneoff.data.load import load_dataset, store_dataset
+from tuneoff.data.spec import Fold
+from tuneoff.data.splits import check_subset, parts_of
+from tuneoff.data.tokens import TokenTable, tokenize
+from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
+from tuneoff.errors import ConfigError
+from tuneoff.execute.estimate import Estimate, estimate
+from tuneoff.runs import RunRecord
+from tuneoff.scoring.metrics import metric_for
+from tuneoff.seeds import cell_number, crossed
+from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec
+
+# least number of steps of a run on a subset of train: in three epochs, a few examples would hardly be seen
+MIN_SUBSET_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study before training: its dataset, its tokens, and the runs of its grid."""
+
+    spec: StudySpec  # with the evaluation that the data decided
+    dataset: Dataset
+    tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
+    runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
+
+
+def prepare(spec: StudySpec) -> Prepared:
+    """Load and store the data, tokenize it for every encoder, and list the runs."""
+    dataset = load_dataset(spec.data, spec.evaluate)
+    store_dataset(dataset)
+    spec = spec.resolved(dataset.folds)
+    uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
+    tokens = {}
+    for model in spec.model if uses_encoder else ():
+        _check_length(model, spec.recipe.max_length)
+        tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
+    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)))
+
+
+def _check_length(model: str, max_length: int) -> None:
+    config = load_config(model)
+    # the RoBERTa family keeps two positions for padding
+    longest = config.max_position_embeddings - (2 if config.pad_token_id == 1 else 0)
+    if max_length > longest:
+        raise ConfigError(f"max_length {max_length} is above the limit of {model}; use at most {longest}")
+
+
+def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
+    """List the runs of the grid, each once.
+
+    A strategy without an encoder runs once for all encoders.
+    """
+    uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
+    fingerprints = {model: model_fingerprint(model) for model in spec.model} if uses_encoder else {}
+    folds = folds_of(spec)
+    for part in spec.subsets:
+        check_subset(dataset, part, _plain_seeds(spec), folds)
+    # at most the steps of all of train, so that a subset never trains longer
+    num_train = parts_of(dataset, folds[0] if folds else None)["train"].num_examples(dataset)
+    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(num_train))
+    subset_recipe = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, min_steps)})
+    runs = {}
+    for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
+        row = STRATEGIES[strategy.name]
+        if subset and not row.learns:
+            continue  # its learning curve is flat
+        for model in spec.model if row.uses_encoder else (None,):
+            for repeat in _repeats(spec, row.seed_sources, folds, draws_subset=subset is not None):
+                run = RunSpec(
+                    **repeat,
+                    strategy=strategy,
+                    model=model,
+                    model_fingerprint=fingerprints[model] if model else None,
+                    data_fingerprint=dataset.fingerprint,
+                    subset=subset,
+                    recipe=subset_recipe if subset else spec.recipe,
+                    metric=metric_for(spec.metric, dataset.is_multilabel),
+                    # of the runs of folds, the first shows the size of the model
+                    save_model=spec.save_models and subset is None and (not folds or repeat["seed"] == 0),
+                )
+                runs[run.run_id] = run
+    return list(runs.values())
+
+
+def _repeats(
+    spec: StudySpec, sources: Sequence[str], folds: Sequence[Fold], draws_subset: bool
+) -> list[dict[str, Any]]:
+    """Return the fields of RunSpec in which the runs of one strategy differ. sources: those that change its runs.
+
+    With folds, a strategy runs on every fold, with the fold's index as its seed. Otherwise one that ignores seeds runs
+    once; but each seed draws its own subset of train, so that on subsets every strategy runs with every seed. Where
+    sources vary apart, it runs with every combination of the seeds of those that change it.
+    """
+    if folds:
+        return [{"seed": fold.index, "fold": fold} for fold in folds]
+    if spec.seed_grid:
+        return [{"seed": cell_number(cell), "sources": cell} for cell in crossed(spec.seed_grid, sources)]
+    return [{"seed": seed} for seed in (_plain_seeds(spec) if sources or draws_subset else (0,))]
+
+
+def _plain_seeds(spec: StudySpec) -> tuple[int, ...]:
+    """Return the seeds of a study whose sources of randomness vary together."""
+    return spec.seeds if isinstance(spec.seeds, tuple) else DEFAULT_SEEDS
+
+
+def folds_of(spec: StudySpec) -> list[Fold]:
+    """List the folds of a study; none for one split."""
+    fraction, seed, num_folds = spec.data.validation_fraction, spec.data.split_seed, spec.num_folds or 0
+    return [Fold(index=i, of=num_folds, validation_fraction=fraction, split_seed=seed) for i in range(num_folds)]
+
+
+def final_run(run: RunSpec, folds: Sequence[RunRecord], study: StudySpec) -> RunSpec:
+    """Return the run of a strategy on all labelled examples, with the settings that the runs of its folds chose.
+
+    run: on one of the folds. Without validation examples it trains for the median number of epochs, uses the median
+    thresholds, and the option that most folds chose, of equals the smallest.
+    """
+    epochs = [record.best_epoch for record in folds if record.best_epoch is not None]
+    thresholds = [record.thresholds for record in folds if record.thresholds is not None]
+    options = {
+        name: Counter(sorted(record.selected_options[name] for record in folds)).most_common(1)[0][0]
+        for name in folds[0].selected_options
+    }
+    final = Final(
+        epochs=round(median(epochs)) if epochs else None,
+        thresholds=tuple(map(median, zip(*thresholds, strict=True))) if thresholds else None,
+        options=options,
+    )
+    changes = {"fold": None, "seed": 0, "final": final, "save_model": study.save_models}
+    return run.model_copy(update=changes)
+
+
+def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
+    """List the searches of a study: one per strategy and encoder with something to search, with its first run.
+
+    The first seed of a study that extends a stored one is the stored study's, which prepared.runs need not have.
+    """
+    if spec.search is None:
+        return []
+    first_runs = {run.group: run for run in reversed(prepared.runs)}
+    first = {"seed": spec.seeds[0]} if isinstance(spec.seeds, tuple) else {}
+    runs = [run.model_copy(update=first) if run.is_seeded else run for run in reversed(first_runs.values())]
+    jobs = [Job(run=run, search=spec.search) for run in runs]
+    return [job for job in jobs if job.space]
+
+
+def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
+    """Estimate what each job needs, in their order."""
+    by_group: dict[str, Estimate] = {}
+    for job in jobs:
+        run = job.run
+        if run.group not in by_group:
+            tables, dataset = prepared.tokens.get(run.model or ""), prepared.dataset
+            parts = parts_of(dataset, run.fold, run.subset, run.seed)
+            sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
+            tokens = {
+                purpose: _num_tokens(tables[parts[purpose].split]) * size // dataset.num_examples(parts[purpose].split)
+                if tables
+                else 10 * size
+                for purpose, size in sizes.items()
+            }
+            largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
+            by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
+    return [by_group[job.run.group].of(job) for job in jobs]
+
+
+def _num_tokens(table: TokenTable) -> int:
+    return int(table.offsets[-1])
+
+
+def largest_model(grid: Sequence[Estimate]) -> int:
+    """Return the number of parameters of the largest model of a grid."""
+    return max((e.parameters.total if e.parameters else 0 for e in grid), default=0)
