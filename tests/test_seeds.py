@@ -3,10 +3,14 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.studies import changed, toy_spec
 from tuneoff.cli.options import parse_seeds as parse_option
+from tuneoff.data.load import load_dataset
+from tuneoff.data.spec import DataSpec
+from tuneoff.data.splits import parts_of
 from tuneoff.errors import ConfigError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
@@ -37,9 +41,12 @@ def test_seeds_are_a_number_a_list_or_such_for_each_source(given, expected):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"haed": 2}, r"seeds: source 'haed' is unknown; did you mean 'head'\? Choose from head, order, dropout"),
+        (
+            {"haed": 2},
+            r"seeds: source 'haed' is unknown; did you mean 'head'\? Choose from head, order, dropout, split",
+        ),
         ({"head": 0}, "seeds: head: no value; give at least 1"),
-        ({}, "seeds: no source; name one or more of head, order, dropout"),
+        ({}, "seeds: no source; name one or more of head, order, dropout, split"),
         ({"head": "three"}, "seeds: head 'three': write a number of seeds such as 3, or the seeds themselves"),
         ([1, -2], "seeds .*: write a number of seeds such as 3"),
         (True, "seeds True: write a number"),
@@ -162,3 +169,70 @@ def test_a_larger_grid_runs_only_the_new_combinations(small):
         lambda event: started.append(event.job.run.sources) if event.kind == "started" else None
     )
     assert sorted(map(str, started)) == ["{'head': 1, 'order': 0}", "{'head': 1, 'order': 1}"]
+
+
+@pytest.fixture
+def divided(encoder, toy_csv):
+    """A study whose runs differ in the division into train and validation, prepared."""
+    names = ["majority", "tfidf", "untrained", "probe", "head"]
+    return prepare(toy_spec(encoder, toy_csv, strategies=names, seeds={"head": 2, "split": 3}))
+
+
+def test_every_strategy_that_learns_runs_on_each_division_of_train_and_validation(divided):
+    sources = {name: [run.sources for run in divided.runs if run.strategy.name == name] for name in ("tfidf", "head")}
+    assert sources["tfidf"] == [{"split": 0}, {"split": 1}, {"split": 2}]
+    assert sources["head"] == crossed({"head": (0, 1), "split": (0, 1, 2)}, ["head", "split"])
+    assert {tuple(run.sources) for run in divided.runs if run.strategy.name == "untrained"} == {("head",)}
+    (majority,) = [run for run in divided.runs if run.strategy.name == "majority"]
+    assert majority.sources == {}
+    assert list(fit(majority, divided.dataset, CachedInputs()).probabilities) == ["validation", "test"]
+
+
+def test_a_division_leaves_test_and_the_sizes_as_they_are(divided, encoder, toy_csv):
+    plain = prepare(toy_spec(encoder, toy_csv)).dataset
+    assert divided.dataset.splits["test"].equals(plain.splits["test"])
+    by_seed = [parts_of(divided.dataset, division=seed) for seed in range(3)]
+    for purpose in ("train", "validation"):
+        assert by_seed[0][purpose].table(divided.dataset)["text"].equals(plain.splits[purpose]["text"])
+        assert {parts[purpose].num_examples(divided.dataset) for parts in by_seed} == {plain.num_examples(purpose)}
+    rows = [tuple(parts["validation"].row_numbers(divided.dataset)) for parts in by_seed]
+    assert len(set(rows)) == 3
+    for parts in by_seed:
+        both = np.concatenate([parts[purpose].row_numbers(divided.dataset) for purpose in ("train", "validation")])
+        np.testing.assert_array_equal(np.sort(both), np.arange(divided.dataset.num_examples("train")))
+
+
+def test_the_stored_division_gives_the_scores_of_a_study_with_plain_seeds(divided, encoder, toy_csv):
+    plain = prepare(toy_spec(encoder, toy_csv, strategies=["tfidf", "probe"]))
+
+    def on_test(prepared, name, division=0):
+        runs = [run for run in prepared.runs if run.strategy.name == name and run.division == division]
+        return fit(runs[0], prepared.dataset, CachedInputs(), ("validation", "test")).probabilities["test"]
+
+    for name in ("tfidf", "probe"):
+        np.testing.assert_allclose(on_test(divided, name, 0), on_test(plain, name), atol=1e-6)
+        assert not np.allclose(on_test(divided, name, 0), on_test(divided, name, 1))
+
+
+def test_groups_stay_whole_in_each_division(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [(f"text {row} {rng.integers(1000)}", row % 2, f"author {row // 6}") for row in range(300)]
+    path = tmp_path / "groups.csv"
+    pd.DataFrame(rows, columns=["text", "label", "author"]).to_csv(path, index=False)
+    dataset = load_dataset(DataSpec(source=str(path), group="author"), pools=True)
+    groups = dataset.splits["train"]["group"].to_numpy(zero_copy_only=False)
+    for seed in range(4):
+        parts = parts_of(dataset, division=seed)
+        train, validation = (set(groups[parts[purpose].row_numbers(dataset)]) for purpose in ("train", "validation"))
+        assert validation
+        assert not train & validation
+
+
+@pytest.mark.slow
+def test_a_study_shows_how_much_of_the_variance_the_division_explains(small):
+    comparison = changed(small, seeds={"split": 3}).run()
+    assert {row.repeats for row in comparison.rows} == {"3 seeds"}
+    assert comparison.variance is not None
+    assert comparison.variance.pooled is not None
+    assert list(comparison.variance.pooled.sd_by_source) == ["split"]
+    assert all(measured.temperature for measured in comparison.calibration.values())

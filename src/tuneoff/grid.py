@@ -11,15 +11,16 @@ from tuneoff.data.batches import largest_batch
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.spec import Fold
-from tuneoff.data.splits import check_subset, parts_of
+from tuneoff.data.splits import check_divisions, check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
 from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, estimate
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import metric_for
-from tuneoff.seeds import cell_number, crossed
+from tuneoff.seeds import SPLIT, cell_number, crossed
 from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec
+from tuneoff.strategies import Strategy
 
 # least number of steps of a run on a subset of train: in three epochs, a few examples would hardly be seen
 MIN_SUBSET_STEPS = 60
@@ -37,7 +38,8 @@ class Prepared:
 
 def prepare(spec: StudySpec) -> Prepared:
     """Load and store the data, tokenize it for every encoder, and list the runs."""
-    dataset = load_dataset(spec.data, spec.evaluate)
+    dataset = load_dataset(spec.data, spec.evaluate, pools=SPLIT in spec.seed_grid)
+    check_divisions(dataset, spec.seed_grid.get(SPLIT, ()))
     store_dataset(dataset)
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
@@ -76,7 +78,7 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
         if subset and not row.learns:
             continue  # its learning curve is flat
         for model in spec.model if row.uses_encoder else (None,):
-            for repeat in _repeats(spec, row.seed_sources, folds, draws_subset=subset is not None):
+            for repeat in _repeats(spec, row, folds, draws_subset=subset is not None):
                 run = RunSpec(
                     **repeat,
                     strategy=strategy,
@@ -93,10 +95,8 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     return list(runs.values())
 
 
-def _repeats(
-    spec: StudySpec, sources: Sequence[str], folds: Sequence[Fold], draws_subset: bool
-) -> list[dict[str, Any]]:
-    """Return the fields of RunSpec in which the runs of one strategy differ. sources: those that change its runs.
+def _repeats(spec: StudySpec, strategy: Strategy, folds: Sequence[Fold], draws_subset: bool) -> list[dict[str, Any]]:
+    """Return the fields of RunSpec in which the runs of one strategy differ.
 
     With folds, a strategy runs on every fold, with the fold's index as its seed. Otherwise one that ignores seeds runs
     once; but each seed draws its own subset of train, so that on subsets every strategy runs with every seed. Where
@@ -105,8 +105,8 @@ def _repeats(
     if folds:
         return [{"seed": fold.index, "fold": fold} for fold in folds]
     if spec.seed_grid:
-        return [{"seed": cell_number(cell), "sources": cell} for cell in crossed(spec.seed_grid, sources)]
-    return [{"seed": seed} for seed in (_plain_seeds(spec) if sources or draws_subset else (0,))]
+        return [{"seed": cell_number(cell), "sources": cell} for cell in crossed(spec.seed_grid, strategy.seed_sources)]
+    return [{"seed": seed} for seed in (_plain_seeds(spec) if strategy.is_seeded or draws_subset else (0,))]
 
 
 def _plain_seeds(spec: StudySpec) -> tuple[int, ...]:
@@ -162,7 +162,7 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
         run = job.run
         if run.group not in by_group:
             tables, dataset = prepared.tokens.get(run.model or ""), prepared.dataset
-            parts = parts_of(dataset, run.fold, run.subset, run.seed)
+            parts = parts_of(dataset, run.fold, run.subset, run.seed, run.division)
             sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
             tokens = {
                 purpose: _num_tokens(tables[parts[purpose].split]) * size // dataset.num_examples(parts[purpose].split)

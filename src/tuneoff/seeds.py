@@ -7,7 +7,9 @@ from typing import Any
 from tuneoff.errors import ConfigError, unknown
 
 # head: initial weights of the head, and parameters that a strategy adds | order: of the training examples | dropout
-SOURCES = ("head", "order", "dropout")
+# split: which of the labelled examples that are not in test are training examples, and which are for validation
+SPLIT = "split"
+SOURCES = ("head", "order", "dropout", SPLIT)
 
 Seeds = tuple[int, ...] | dict[str, tuple[int, ...]]
 

@@ -27,7 +27,7 @@ from tuneoff.scoring.decision import DEFAULT_MARGIN
 from tuneoff.scoring.metrics import BOUNDS, check_metric
 from tuneoff.search.record import SearchRecord
 from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_search, with_options
-from tuneoff.seeds import Seeds, cell_name, parse_seeds
+from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.validation import validated
@@ -213,7 +213,7 @@ class StudySpec(BaseModel):
     seeds: Annotated[Seeds | None, BeforeValidator(parse_seeds)] = Field(
         None,
         description="of one split; by default 3; folds take their place. {head: 3, order: 3}: sources of randomness "
-        "that vary apart, every combination of their seeds; those not named stay at 0",
+        "(head, order, dropout, split) that vary apart, every combination of their seeds; those not named stay at 0",
     )
     # for multi-label data, accuracy of all labels of an example at once is low for every classifier
     metric: Annotated[str | None, BeforeValidator(_parse_metric)] = Field(
@@ -404,6 +404,11 @@ class RunSpec(BaseModel):
     def seed_of(self, source: str) -> int:
         """Return the seed of a source of randomness: head, order or dropout."""
         return self.sources.get(source, 0) if self.sources else self.seed
+
+    @property
+    def division(self) -> int:
+        """Seed of the division into train and validation; 0 is the stored one."""
+        return self.sources.get(SPLIT, 0)
 
     @property
     def group(self) -> str:

@@ -73,7 +73,7 @@ def test_the_report_shows_variance_and_next_steps(comparison):
         f"The 95 % interval of the difference between {comparison.rows[0].label} and {comparison.rows[1].label}" in text
     )
     section = leaderboard.section(comparison)
-    assert "They leave out the variance from dropout, of which there is one seed." in texts(section.blocks)
+    assert "They leave out the variance from dropout and split, of which there is one seed." in texts(section.blocks)
     tables = [block.table.name for block in section.every_block() if isinstance(block, TableBlock)]
     assert tables == ["leaderboard", "pairs", "metrics", "variance", "next-steps"]
     stored = json.loads(json.dumps(comparison.to_json()))["variance"]

@@ -55,15 +55,13 @@ def test_the_temperature_of_certain_predictions_is_finite():
 
 @pytest.fixture
 def overconfident():
-    """Labels and probabilities of two equal runs that temperature 2 calibrates, for two splits of 3,000 examples."""
+    """Labels and probabilities of two equal runs that temperature 2 calibrates; those of their validation examples."""
     labels, probabilities = draw_overconfident(6000, 2.0)
-    splits = (slice(3000), slice(3000, None))
-    return [(labels[split], [probabilities[split]] * 2) for split in splits]
+    return labels[:3000], [probabilities[:3000]] * 2, [(labels[3000:], probabilities[3000:])] * 2
 
 
 def test_the_temperature_is_fitted_on_validation_and_applied_to_test(overconfident):
-    (labels, runs), (validation, validation_runs) = overconfident
-    measured = calibrate(labels, runs, validation, validation_runs)
+    measured = calibrate(*overconfident)
     assert measured.temperature == pytest.approx(2, rel=0.1)
     assert measured.scaled_error is not None
     assert measured.scaled_error < 0.03 < 0.1 < measured.error
@@ -71,19 +69,28 @@ def test_the_temperature_is_fitted_on_validation_and_applied_to_test(overconfide
 
 
 def test_without_predictions_of_validation_there_is_no_temperature(overconfident):
-    (labels, runs), (validation, validation_runs) = overconfident
-    measured = calibrate(labels, runs, validation)
+    labels, runs, _ = overconfident
+    measured = calibrate(labels, runs)
     assert (measured.temperature, measured.scaled_error) == (None, None)
-    assert measured.error == calibrate(labels, runs, validation, validation_runs).error
+    assert measured.error == calibrate(*overconfident).error
+
+
+def test_each_run_may_have_validation_examples_of_its_own(overconfident):
+    labels, runs, [(truth, probabilities), _] = overconfident
+    sharper = probabilities**2 / (probabilities**2).sum(1, keepdims=True)  # temperature 4 calibrates these
+    halves = [(truth[:1000], probabilities[:1000]), (truth[1000:], sharper[1000:])]
+    assert calibrate(labels, runs, halves).temperature == pytest.approx(3, rel=0.1)
 
 
 def test_multilabel_data_is_calibrated_as_binary_predictions(overconfident):
-    (labels, runs), (validation, validation_runs) = overconfident
-    one_hot, validation_one_hot = np.eye(3, dtype=int)[labels], np.eye(3, dtype=int)[validation]
-    measured = calibrate(one_hot, runs, validation_one_hot, validation_runs)
-    binary_runs, binary_validation_runs = (
-        [np.stack([1 - run.ravel(), run.ravel()], axis=1) for run in split] for split in (runs, validation_runs)
-    )
-    binary = calibrate(one_hot.ravel(), binary_runs, validation_one_hot.ravel(), binary_validation_runs)
+    labels, runs, validation = overconfident
+    one_hot = np.eye(3, dtype=int)
+    measured = calibrate(one_hot[labels], runs, [(one_hot[truth], run) for truth, run in validation])
+
+    def as_binary(run):
+        return np.stack([1 - run.ravel(), run.ravel()], axis=1)
+
+    binary_validation = [(one_hot[truth].ravel(), as_binary(run)) for truth, run in validation]
+    binary = calibrate(one_hot[labels].ravel(), [as_binary(run) for run in runs], binary_validation)
     assert (measured.error, measured.brier, measured.temperature) == (binary.error, binary.brier, binary.temperature)
     assert measured.reliability.examples.sum() == 2 * 3 * 3000

@@ -180,3 +180,18 @@ def test_more_seeds_of_a_source_narrow_an_interval_by_its_part():
     assert more_orders.variance_from_seeds == pytest.approx(0.0005 + 0.00005)
     assert more_heads.seed_degrees_of_freedom == pytest.approx(6)
     assert estimate.with_counts(estimate.counts).variance == pytest.approx(estimate.variance)
+
+
+def test_a_strategy_that_depends_on_fewer_sources_is_paired_with_every_run_of_the_same_seeds():
+    rng, (heads, splits) = np.random.default_rng(0), (2, 4)
+    of_split = rng.normal(0, 0.03, splits)  # shared by both strategies: cancels in their difference
+    few, many = 0.70 + of_split, 0.72 + np.tile(of_split, (heads, 1)) + rng.normal(0, 0.001, (heads, splits))
+    noise = rng.normal(0, 0.001, (heads * splits, 50))
+    first = stats.RunScores(
+        many.ravel(), many.ravel()[:, None] + noise, grid_seeds(heads, splits, names=("head", "split"))
+    )
+    second = stats.RunScores(few, few[:, None] + noise[:splits], grid_seeds(splits, names=("split",)))
+    for gap in (stats.difference(first, second, 1000), stats.difference(second, first, 1000)):
+        assert abs(gap.value) == pytest.approx(0.02, abs=0.001)
+        assert (gap.variance_from_seeds or 0.0) < 0.001**2
+        assert gap.counts == {"head": heads, "split": splits}

@@ -144,7 +144,7 @@ def compare(
         OptionalText,
         typer.Option(
             help="of one split: how many, or which: 3 (default) or 1,2,42; head=3,order=3: sources of randomness that "
-            "vary apart (head, order, dropout), every combination"
+            "vary apart (head, order, dropout, split), every combination"
         ),
     ] = None,
     epochs: Annotated[int, typer.Option(help="passes over train")] = 3,

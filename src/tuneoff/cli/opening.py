@@ -7,8 +7,10 @@ import numpy as np
 from tuneoff.data.checks import most_harmful
 from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.spec import SPLITS, DataSpec
+from tuneoff.data.splits import parts_of
 from tuneoff.errors import join_limited
 from tuneoff.formats import join_names, rough_seconds, shorten
+from tuneoff.seeds import SPLIT
 from tuneoff.spec import StudySpec
 from tuneoff.study import Plan
 
@@ -47,7 +49,9 @@ def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
     """Describe how strategies will be evaluated: the splits, how they were made, and the seeds."""
     if dataset.folds:
         return _folds_line(dataset, spec)
-    sizes = ", ".join(f"{dataset.num_examples(split):,} {split}" for split in SPLITS)
+    divisions = spec.seed_grid.get(SPLIT)
+    parts = parts_of(dataset)
+    sizes = ", ".join(f"{parts[split].num_examples(dataset):,} {split}" for split in SPLITS)
     seeds = f"{spec.num_seeds} seeds" if spec.num_seeds > 1 else "1 seed"
     if spec.seed_grid:
         counts = [f"{len(values)} {source}" for source, values in spec.seed_grid.items()]
@@ -59,6 +63,8 @@ def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
         how.append(("" if is_all else f"{dataset.held_out[0]} ") + f"held out, stratified{kept}")
     if dataset.left_out:
         how.append(f"subset of {join_names(list(dataset.left_out))}")
+    if divisions:
+        how.append("train and validation divided anew by each split seed")
     method = f" ({'; '.join(how)})" if how else ""
     return f"evaluation: {sizes}{method}, {seeds}"
 

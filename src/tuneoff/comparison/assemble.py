@@ -158,7 +158,7 @@ def _load_groups(
         by_group[record.group].append(record)
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
-    labels, predictions, folds = _load_predictions(by_group, store, "test", num_labels)
+    labels, predictions, folds = _load_predictions(by_group, store, num_labels)
     by_group |= {row.record.group: [row.record] for row in external}
     predictions |= {row.record.group: row.predictions for row in external}
     scores = _score_runs(by_group, labels, predictions, metric, are_subsets, folds)
@@ -171,15 +171,15 @@ def _load_groups(
 
 
 def _load_predictions(
-    by_group: Mapping[str, list[RunRecord]], store: RunStore, split: str, num_labels: int
+    by_group: Mapping[str, list[RunRecord]], store: RunStore, num_labels: int
 ) -> tuple[np.ndarray, dict[str, Predictions], np.ndarray | None]:
-    """Read the labels of a split, (N,) or (N, C), the predictions of each group, and the fold of each example.
+    """Read the labels of test, (N,) or (N, C), the predictions of each group, and the fold of each example.
 
     Seeds are in order, and examples too. Folds together are one run, S = 1. Without folds there are no ids of folds.
     """
     labels, predictions, folds = np.empty(0, int), {}, None
     for group, members in by_group.items():
-        tables = [store.predictions(record.run_id, split) for record in members]
+        tables = [store.predictions(record.run_id, "test") for record in members]
         if members[0].spec.get("fold"):
             joined = pd.concat([table.assign(fold=r.seed) for table, r in zip(tables, members, strict=True)])
             tables = [joined.sort_values("example", kind="stable", ignore_index=True)]
@@ -407,18 +407,26 @@ def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
     if not groups.predictions:
         return {}
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
-    of_runs = {group: members for group, members in groups.records.items() if members[0].strategy != EXTERNAL}
-    validation_labels, on_validation, _ = _load_predictions(of_runs, store, "validation", num_labels)
     return {
         group: calibrate(
-            groups.labels,
-            list(runs.probabilities),
-            validation_labels,
-            list(on_validation[group].probabilities) if group in on_validation else (),
+            groups.labels, list(runs.probabilities), _on_validation(groups.records[group], store, num_labels)
         )
         for group, runs in groups.predictions.items()
         if runs.has_probabilities
     }
+
+
+def _on_validation(
+    members: Sequence[RunRecord], store: RunStore, num_labels: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read labels and probabilities of each run's validation examples; with folds of all of them as one run."""
+    if members[0].strategy == EXTERNAL:
+        return []
+    tables = [store.predictions(record.run_id, "validation") for record in members]
+    if members[0].spec.get("fold"):
+        tables = [pd.concat(tables)]
+    names = [f"p{i}" for i in range(num_labels)]
+    return [(stored_labels(table["label"]), table[names].to_numpy(np.float64)) for table in tables]
 
 
 def _class_scores(runs: Predictions, labels: np.ndarray, label_names: tuple[str, ...]) -> list[ClassScores]:

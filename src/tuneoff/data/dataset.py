@@ -7,9 +7,10 @@ import pyarrow as pa
 
 # columns that no run reads: groups, each within one split, and slices, for scores on parts of test
 GROUP, SLICE = "group", "slice:"
-# columns of train where a study has folds: the fold of each example, and an id that is shared by examples which must
-# stay in one fold
-FOLD, UNIT = "fold", "unit"
+# columns of train where it is divided anew for each run. With folds: the fold of each example; where the division into
+# train and validation varies: 1 for an example of the stored validation split. In both cases: an id that is shared by
+# examples which must stay together
+FOLD, HELD_OUT, UNIT = "fold", "held_out", "unit"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Dataset:
 
     A single label is an id (int64). Multi-label data has a list of C zeros and ones per example, which may be all 0.
     With folds, train holds every labelled example, there is no validation split, and test only where one was given.
+    Where runs differ in the division into train and validation, train holds both.
     """
 
     name: str
@@ -40,6 +42,11 @@ class Dataset:
     def is_multilabel(self) -> bool:
         """An example may have any number of labels, also none."""
         return is_multilabel(self.splits["train"])
+
+    @property
+    def is_pooled(self) -> bool:
+        """Train holds the validation examples too, and each run divides them."""
+        return HELD_OUT in self.splits["train"].column_names
 
     @property
     def num_labels(self) -> int:

@@ -22,6 +22,7 @@ from tuneoff.data.labels import (
     split_at_separator,
 )
 from tuneoff.data.spec import ONE_SPLIT, SPLITS, DataSpec, Evaluation
+from tuneoff.data.splits import pool_to_divide
 from tuneoff.errors import DataError, join_limited, unknown
 
 # common column names in order of preference, compared in lower case
@@ -50,10 +51,10 @@ _PAIR_COLUMNS = (
 _LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment", "gold_label", "rating", "stars", "y")
 
 
-def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT) -> Dataset:
+def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools: bool = False) -> Dataset:
     """Load the dataset of a spec. Raises DataError, in one line, for data that cannot be used.
 
-    evaluate: folds or one split; None chooses by the data.
+    evaluate: folds or one split; None chooses by the data. pools: join train and validation, for runs that divide them.
     """
     source = sources.read(spec)
     columns = _choose_columns(source.tables["train"], spec)
@@ -71,7 +72,7 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT) -> Dat
     check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
     division = fold_or_split(tables, names, spec, evaluate, notes)
-    tables = division.tables
+    tables = pool_to_divide(division.tables, spec, notes) if pools else division.tables
     parts = [fingerprint(split, table.select(_columns_of_runs(table))) for split, table in tables.items()]
     return Dataset(
         source.name,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.data.dataset import FOLD, GROUP, UNIT, Dataset, label_counts, labels_of
+from tuneoff.data.dataset import FOLD, GROUP, HELD_OUT, UNIT, Dataset, label_counts, labels_of
 from tuneoff.data.labels import rarest_label
 from tuneoff.data.spec import SPLITS, DataSpec, Fold, Subset
 from tuneoff.errors import ConfigError, DataError
@@ -96,18 +96,25 @@ class Part:
 
 
 def parts_of(
-    dataset: Dataset, fold: Fold | None = None, subset: Subset | None = None, seed: int = 0
+    dataset: Dataset,
+    fold: Fold | None = None,
+    subset: Subset | None = None,
+    seed: int = 0,
+    division: int = 0,
 ) -> dict[str, Part]:
     """Return the examples that a run trains on, is validated on and is tested on, by purpose: train, validation, test.
 
     Without a fold they are the stored splits; a dataset with folds then has no validation split, and a test split only
-    if one was given. A subset is drawn from the examples to train on.
+    if one was given. A subset is drawn from the examples to train on. division: seed of the division of the stored
+    train split into examples to train on and validation examples, where it holds both; 0 is the stored one.
     """
-    if fold is None:
-        parts = {split: Part(split) for split in dataset.splits}
-    else:
+    parts = {split: Part(split) for split in dataset.splits}
+    if fold is not None:
         rows = rows_of_fold(dataset.splits["train"], fold)
         parts = {purpose: Part("train", own) for purpose, own in zip(SPLITS, rows, strict=True)}
+    elif dataset.is_pooled:
+        divided = rows_of_division(dataset.splits["train"], division)
+        parts |= {purpose: Part("train", own) for purpose, own in zip(("train", "validation"), divided, strict=True)}
     if subset:
         train = parts["train"]
         chosen = subset_of(subset, strata_of(train.table(dataset)), seed)
@@ -137,6 +144,50 @@ def rows_of_fold(pool: pa.Table, fold: Fold) -> tuple[np.ndarray, np.ndarray, np
         held_out, left = _hold_out_units(strata, units[source], num_wanted, fold.split_seed)
     train = np.sort(np.concatenate([rest, source[left]]))
     return train, source[held_out], np.flatnonzero(folds == fold.index)
+
+
+def pool_to_divide(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
+    """Join train and validation for runs that divide them anew. Returns train, with HELD_OUT and UNIT, and test."""
+    parts = [tables[split] for split in ("train", "validation")]
+    pool = pa.concat_tables(parts, promote_options="default").combine_chunks()
+    units = np.arange(pool.num_rows)
+    if GROUP in pool.column_names:
+        groups = pool[GROUP].to_pylist()
+        first = {name: row for row, name in reversed(list(enumerate(groups))) if name}
+        units = np.array([first.get(name, row) for row, name in enumerate(groups)])
+    held_out = np.repeat(np.array([0, 1], np.int8), [part.num_rows for part in parts])
+    pool = pool.append_column(HELD_OUT, pa.array(held_out)).append_column(UNIT, pa.array(units))
+    notes.append(
+        f"train and validation are divided anew by each seed of split but 0: {parts[1].num_rows:,} of "
+        f"{pool.num_rows:,} examples for validation, stratified by label"
+        + (f", groups of {spec.group!r} kept whole" if spec.group else "")
+    )
+    return {"train": pool, "test": tables["test"]}
+
+
+def rows_of_division(pool: pa.Table, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of the examples to train on and of the validation examples, each sorted; seed 0: as stored."""
+    is_held_out = pool[HELD_OUT].to_numpy().astype(bool)
+    if seed == 0:
+        return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+    strata, units, num_wanted = strata_of(pool.select(["label"])), pool[UNIT].to_numpy(), int(is_held_out.sum())
+    if len(np.unique(units)) == len(units):
+        held_out, left = stratified_split(strata, num_wanted, np.random.default_rng([4, seed]))
+    else:
+        held_out, left = _hold_out_units(strata, units, num_wanted, seed)
+    return left, held_out
+
+
+def check_divisions(dataset: Dataset, seeds: Sequence[int]) -> None:
+    """Raise DataError for a seed of split that leaves a class without a training example, or no validation example."""
+    for seed in seeds:
+        parts = parts_of(dataset, division=seed)
+        counts = label_counts(parts["train"].labels(dataset), dataset.num_labels)
+        if not counts.all() or not parts["validation"].num_examples(dataset):
+            lost = f"class {dataset.label_names[int(counts.argmin())]!r} without a training example"
+            raise DataError(
+                f"seeds: split {seed} leaves {lost if not counts.all() else 'no validation example'}; use another seed"
+            )
 
 
 def _hold_out_units(strata: np.ndarray, units: np.ndarray, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

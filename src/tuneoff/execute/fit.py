@@ -89,10 +89,10 @@ class _Request:
     def dtype_of(self, split: str) -> torch.dtype:
         """Return the precision of vectors of a stored split from an encoder that is frozen as a whole.
 
-        fp32 where they are the inputs of final predictions, and for all labelled examples of a study with folds, so
-        that every run reads the same cached vectors.
+        fp32 where they are the inputs of final predictions, and for all labelled examples where each run divides them,
+        so that every run reads the same cached vectors.
         """
-        is_pool = self.spec.fold is not None or self.spec.final is not None
+        is_pool = self.spec.fold is not None or self.spec.final is not None or self.dataset.is_pooled
         if is_pool or split in {self.parts[purpose].split for purpose in self.eval_splits}:
             return torch.float32
         return resolve(self.spec.recipe.precision, device())
@@ -117,7 +117,7 @@ def fit(
     epochs, called with the validation score after each; True ends training.
     Raises DivergedError if a probability is not finite.
     """
-    parts = parts_of(dataset, spec.fold, spec.subset, spec.seed)
+    parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
     present = [purpose for purpose in eval_splits if purpose in parts]
     request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts)
     fitted = _FIT[spec.definition.fits_on](request)

@@ -37,7 +37,7 @@ def run_one(
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
         return store.write(_record(spec, status=status, error=reason))
-    parts, splits = parts_of(dataset, spec.fold, spec.subset, spec.seed), list(fitted.probabilities)
+    parts, splits = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division), list(fitted.probabilities)
     labels = {split: parts[split].labels(dataset) for split in splits}
     predicted = {split: fitted.predicted(split) for split in splits}
     pairs = {split: (labels[split], predicted[split]) for split in splits}

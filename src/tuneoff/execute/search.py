@@ -82,5 +82,5 @@ def _validation_score(
 ) -> float:
     dataset = inputs.dataset(run)
     fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
-    labels = parts_of(dataset, run.fold, run.subset, run.seed)["validation"].labels(dataset)
+    labels = parts_of(dataset, run.fold, run.subset, run.seed, run.division)["validation"].labels(dataset)
     return metrics.evaluate(labels, fitted.predicted("validation"), fitted.probabilities["validation"])[run.metric]

@@ -84,18 +84,19 @@ class Calibration:
 
 
 def calibrate(
-    labels: np.ndarray, runs: Sequence[np.ndarray], validation: np.ndarray, validation_runs: Sequence[np.ndarray] = ()
+    labels: np.ndarray, runs: Sequence[np.ndarray], validation: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 ) -> Calibration:
     """Measure the calibration of one strategy on test, before and after temperature scaling.
 
-    labels: (N,) of test; runs: probabilities on test, one (N, C) per seed; validation, validation_runs: the same for
-    the validation split, if there are any. Multi-label data, labels (N, C), is treated as N * C binary predictions.
+    labels: (N,) of test; runs: probabilities on test, one (N, C) per seed; validation: labels and probabilities of the
+    validation examples of each seed, if there are any. Multi-label data, labels (N, C), is treated as N * C binary
+    predictions.
     """
     if labels.ndim == 2:
         runs = [_as_binary(probabilities) for probabilities in runs]
-        validation_runs = [_as_binary(probabilities) for probabilities in validation_runs]
-        labels, validation = labels.ravel(), validation.ravel()
-    temperatures = [fit_temperature(validation, probabilities) for probabilities in validation_runs]
+        validation = [(truth.ravel(), _as_binary(probabilities)) for truth, probabilities in validation]
+        labels = labels.ravel()
+    temperatures = [fit_temperature(truth, probabilities) for truth, probabilities in validation]
     scaled_runs = [apply_temperature(run, temperature) for run, temperature in zip(runs, temperatures, strict=False)]
     return Calibration(
         reliability(np.tile(labels, len(runs)), np.concatenate(runs)),

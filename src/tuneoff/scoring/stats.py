@@ -342,11 +342,13 @@ def difference(
     Both strategies are scored on the same resamples, so the difference is paired by example: the difficulty that they
     share cancels, and the interval is much narrower than one from two separate variances (Efron & Tibshirani, 1993).
     With equal seeds, or if at most one strategy depends on the seed, the difference is paired by seed as well: one
-    difference per seed goes through estimate_score(). The pooled variance then counts once for each strategy that
-    depends on the seed, because their seed effects are assumed to be independent. With different seeds the variances
-    from seeds add up, and the smaller number of degrees of freedom is used: conservative, but simpler than combining
-    them.
+    difference per seed goes through estimate_score(). Where sources of randomness vary apart and one strategy depends
+    on fewer of them, each of its runs stands for all runs of the other with the same seeds of these. The pooled
+    variance then counts once for each strategy that depends on the seed, because their seed effects are assumed to be
+    independent. With different seeds the variances from seeds add up, and the smaller number of degrees of freedom is
+    used: conservative, but simpler than combining them.
     """
+    first, second = _repeated(first, second.seeds), _repeated(second, first.seeds)
     is_seeded = first.is_seeded or second.is_seeded
     if first.seeds == second.seeds or not (first.is_seeded and second.is_seeded):
         seeds = first.seeds if first.is_seeded else second.seeds
@@ -367,6 +369,20 @@ def difference(
         parts[0].variance_between_seeds + parts[1].variance_between_seeds,
         min(part.seed_degrees_of_freedom for part in parts),
     )
+
+
+def _repeated(runs: RunScores, seeds: Sequence[object]) -> RunScores:
+    """Repeat runs that depend on fewer sources of randomness, so that each of these seeds has its counterpart.
+
+    The runs are returned as they are if some seed has none, and where sources are the same or vary together.
+    """
+    rows = {seed: row for row, seed in enumerate(runs.seeds)}
+    sources = {source for seed in runs.seeds if isinstance(seed, tuple) for source, _ in seed}
+    own = [tuple(pair for pair in seed if pair[0] in sources) if isinstance(seed, tuple) else None for seed in seeds]
+    if own == list(seeds) or not all(seed in rows for seed in own):
+        return runs
+    chosen = [rows[seed] for seed in own]
+    return replace(runs, scores=runs.scores[chosen], resampled=runs.resampled[chosen], seeds=tuple(seeds))
 
 
 def interval(

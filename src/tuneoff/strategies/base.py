@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
-from tuneoff.seeds import SOURCES
+from tuneoff.seeds import SOURCES, SPLIT
 from tuneoff.validation import is_list_field
 
 if TYPE_CHECKING:
@@ -112,9 +112,9 @@ class Strategy:
 
     @property
     def seed_sources(self) -> tuple[str, ...]:
-        """The sources of randomness that change a run. An untrained head is only drawn."""
+        """The sources of randomness that change a run: of one that ignores seeds, its training examples alone."""
         if not self.is_seeded:
-            return ()
+            return (SPLIT,) if self.learns else ()
         return SOURCES if self.learns else ("head",)
 
     @property
