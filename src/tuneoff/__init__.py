@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison, Verdict
+    from tuneoff.deliver.classifier import Classifier
+    from tuneoff.deliver.embed import embed
+    from tuneoff.deliver.find import load
     from tuneoff.errors import TuneoffError
     from tuneoff.spec import StudySpec
     from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
@@ -17,6 +20,9 @@ _HOMES = {
     "tuneoff.study": ("Study", "compare"),
     "tuneoff.spec": ("StudySpec",),
     "tuneoff.comparison.result": ("Comparison", "Verdict"),
+    "tuneoff.deliver.classifier": ("Classifier",),
+    "tuneoff.deliver.embed": ("embed",),
+    "tuneoff.deliver.find": ("load",),
     "tuneoff.errors": ("TuneoffError",),
     "tuneoff.strategies": (
         "Adapter",
@@ -35,6 +41,7 @@ _HOMES = {
 __all__ = [
     "Adapter",
     "BitFit",
+    "Classifier",
     "Comparison",
     "Full",
     "Head",
@@ -49,6 +56,8 @@ __all__ = [
     "Untrained",
     "Verdict",
     "compare",
+    "embed",
+    "load",
 ]
 
 

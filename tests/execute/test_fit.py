@@ -19,7 +19,7 @@ for labels in (np.array([0, 1] * 20), np.array([[0, 1], [1, 0]] * 20)):
     for name in ("probe", "probe:classifier=svm"):
         row, validation = STRATEGIES["probe"], (features, labels)
         fitted = row.apply(features, labels, validation, parse_strategy(name), "accuracy", None)
-        row.probabilities(fitted, features, validation)
+        row.probabilities(fitted, features)
 print(sorted(name for name in set(sys.modules) - before if name.startswith(("sklearn", "scipy"))))
 """
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
+from tuneoff.errors import StoreError
 from tuneoff.formats import join_names
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
@@ -19,6 +21,9 @@ from tuneoff.scoring.metrics import ClassScores, direction, display_name
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
+
+if TYPE_CHECKING:
+    from tuneoff.deliver.classifier import Classifier
 
 # standings of a strategy against the best measured one
 BEST = "best"
@@ -169,6 +174,22 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Recommended:
+    """The strategy that the verdict picks, with its stored models."""
+
+    row: Row
+    folder: Path  # of the model to use: of the seeds the best on validation
+    folders: tuple[Path, ...]  # of the models of all seeds
+
+    def load(self, ensemble: bool = False) -> "Classifier":
+        """Load the model as a classifier. ensemble: average the probabilities of all seeds."""
+        # the only import upwards: a comparison offers its winner
+        from tuneoff.deliver.classifier import load_classifier
+
+        return load_classifier(self.folders if ensemble else [self.folder])
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything that a report shows. Rows are in order of score, best first."""
 
@@ -251,6 +272,20 @@ class Comparison:
             return None
         best = max(runs, key=lambda record: direction(self.metric) * record.metrics["validation"][self.metric])
         return str(Path(self.folder) / "runs" / best.run_id / "model")
+
+    @property
+    def recommended(self) -> Recommended:
+        """The strategy that the verdict picks. Raises StoreError if it picks none, or if its models were not stored."""
+        row = next((row for row in self.rows if self.verdict and row.group == self.verdict.recommended), None)
+        if row is None:
+            reason = self.verdict.text if self.verdict else "no run succeeded"
+            raise StoreError(f"{self.name} has no recommended strategy: {reason}")
+        if self.model_folder is None:
+            raise StoreError(f"the models of {row.label} were not stored; run {self.name} again with --keep all")
+        runs = [record for record in self.records if record.group == row.group and "model_bytes" in record.costs]
+        folders = [Path(self.folder) / "runs" / record.run_id / "model" for record in runs]
+        kept = tuple(folder for folder in folders if folder.is_dir())  # none with folds, but for the final run
+        return Recommended(row, Path(self.model_folder), kept or (Path(self.model_folder),))
 
     @property
     def costs(self) -> dict[str, Cost]:

@@ -85,9 +85,7 @@ def tokenize_split(table: pa.Table, tokenizer: Any, policy: TruncationPolicy | i
         raise ConfigError(
             f"long_texts {policy.long_texts} is for single texts, and the data has pairs; use head or tail"
         )
-    # a tokenizer keeps the truncation and padding of its last call, which must not change the fingerprint
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
+    _without_padding(tokenizer)  # which must not change the fingerprint
     rules = tokenizer.backend_tokenizer.to_str()
     key = fingerprint(table.select(columns), rules, tokenizer.truncation_side, *vars(policy).values())
     folder = cached_folder(f"tokens-{key}", lambda into: _write_tokens(table, columns, tokenizer, policy, into))
@@ -102,6 +100,31 @@ def tokenize_split(table: pa.Table, tokenizer: Any, policy: TruncationPolicy | i
         seconds=build_seconds(folder),
         windows=np.load(windows) if windows.exists() else None,
     )
+
+
+def tokenize_in_memory(texts: pa.Table, tokenizer: Any, policy: TruncationPolicy) -> TokenTable:
+    """Tokenize texts without labels, into memory and past the cache. texts: columns text, for pairs text_pair."""
+    _without_padding(tokenizer)
+    chunks = list(_token_chunks(texts, texts.column_names, tokenizer, policy))
+    segments = np.concatenate([chunk.segments for chunk in chunks])
+    has_segments = segments.any() and "token_type_ids" in tokenizer.model_input_names
+    counts = np.concatenate([chunk.counts for chunk in chunks])
+    return TokenTable(
+        ids=np.concatenate([chunk.ids for chunk in chunks]),
+        offsets=np.concatenate([[0], *[chunk.lengths for chunk in chunks]]).cumsum().astype(np.int64),
+        segments=segments if has_segments else None,
+        is_truncated=np.concatenate([chunk.is_truncated for chunk in chunks]),
+        labels=np.zeros(texts.num_rows, np.int64),
+        fingerprint="",
+        seconds=0.0,
+        windows=np.concatenate([[0], counts]).cumsum() if policy.long_texts == "windows" else None,
+    )
+
+
+def _without_padding(tokenizer: Any) -> None:
+    """Remove the truncation and padding that a tokenizer was saved with, or that its last call set."""
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
 
 
 @dataclass(frozen=True)

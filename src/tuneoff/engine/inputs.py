@@ -154,6 +154,16 @@ def embeddings(
     return _read(folder / f"{pooling}.npy", torch.float32), build_seconds(folder)
 
 
+def pooled_vectors(model: Any, table: TokenTable, pooling: str) -> np.ndarray:
+    """The frozen encoder's vector of each example in fp32, the mean over its windows, past the cache. (N, H)."""
+    vectors = np.empty((len(table), model.config.hidden_size), np.float32)
+    with inference():
+        for examples, batch in _frozen_batches(model, table):
+            pooled = pool(model, final_states(model, batch), batch, pooling)[:, 0]
+            vectors[examples] = average_windows(pooled, batch).cpu().numpy()
+    return vectors
+
+
 def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
     """Write the inputs of `first_block` for all tokens of a split, (T, H), to into/states.npy."""
     states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)

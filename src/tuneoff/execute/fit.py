@@ -185,7 +185,7 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
         vectors_of("train"), request.labels("train"), validation, spec.config, spec.metric, spec.recipe.class_weight
     )
     trained = time.perf_counter()
-    by_split = {split: probabilities(classifier, vectors_of(split), validation) for split in request.eval_splits}
+    by_split = {split: probabilities(classifier, vectors_of(split)) for split in request.eval_splits}
     costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
 
     def classify(batch: PackedBatch) -> None:

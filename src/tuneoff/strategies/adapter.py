@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tuneoff.encoder.anatomy import Anatomy, anatomy, blocks, is_head, layers
-from tuneoff.errors import ConfigError
+from tuneoff.errors import ConfigError, ModelError, join_limited
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
 if TYPE_CHECKING:
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from tuneoff.strategies.bottleneck import Bottleneck
 
-_NAME = "tuneoff"  # name of the adapter in AdapterHub's layout
+# name of the adapter, and of the file of its weights, in AdapterHub's layout
+_NAME, _WEIGHTS = "tuneoff", "adapter.safetensors"
 
 
 class Adapter(GradientConfig):
@@ -72,7 +73,7 @@ def adapter(model: Any, config: Adapter) -> Adapted:
     added = tuple(name for name, parameter in model.named_parameters() if id(parameter) not in before)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in set(added) or is_head(model, name))
-    return Adapted(model, added, save=lambda adapted, folder: _save(adapted, added, config, folder))
+    return Adapted(model, added, save=lambda adapted, folder: _save(adapted, added, config, folder), load=_load)
 
 
 # Forward hooks instead of wrapper modules: the parameters of the encoder keep their names, and saved weights load in
@@ -96,12 +97,21 @@ def _pfeiffer_hook(bottleneck: "Bottleneck") -> Any:
     return lambda norm, arguments, normed: norm.forward(arguments[0] + bottleneck(normed))
 
 
+def _load(model: Any, folder: Path) -> None:
+    """Load what _save has saved."""
+    from safetensors.torch import load_file
+
+    unexpected = model.load_state_dict(load_file(folder / _WEIGHTS), strict=False).unexpected_keys
+    if unexpected:
+        raise ModelError(f"{folder} holds weights that do not fit the encoder: {join_limited(unexpected)}")
+
+
 def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> None:
     """Save adapter and head, to be read by AdapterHub's load_adapter(folder, use_safetensors=True)."""
     from safetensors.torch import save_file
 
     weights = {n: v.contiguous() for n, v in model.state_dict().items() if n in set(added) or is_head(model, n)}
-    save_file(weights, folder / "adapter.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
     has_normed_input = config.placement == "pfeiffer" and anatomy(model.config).feed_forward_norm is not None
     adapted_blocks = chosen_blocks(model, config.layers)
     adapter_config = {

@@ -95,8 +95,8 @@ class Strategy:
     fits_on: Literal["texts", "embeddings", "model"]
     apply: Callable[..., Any]  # model: (model, config) -> Adapted; the others return a fitted scikit-learn classifier
     summary: str  # for the command line
-    # embeddings: (fitted classifier, features, validation features and labels) -> class probabilities, (N, C)
-    probabilities: "Callable[[Any, np.ndarray, tuple[np.ndarray, np.ndarray] | None], np.ndarray] | None" = None
+    # embeddings: (fitted classifier, features) -> class probabilities, (N, C)
+    probabilities: "Callable[[Any, np.ndarray], np.ndarray] | None" = None
     # embeddings: fitted classifier -> the options of which validation selected one of several values
     selected_options: Callable[[Any], dict[str, Any]] | None = None
     is_seeded: bool = True  # the seed changes the result; if False, one run stands for all seeds
@@ -133,6 +133,7 @@ class Adapted:
     added: tuple[str, ...] = ()  # full names of the parameters that the strategy added
     layer_decay: float = 1.0  # the learning rate of each block is that of the next block times this
     save: Callable[[Any, Any], None] | None = None  # (model, folder): saves the changes; None: save the whole model
+    load: Callable[[Any, Any], None] | None = None  # (model, folder): loads what save has saved
 
     @property
     def trainable(self) -> "dict[str, nn.Parameter]":

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tuneoff.encoder.anatomy import anatomy, is_head, projection_names
-from tuneoff.errors import requires
+from tuneoff.errors import ModelError, join_limited, requires
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from torch import Tensor
 
+_PREFIX = "base_model.model."  # of the names of weights in peft's files
 Projection = Literal["query", "key", "value", "output", "up", "down"]
 
 
@@ -51,9 +52,9 @@ def lora(model: Any, config: LoRA) -> Adapted:
 
     def save(adapted: Any, folder: Path) -> None:
         weights = get_peft_model_state_dict(adapted, adapter_name="default")
-        save_adapter(adapted, settings, {f"base_model.model.{name}": value for name, value in weights.items()}, folder)
+        save_adapter(adapted, settings, {f"{_PREFIX}{name}": value for name, value in weights.items()}, folder)
 
-    return Adapted(model, added, save=save)
+    return Adapted(model, added, save=save, load=lambda adapted, folder: load_adapter(adapted, adapted, folder))
 
 
 def save_adapter(model: Any, settings: "PeftConfig", weights: "Mapping[str, Tensor]", folder: Path) -> None:
@@ -65,7 +66,27 @@ def save_adapter(model: Any, settings: "PeftConfig", weights: "Mapping[str, Tens
     settings.modules_to_save = list(anatomy(model.config).head)  # type: ignore[attr-defined]
     settings.base_model_name_or_path = model.config.name_or_path
     settings.save_pretrained(str(folder))
-    head = {f"base_model.model.{name}": value for name, value in model.state_dict().items() if is_head(model, name)}
+    head = {f"{_PREFIX}{name}": value for name, value in model.state_dict().items() if is_head(model, name)}
     # clone: some methods share random matrices between layers, and safetensors rejects tensors that share memory
     tensors = {name: value.contiguous().clone() for name, value in {**weights, **head}.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def load_adapter(model: Any, adapted: Any, folder: Path) -> None:
+    """Load what save_adapter has saved. adapted: the module that peft has changed, which may wrap the model."""
+    from peft.utils import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    stored = {
+        name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()
+    }
+    head = {name: value for name, value in stored.items() if is_head(model, name)}
+    prefix = "" if adapted is model else _PREFIX
+    weights = {f"{prefix}{name}": value for name, value in stored.items() if name not in head}
+    results: list[Any] = [
+        set_peft_model_state_dict(adapted, weights, adapter_name="default"),
+        model.load_state_dict(head, strict=False),
+    ]
+    unexpected = [name for result in results for name in result.unexpected_keys]
+    if unexpected:
+        raise ModelError(f"{folder} holds weights that do not fit the encoder: {join_limited(unexpected)}")

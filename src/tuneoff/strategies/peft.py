@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
 from tuneoff.errors import ConfigError, requires, unknown
 from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, format_option
-from tuneoff.strategies.lora import Projection, save_adapter
+from tuneoff.strategies.lora import Projection, load_adapter, save_adapter
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
     def save(adapted: Any, folder: Any) -> None:
         save_adapter(adapted, settings, get_peft_model_state_dict(wrapped), folder)
 
-    return Adapted(model, tuple(new), save=save)
+    return Adapted(model, tuple(new), save=save, load=lambda adapted, folder: load_adapter(adapted, wrapped, folder))
 
 
 def _norms(model: Any, chosen: list[int]) -> list[str]:

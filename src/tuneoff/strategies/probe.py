@@ -49,7 +49,8 @@ def probe(
     best, best_score = None, 0.0
     for C in sorted(config.C):
         classifier = _fit(features, labels, C, config, class_weight)
-        by_class = probabilities(classifier, validation[0], validation)
+        _scale_margins(classifier, *validation)
+        by_class = probabilities(classifier, validation[0])
         predicted = labels_from_probabilities(by_class, best_thresholds(validation[1], by_class))
         score = evaluate(validation[1], predicted, by_class)[metric]
         if best is None or is_better(metric, score, best_score):
@@ -75,31 +76,41 @@ def selected_options(classifier: "Pipeline") -> dict[str, float]:
     return {"C": float(getattr(linear, "estimator", linear).C)}
 
 
-def probabilities(
-    classifier: "Pipeline", features: np.ndarray, validation: tuple[np.ndarray, np.ndarray] | None
-) -> np.ndarray:
+def probabilities(classifier: "Pipeline", features: np.ndarray) -> np.ndarray:
     """Class probabilities of a fitted probe. features: (N, H) -> (N, C).
 
-    An SVM returns margins. They become probabilities by softmax(scale * margins), or for multi-label data by a logistic
-    function per label, with the scale that minimizes the log loss on validation: temperature scaling (Guo et al., ICML
-    2017). The predicted class stays that of the SVM. Without validation the scale is 1.
+    Those of an SVM are softmax(margins), or for multi-label data a logistic function per label: see _scale_margins.
     """
     if hasattr(classifier, "predict_proba"):
         return classifier.predict_proba(features)
+    return _to_probabilities(classifier, _margins(classifier, features))
+
+
+def _scale_margins(classifier: "Pipeline", features: np.ndarray, labels: np.ndarray) -> None:
+    """Scale the coefficients of an SVM so that its margins give calibrated probabilities; others stay as they are.
+
+    The scale minimizes the log loss on validation: temperature scaling (Guo et al., ICML 2017). The predicted class
+    stays that of the SVM. features: (N, H); labels: (N,) or (N, C), both of validation.
+    """
+    if hasattr(classifier, "predict_proba"):
+        return
     from scipy.optimize import minimize_scalar
+
+    margins = _margins(classifier, features)
+
+    def loss(log_scale: float) -> float:
+        return float(log_losses(labels, _to_probabilities(classifier, np.exp(log_scale) * margins)).mean())
+
+    scale = float(np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x))
+    for linear in getattr(classifier[-1], "estimators_", [classifier[-1]]):
+        linear.coef_, linear.intercept_ = scale * linear.coef_, scale * linear.intercept_
+
+
+def _to_probabilities(classifier: "Pipeline", margins: np.ndarray) -> np.ndarray:
     from scipy.special import expit, softmax
 
     is_multilabel = hasattr(classifier[-1], "estimator")
-    to_probabilities: Any = expit if is_multilabel else lambda margins: softmax(margins, axis=1)
-    if validation is None:
-        return to_probabilities(_margins(classifier, features))
-    validation_margins, labels = _margins(classifier, validation[0]), validation[1]
-
-    def loss(log_scale: float) -> float:
-        return float(log_losses(labels, to_probabilities(np.exp(log_scale) * validation_margins)).mean())
-
-    scale = np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
-    return to_probabilities(scale * _margins(classifier, features))
+    return expit(margins) if is_multilabel else softmax(margins, axis=1)
 
 
 def _margins(classifier: "Pipeline", features: np.ndarray) -> np.ndarray:

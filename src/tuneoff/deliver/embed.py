@@ -1,0 +1,55 @@
+"""Embeddings of texts by a frozen encoder: the vectors that probes are trained on.
+
+# N examples  H hidden
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tuneoff.data.spec import TruncationPolicy
+from tuneoff.data.tokens import tokenize_in_memory
+from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.load import load_model
+from tuneoff.encoder.packed import POOLINGS
+from tuneoff.engine.inputs import pooled_vectors
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.machine import device
+
+CHUNK_TEXTS = 8192  # tokenized and sorted by length at a time
+
+
+class Embedder:
+    """A frozen encoder with a pooling and a truncation."""
+
+    def __init__(self, model: str, pooling: str = "mean", truncation: TruncationPolicy | None = None) -> None:
+        if pooling not in POOLINGS:
+            raise ConfigError(unknown("pooling", pooling, POOLINGS))
+        # the head is not used: two labels, as good as any number
+        self._model = load_model(model, ("0", "1"), seed=0).to(device()).eval()
+        self._tokenizer = load_tokenizer(model)
+        self._pooling, self._truncation = pooling, truncation or TruncationPolicy(128)
+
+    def vectors(self, texts: pa.Table) -> np.ndarray:
+        """Return the vector of each text; of a text in windows, the mean over them. (N, H) in fp32."""
+        parts = []
+        for start in range(0, texts.num_rows, CHUNK_TEXTS):
+            table = tokenize_in_memory(texts.slice(start, CHUNK_TEXTS), self._tokenizer, self._truncation)
+            parts.append(pooled_vectors(self._model, table, self._pooling))
+        return np.concatenate([np.empty((0, self._model.config.hidden_size), np.float32), *parts])
+
+
+def embed(texts: Any, *, model: str = "packaged:minilm", pooling: str = "mean", max_length: int = 128) -> np.ndarray:
+    """Embed texts with a frozen encoder: the vectors that probes of a study are trained on. (N, H) in fp32.
+
+    texts: a sequence of texts, of pairs of texts, or an Arrow table with the columns text and perhaps text_pair.
+    model: a folder, packaged:NAME or a hub name. pooling: mean or cls. max_length: tokens; longer texts are truncated.
+    """
+    from tuneoff.deliver.classifier import as_texts
+
+    if isinstance(texts, pa.Table):
+        is_pair = "text_pair" in texts.column_names
+    else:
+        is_pair = hasattr(texts, "__len__") and len(texts) > 0 and isinstance(next(iter(texts)), (tuple, list))
+    return Embedder(model, pooling, TruncationPolicy(max_length)).vectors(as_texts(texts, is_pair))

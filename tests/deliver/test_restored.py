@@ -1,0 +1,83 @@
+"""What a strategy saves is restored on a fresh encoder, with the same logits, for every method and architecture."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.strategies.rows import STRATEGY_NAMES
+from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
+from tuneoff.data.spec import TruncationPolicy
+from tuneoff.deliver.classifier import as_texts, load_classifier, restored_model
+from tuneoff.deliver.saved import SavedModel
+from tuneoff.encoder.config import model_fingerprint
+from tuneoff.encoder.load import load_model
+from tuneoff.errors import ModelError
+from tuneoff.spec import parse_strategy
+from tuneoff.strategies import STRATEGIES
+
+TEXTS = toy_texts(6, np.random.default_rng(0))[0]
+
+
+def saved_model(strategy, model_type, folder, seed=1):
+    """A model whose trainable parameters are random, saved as a run saves it. Returns it with the description."""
+    encoder, into = folder / "encoder", folder / "model"
+    if not encoder.is_dir():
+        tiny_model(model_type, vocab_size=len(WORDS) + 5).base_model.save_pretrained(encoder)
+        word_tokenizer().save_pretrained(encoder)
+    names = ("a", "b", "c")
+    adapted = STRATEGIES[parse_strategy(strategy).name].apply(
+        load_model(str(encoder), names, seed), parse_strategy(strategy)
+    )
+    torch.manual_seed(seed)
+    for parameter in adapted.model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    into.mkdir()
+    adapted.model.eval()
+    (adapted.save or (lambda whole, target: whole.save_pretrained(target)))(adapted.model, into)
+    word_tokenizer().save_pretrained(into)
+    saved = SavedModel(
+        run_id="run", repeat="seed 0", strategy=strategy, model=str(encoder), label_names=names, is_multilabel=False,
+        model_fingerprint=model_fingerprint(str(encoder)), is_pair=False, truncation=TruncationPolicy(16),
+    )  # fmt: skip
+    saved.write(into)
+    return adapted.model, saved
+
+
+def same_parameters(first, second):
+    stored, restored = first.state_dict(), second.state_dict()
+    return stored.keys() == restored.keys() and all(
+        torch.equal(value, restored[name]) for name, value in stored.items()
+    )
+
+
+@pytest.mark.parametrize("strategy", STRATEGY_NAMES)
+def test_every_strategy_is_restored(strategy, tmp_path):
+    model, saved = saved_model(strategy, "bert", tmp_path)
+    restored = restored_model(tmp_path / "model", saved)
+    assert not restored.training
+    probabilities = load_classifier([tmp_path / "model"]).predict_proba(TEXTS)
+    with torch.no_grad():
+        batch = word_tokenizer()(TEXTS, padding=True, truncation=True, max_length=16, return_tensors="pt")
+        model.set_attn_implementation("eager")
+        expected = model(**batch).logits.softmax(-1).numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora", "adapter:reduction=2"])
+@pytest.mark.parametrize("model_type", ["distilbert", "roberta", "albert", "modernbert", "mpnet", "deberta-v2"])
+def test_other_architectures_are_restored(strategy, model_type, tmp_path):
+    model, saved = saved_model(strategy, model_type, tmp_path)
+    assert same_parameters(model, restored_model(tmp_path / "model", saved))
+
+
+def test_an_adapter_of_another_shape_is_refused(tmp_path):
+    _, saved = saved_model("lora", "bert", tmp_path)
+    fewer = saved.model_copy(update={"strategy": parse_strategy("lora:layers=[1]")})
+    with pytest.raises(ModelError, match="holds weights that do not fit the encoder"):
+        restored_model(tmp_path / "model", fewer)
+
+
+def test_texts_are_read_from_lists_pairs_and_tables():
+    assert as_texts(["a", "b"], False).to_pydict() == {"text": ["a", "b"]}
+    assert as_texts([("a", "b")], True).to_pydict() == {"text": ["a"], "text_pair": ["b"]}
