@@ -57,6 +57,7 @@ from tuneoff.cli.output import (
     print_samples,
     visible,
 )
+from tuneoff.cli.predict import embed, predict
 from tuneoff.costs import DEFAULT_COST
 from tuneoff.errors import ConfigError, StoreError, TuneoffError
 from tuneoff.formats import show_control_characters
@@ -441,6 +442,10 @@ def params(
         )
     console.print(table)
     console.print("Every parameter is counted once, added ones included; peft's own totals count the head twice.")
+
+
+app.command(cls=Command)(predict)
+app.command(cls=Command)(embed)
 
 
 @app.command("strategies", cls=Command)

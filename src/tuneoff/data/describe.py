@@ -62,6 +62,7 @@ class DataDescription:
     first_examples: tuple[dict[str, str], ...]  # label, text, perhaps text_pair
     findings: tuple[str, ...]
     folds: int | None = None  # number of folds; None: one split
+    text_columns: tuple[str, ...] = ()  # of the user's data, one or for pairs two; empty if an earlier version ran
 
     @property
     def scored_split(self) -> str:
@@ -91,6 +92,7 @@ class DataDescription:
             first_examples=tuple(stored.get("first_examples", ())),
             findings=tuple(stored["findings"]),
             folds=stored.get("folds"),
+            text_columns=tuple(stored.get("text_columns", ())),
         )
 
 
@@ -119,6 +121,7 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
         first_examples=_first_examples(dataset),
         findings=tuple(check_data(dataset)),
         folds=dataset.folds,
+        text_columns=tuple(dataset.columns[name] for name in ("text", "text_pair") if name in dataset.columns),
     )
 
 
