@@ -45,7 +45,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
                 try:
                     started = time.perf_counter()
                     build(unfinished)
-                    (unfinished / "seconds").write_text(str(time.perf_counter() - started))
+                    (unfinished / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
                     unfinished.rename(target)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,7 +55,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
 
 def build_seconds(folder: Path) -> float:
     """Return the seconds that it took to build a cached folder, in this study or an earlier one."""
-    return float((folder / "seconds").read_text())
+    return float((folder / "seconds").read_text(encoding="utf-8"))
 
 
 def prune(limit: int = CACHE_BYTES) -> None:
@@ -71,7 +71,18 @@ def prune(limit: int = CACHE_BYTES) -> None:
             total_bytes += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             is_in_use = time.time() - folder.stat().st_mtime < _IN_USE_SECONDS
             if total_bytes > limit and not is_in_use:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or on Windows, where a mapped file cannot be removed, leave it whole if it is in use.
+
+    Renamed first, so that no folder with its final name lacks files.
+    """
+    doomed = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    with contextlib.suppress(PermissionError):
+        folder.rename(doomed / folder.name)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:

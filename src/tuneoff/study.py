@@ -31,7 +31,7 @@ from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
-from tuneoff.files import write_json
+from tuneoff.files import check_new_name, write_json
 from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, search_jobs
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
@@ -116,6 +116,8 @@ class Study:
         if executor is None:
             with LocalExecutor() as local:
                 return self.run(on_event, on_plan, local, replace)
+        if not self.folder.exists():
+            check_new_name(self.folder.name)
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -193,6 +195,8 @@ class Study:
         needs_probabilities = metric_for(self.spec.metric, is_multilabel(test)) == "log_loss"
         options, tables = (test, label_names, self.spec.data, needs_probabilities), {}
         for entry in entries:
+            if not self.store.has_predictions(entry.name):
+                check_new_name(f"{entry.name}.parquet")
             if not Path(entry.file).expanduser().is_file() and self.store.has_predictions(entry.name):
                 matched = match_predictions(entry.name, self.store.read_predictions(entry.name), *options)
             else:

@@ -26,7 +26,7 @@ def resolve(name: str) -> str:
     if name.startswith("packaged:"):
         return str(packaged.model_folder(name.removeprefix("packaged:")))
     folder = Path(name).expanduser()
-    looks_local = folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_local = folder.is_dir() or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
     if not looks_local:
         return name.removeprefix("hf:")
     if not folder.is_dir():
