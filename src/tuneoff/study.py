@@ -60,7 +60,7 @@ class Plan:
 
     spec: StudySpec
     dataset: Dataset
-    findings: tuple[str, ...]  # of the checks of the data
+    findings: tuple[str, ...]  # of the checks of the data and the encoders
     extension: str  # what is stored already and what is new; empty for a new study
     estimates: list[Estimate]
     slots: Slots
@@ -151,11 +151,14 @@ class Study:
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
         description = describe(prepared.dataset, prepared.tokens)
-        description = dataclasses.replace(description, lengths=extension.lengths | description.lengths)
+        description = dataclasses.replace(
+            description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
+        )
+        findings = (*description.findings, *prepared.heads.values())
         speed = stored_speed(self.spec, slots)
 
         def announce(missing: list[Estimate]) -> list[Estimate]:
-            on_plan(Plan(self.spec, prepared.dataset, description.findings, extension.text, missing, slots, speed))
+            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed))
             return missing
 
         with self._session(slots) as started:
@@ -293,7 +296,8 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        return Plan(prepared.spec, prepared.dataset, tuple(check_data(prepared.dataset)), "", in_order, slots, speed)
+        findings = (*check_data(prepared.dataset), *prepared.heads.values())
+        return Plan(prepared.spec, prepared.dataset, findings, "", in_order, slots, speed)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":
         """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""

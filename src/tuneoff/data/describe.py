@@ -1,7 +1,7 @@
 """Description of a dataset for reports: sizes, class balance, lengths, sample texts and findings of the checks."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class DataDescription:
     first_examples: tuple[dict[str, str], ...]  # label, text, perhaps text_pair
     findings: tuple[str, ...]
     folds: int | None = None  # number of folds; None: one split
+    heads: dict[str, str] = field(default_factory=dict)  # encoder -> why its own head is not used
 
     @property
     def scored_split(self) -> str:
@@ -91,6 +92,7 @@ class DataDescription:
             first_examples=tuple(stored.get("first_examples", ())),
             findings=tuple(stored["findings"]),
             folds=stored.get("folds"),
+            heads=stored.get("heads", {}),
         )
 
 
