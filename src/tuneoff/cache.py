@@ -26,7 +26,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TUNEOFF_CACHE") or platformdirs.user_cache_dir("tuneoff"))
 
 
-def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
+def cached_folder(name: str, build: Callable[[Path], Any]) -> Path:
     """Return the folder `name` of the cache; `build` writes its files if the folder does not exist.
 
     Safe across processes. `build` gets a temporary folder, which is renamed when it is complete, so that a folder
@@ -45,7 +45,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
                 try:
                     started = time.perf_counter()
                     build(unfinished)
-                    (unfinished / "seconds").write_text(str(time.perf_counter() - started))
+                    (unfinished / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
                     unfinished.rename(target)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,7 +55,7 @@ def cached_folder(name: str, build: Callable[[Path], None]) -> Path:
 
 def build_seconds(folder: Path) -> float:
     """Return the seconds that it took to build a cached folder, in this study or an earlier one."""
-    return float((folder / "seconds").read_text())
+    return float((folder / "seconds").read_text(encoding="utf-8"))
 
 
 def prune(limit: int = CACHE_BYTES) -> None:
@@ -71,7 +71,18 @@ def prune(limit: int = CACHE_BYTES) -> None:
             total_bytes += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
             is_in_use = time.time() - folder.stat().st_mtime < _IN_USE_SECONDS
             if total_bytes > limit and not is_in_use:
-                shutil.rmtree(folder, ignore_errors=True)
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, or on Windows, where a mapped file cannot be removed, leave it whole if it is in use.
+
+    Renamed first, so that no folder with its final name lacks files.
+    """
+    doomed = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    with contextlib.suppress(PermissionError):
+        folder.rename(doomed / folder.name)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def fingerprint(*parts: Any) -> str:
@@ -90,8 +101,7 @@ def _update(digest: Any, part: Any) -> None:
     if isinstance(part, pa.Table):
         for name in part.column_names:
             digest.update(name.encode())
-            for chunk in part[name].chunks:
-                _update_array(digest, chunk)
+            _update_column(digest, part[name])
     elif isinstance(part, Path):
         with open(part, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -101,16 +111,29 @@ def _update(digest: Any, part: Any) -> None:
         digest.update(json.dumps(part, sort_keys=True).encode())
 
 
-def _update_array(digest: Any, array: pa.Array) -> None:
-    """Hash only the content, independent of slicing: lengths and bytes of strings, values of numbers."""
-    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
-        array = array.cast(pa.large_string())
-        offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-        digest.update(np.diff(offsets).tobytes())
-        if len(offsets) and offsets[-1] > offsets[0]:
-            digest.update(memoryview(array.buffers()[2])[offsets[0] : offsets[-1]])
-    elif pa.types.is_integer(array.type) or pa.types.is_floating(array.type):
-        digest.update(json.dumps(array.is_null().to_pylist() if array.null_count else []).encode())
-        digest.update(array.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
+def _update_column(digest: Any, column: pa.ChunkedArray) -> None:
+    """Hash only the content, independent of slicing and chunks: lengths and bytes of strings, values of numbers.
+
+    Chunk after chunk, because one array of all of them would be a copy.
+    """
+    chunks = [chunk for chunk in column.chunks if len(chunk)]
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        strings = [_string_parts(chunk) for chunk in chunks]
+        for lengths, _ in strings:
+            digest.update(lengths.tobytes())
+        for _, content in strings:
+            digest.update(content)
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        digest.update(json.dumps(column.is_null().to_pylist() if column.null_count else []).encode())
+        for chunk in chunks:
+            digest.update(chunk.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
     else:
-        digest.update(json.dumps(array.to_pylist(), default=str).encode())
+        digest.update(json.dumps(column.to_pylist(), default=str).encode())
+
+
+def _string_parts(array: pa.Array) -> tuple[np.ndarray, memoryview]:
+    """Return the lengths of strings, and their bytes end to end."""
+    array = array.cast(pa.large_string())
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    content = memoryview(array.buffers()[2] or b"")
+    return np.diff(offsets), content[offsets[0] : offsets[-1]]

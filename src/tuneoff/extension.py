@@ -35,6 +35,7 @@ class Extension:
     kept_runs: tuple[str, ...] = ()  # stored runs of the study that the new spec does not ask for
     kept_searches: tuple[str, ...] = ()
     lengths: dict[str, dict[str, LengthSummary]] = field(default_factory=dict)  # stored: encoder -> split
+    heads: dict[str, str] = field(default_factory=dict)  # stored: encoder -> why its own head is not used
     text: str = ""  # for the screen: what is stored and what is new; empty if nothing is
 
 
@@ -74,6 +75,7 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
         kept_runs=tuple(record.run_id for record in kept),
         kept_searches=tuple(s.search_id for s in searches if (s.label, s.model, s.part) not in groups),
         lengths=description.lengths,
+        heads=description.heads,
         text=_describe(stored, new, {record.label for record in records}, store.folder),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,18 @@ from tuneoff.errors import StoreError
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import: the command line reads no table
+
+# devices, with any suffix, and names that end in a dot or space
+_REFUSED_BY_WINDOWS = re.compile(r"((con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[. ])", re.IGNORECASE)
+
+
+def check_new_name(name: str) -> None:
+    """Raise StoreError for the name of a new file or folder that Windows refuses, so that results can be moved there.
+
+    Other characters are refused by the patterns of names.
+    """
+    if _REFUSED_BY_WINDOWS.fullmatch(name):
+        raise StoreError(f"{name!r} cannot be the name of a file on Windows; choose another name")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -50,4 +63,4 @@ def read_arrow(path: Path) -> pa.Table:
 def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
     write(unfinished)
-    unfinished.rename(path)
+    unfinished.replace(path)  # Windows renames over no file

@@ -13,7 +13,8 @@ from tuneoff.data.load import load_dataset, store_dataset
 from tuneoff.data.spec import Fold
 from tuneoff.data.splits import check_divisions, check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize
-from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
+from tuneoff.encoder.config import load_config, load_tokenizer
+from tuneoff.encoder.heads import replaced_head, start_fingerprint
 from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, estimate
 from tuneoff.runs import RunRecord
@@ -34,6 +35,7 @@ class Prepared:
     dataset: Dataset
     tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
+    heads: dict[str, str]  # encoder -> why its own head is not used; empty for an encoder without one
 
 
 def prepare(spec: StudySpec) -> Prepared:
@@ -43,17 +45,30 @@ def prepare(spec: StudySpec) -> Prepared:
     store_dataset(dataset)
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
-    tokens = {}
-    for model in spec.model if uses_encoder else ():
+    models, tokens = spec.model if uses_encoder else (), {}
+    for model in models:
         _check_length(model, spec.recipe.max_length)
+    for model in models:
         tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
-    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)))
+    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
+
+
+def _replaced_heads(spec: StudySpec, dataset: Dataset) -> dict[str, str]:
+    """Return the finding for each encoder with a head for other labels, if a strategy uses heads."""
+    rows = [STRATEGIES[strategy.name] for strategy in spec.strategies]
+    if not any(row.uses_encoder and row.fits_on != "embeddings" for row in rows):
+        return {}
+    findings = {model: replaced_head(model, dataset.label_names) for model in spec.model}
+    return {model: finding for model, finding in findings.items() if finding}
 
 
 def _check_length(model: str, max_length: int) -> None:
     config = load_config(model)
+    positions = getattr(config, "max_position_embeddings", -1)
+    if positions < 0:  # -1 is no limit: positions that are not learned need none
+        return
     # the RoBERTa family keeps two positions for padding
-    longest = config.max_position_embeddings - (2 if config.pad_token_id == 1 else 0)
+    longest = positions - (2 if config.pad_token_id == 1 else 0)
     if max_length > longest:
         raise ConfigError(f"max_length {max_length} is above the limit of {model}; use at most {longest}")
 
@@ -64,7 +79,8 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     A strategy without an encoder runs once for all encoders.
     """
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
-    fingerprints = {model: model_fingerprint(model) for model in spec.model} if uses_encoder else {}
+    labels = dataset.label_names
+    fingerprints = {model: start_fingerprint(model, labels) for model in spec.model} if uses_encoder else {}
     folds = folds_of(spec)
     for part in spec.subsets:
         check_subset(dataset, part, _plain_seeds(spec), folds)

@@ -5,7 +5,6 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import resource
 import runpy
 import sys
 from pathlib import Path
@@ -64,7 +63,7 @@ def gpu_name() -> str | None:
     """Return the name of the first NVIDIA GPU, from its driver; None without one."""
     try:
         first = min(_NVIDIA.iterdir())
-        lines = (first / "information").read_text().splitlines()
+        lines = (first / "information").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("Model"))
     except (OSError, ValueError, StopIteration):
         return None
@@ -118,7 +117,7 @@ def lists_native_bf16() -> bool | None:
 def _cpuinfo() -> dict[str, str]:
     """Return the fields of /proc/cpuinfo for the first core."""
     try:
-        first = Path("/proc/cpuinfo").read_text().split("\n\n", 1)[0]
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0]
     except OSError:
         return {}
     pairs = (line.partition(":")[::2] for line in first.splitlines())
@@ -131,5 +130,10 @@ def peak_bytes() -> int:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    try:
+        import resource
+    except ImportError:  # Windows
+        memory = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB

@@ -3,6 +3,7 @@
 Read without pyarrow, so that the command line can list studies at once.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -69,7 +70,8 @@ def remove_orphans(study: StoredStudy) -> bool:
                     shutil.rmtree(orphan.path)
                 else:
                     orphan.path.unlink(missing_ok=True)
-            (study.folder / ".lock").unlink(missing_ok=True)
+            with contextlib.suppress(PermissionError):  # Windows removes no open file
+                (study.folder / ".lock").unlink(missing_ok=True)
             return True
     except filelock.Timeout:
         return False

@@ -31,7 +31,7 @@ from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
-from tuneoff.files import write_json
+from tuneoff.files import check_new_name, write_json
 from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, search_jobs
 from tuneoff.runs import Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
@@ -60,7 +60,7 @@ class Plan:
 
     spec: StudySpec
     dataset: Dataset
-    findings: tuple[str, ...]  # of the checks of the data
+    findings: tuple[str, ...]  # of the checks of the data and the encoders
     extension: str  # what is stored already and what is new; empty for a new study
     estimates: list[Estimate]
     slots: Slots
@@ -116,6 +116,8 @@ class Study:
         if executor is None:
             with LocalExecutor() as local:
                 return self.run(on_event, on_plan, local, replace)
+        if not self.folder.exists():
+            check_new_name(self.folder.name)
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,11 +151,14 @@ class Study:
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
         description = describe(prepared.dataset, prepared.tokens)
-        description = dataclasses.replace(description, lengths=extension.lengths | description.lengths)
+        description = dataclasses.replace(
+            description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
+        )
+        findings = (*description.findings, *prepared.heads.values())
         speed = stored_speed(self.spec, slots)
 
         def announce(missing: list[Estimate]) -> list[Estimate]:
-            on_plan(Plan(self.spec, prepared.dataset, description.findings, extension.text, missing, slots, speed))
+            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed))
             return missing
 
         with self._session(slots) as started:
@@ -193,6 +198,8 @@ class Study:
         needs_probabilities = metric_for(self.spec.metric, is_multilabel(test)) == "log_loss"
         options, tables = (test, label_names, self.spec.data, needs_probabilities), {}
         for entry in entries:
+            if not self.store.has_predictions(entry.name):
+                check_new_name(f"{entry.name}.parquet")
             if not Path(entry.file).expanduser().is_file() and self.store.has_predictions(entry.name):
                 matched = match_predictions(entry.name, self.store.read_predictions(entry.name), *options)
             else:
@@ -289,7 +296,8 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        return Plan(prepared.spec, prepared.dataset, tuple(check_data(prepared.dataset)), "", in_order, slots, speed)
+        findings = (*check_data(prepared.dataset), *prepared.heads.values())
+        return Plan(prepared.spec, prepared.dataset, findings, "", in_order, slots, speed)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":
         """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""

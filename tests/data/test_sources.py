@@ -219,3 +219,16 @@ def test_packaged_data_is_the_official_train_split_with_held_out_splits():
     assert np.bincount(labels).tolist() == [4265, 4265]
     assert dataset.num_examples("test") == 853
     assert dataset.notes[0] == "test was held out from train: 853 of 8,530 examples, stratified by label, seed 0"
+
+
+def test_multi_label_data_of_the_hub_keep_their_label_names():
+    names = ["joy", "anger", "fear"]
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "labels": datasets.List(datasets.ClassLabel(names=names))}
+    )
+    rows = {
+        "text": [f"text {i}" for i in range(40)],
+        "labels": [[i % 3, (i + 1) % 3] if i % 2 else [i % 3] for i in range(40)],
+    }
+    source = store_in_cache(from_memory(datasets.Dataset.from_dict(rows, features=features)))
+    assert load(source).label_names == tuple(names)

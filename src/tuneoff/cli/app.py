@@ -4,6 +4,7 @@ Imports are inside the commands: torch and transformers take seconds, and most c
 """
 
 import gc
+import io
 import json
 import os
 import sys
@@ -86,6 +87,7 @@ def main() -> None:
     """Run the command line; an error that a user can fix is one line and exit code 2."""
     for variable, value in _QUIET_LIBRARIES.items():  # before any command: peft's options are checked by peft
         os.environ.setdefault(variable, value)
+    _print_any_character()
     gc.disable()  # garbage collection is a fifth of the import time; _end_imports enables it
     try:
         if is_bash_completion():
@@ -95,6 +97,17 @@ def main() -> None:
     except (TuneoffError, OSError) as error:  # OSError: a full disk, no permission
         print(f"tuneoff: {show_control_characters(' '.join(_message(error).split()))}", file=sys.stderr)
         sys.exit(2)
+
+
+def _print_any_character() -> None:
+    """Write pipes and files in UTF-8, as JSON is, and what a terminal cannot show as "?".
+
+    Windows writes pipes and files in its code page, which lacks most characters of the user's texts and labels.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            has_own_encoding = stream.isatty() or "PYTHONIOENCODING" in os.environ
+            stream.reconfigure(encoding=None if has_own_encoding else "utf-8", errors="replace")
 
 
 def _message(error: Exception) -> str:

@@ -28,5 +28,5 @@ def stay_offline_without_network(models: Iterable[str], source: str | None = Non
 
 
 def _may_be_on_hub(model: str) -> bool:
-    is_local = model.startswith((".", "/", "~", "packaged:")) or Path(model).is_dir()
+    is_local = model.startswith((".", "/", "~", "packaged:")) or "\\" in model or Path(model).is_dir()
     return not is_local

@@ -33,6 +33,7 @@ _HARM = (
     "group leakage",
     "missing classes in test",
     "leakage from train into validation",
+    "replaced head",
     "label noise in test",
     "label noise in train",
     "duplicates in test",

@@ -1,7 +1,7 @@
 """Description of a dataset for reports: sizes, class balance, lengths, sample texts and findings of the checks."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,7 @@ class DataDescription:
     findings: tuple[str, ...]
     folds: int | None = None  # number of folds; None: one split
     text_columns: tuple[str, ...] = ()  # of the user's data, one or for pairs two; empty if an earlier version ran
+    heads: dict[str, str] = field(default_factory=dict)  # encoder -> why its own head is not used
 
     @property
     def scored_split(self) -> str:
@@ -93,6 +94,7 @@ class DataDescription:
             findings=tuple(stored["findings"]),
             folds=stored.get("folds"),
             text_columns=tuple(stored.get("text_columns", ())),
+            heads=stored.get("heads", {}),
         )
 
 

@@ -96,7 +96,7 @@ def store_dataset(dataset: Dataset) -> None:
                 writer.write_table(table)
         names = ("name", "label_names", "notes", "folds")
         description = {name: getattr(dataset, name) for name in names}
-        (folder / "dataset.json").write_text(json.dumps(description))
+        (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
 
     cached_folder(f"dataset-{dataset.fingerprint}", write)
 
@@ -104,7 +104,7 @@ def store_dataset(dataset: Dataset) -> None:
 def open_dataset(fingerprint: str) -> Dataset:
     """Open a stored dataset, memory-mapped."""
     folder = cache_folder() / f"dataset-{fingerprint}"
-    description = json.loads((folder / "dataset.json").read_text())
+    description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     splits = {
         split: pa.ipc.open_file(pa.memory_map(str(file))).read_all() for split, file in files.items() if file.is_file()

@@ -79,6 +79,7 @@ def from_memory(data: Any, name: str = "data") -> Source:
     for split, part in parts.items():
         tables[str(split)] = _as_table(part)
         for column, feature in getattr(part, "features", {}).items():
+            feature = getattr(feature, "feature", feature)  # the entries of a list: multi-label data
             if getattr(feature, "names", None):
                 label_names[column] = tuple(feature.names)
     return Source(name, tables, label_names)

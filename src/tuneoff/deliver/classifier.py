@@ -147,11 +147,11 @@ def is_whole(folder: Path) -> bool:
 
 def _encoder(saved: SavedModel, encoder: str | None) -> str:
     """Return the name of the pretrained encoder, if its weights are those of the training run."""
-    from tuneoff.encoder.config import model_fingerprint
+    from tuneoff.encoder.heads import start_fingerprint
 
     name = encoder or saved.model
     assert name is not None
-    if model_fingerprint(name) != saved.model_fingerprint:
+    if start_fingerprint(name, saved.label_names) != saved.model_fingerprint:
         raise ModelError(
             f"encoder {name!r} has other weights than the one that {saved.run_id} was trained on; give that one "
             "(--encoder FOLDER, or encoder=...)"

@@ -288,6 +288,13 @@ def head_modules(model: Any) -> list[nn.Module]:
     return [model.get_submodule(name) for name in anatomy(model.config).head]
 
 
+def output_layer(model: Any) -> nn.Linear:
+    """Return the last layer of the head, which has a row per class."""
+    from torch import nn
+
+    return [module for module in head_modules(model)[-1].modules() if isinstance(module, nn.Linear)][-1]
+
+
 def parameter_depths(model: Any) -> dict[str, int]:
     """Map the full name of every parameter to the index of the first block that uses it.
 

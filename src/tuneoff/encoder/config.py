@@ -26,7 +26,7 @@ def resolve(name: str) -> str:
     if name.startswith("packaged:"):
         return str(packaged.model_folder(name.removeprefix("packaged:")))
     folder = Path(name).expanduser()
-    looks_local = folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_local = folder.is_dir() or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
     if not looks_local:
         return name.removeprefix("hf:")
     if not folder.is_dir():
@@ -55,13 +55,20 @@ def _shipped_config(hub_name: str) -> Path:
 
 def load_config(name: str, num_labels: int = 2) -> Any:
     """Load the transformers config of a model, without weights. Raises ModelError with a message of one line."""
+    return _load_config(name, num_labels=num_labels)
+
+
+def load_checkpoint_config(name: str) -> Any:
+    """Load a config with the checkpoint's own labels."""
+    return _load_config(name)
+
+
+def _load_config(name: str, **changes: int) -> Any:
     from transformers import AutoConfig
 
     path = resolve(name)
     source = str(_shipped_config(path)) if _shipped_config(path).is_file() else path
-    config = load_or_model_error(
-        name, AutoConfig.from_pretrained, source, num_labels=num_labels, trust_remote_code=False
-    )
+    config = load_or_model_error(name, AutoConfig.from_pretrained, source, trust_remote_code=False, **changes)
     anatomy(config)  # raises for an unsupported architecture
     return config
 

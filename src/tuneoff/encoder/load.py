@@ -6,8 +6,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from tuneoff.compat import initialise_module
-from tuneoff.encoder.anatomy import head_modules, is_head
+from tuneoff.encoder.anatomy import head_modules, is_head, output_layer
 from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, resolve
+from tuneoff.encoder.heads import head_labels, head_rows
 from tuneoff.encoder.packed import use_packed_attention
 from tuneoff.errors import ModelError
 
@@ -17,8 +18,9 @@ def load_model(
 ) -> Any:
     """Load a sequence classification model: a pretrained encoder, and a head that depends only on the seed.
 
-    Parameters of the head that the checkpoint holds (BERT's pooler) are kept. Missing ones are drawn from the seed, so
-    that all strategies start from the same head. dropout: replaces every dropout rate of the model. is_multilabel:
+    Parameters of the head that the checkpoint holds (BERT's pooler) are kept; its output layer is in the order of the
+    data's labels, or is left out if it is for others (heads.py). Missing parameters are drawn from the seed, so that
+    all strategies start from the same head. dropout: replaces every dropout rate of the model. is_multilabel:
     stored in the config, so that libraries that load the saved model apply a sigmoid per label, not a softmax.
     """
     path = resolve(name)
@@ -45,9 +47,25 @@ def load_model(
     missing = [key for key in not_loaded if not is_head(model, key)]
     if missing:
         raise ModelError(f"the weights of {name!r} lack {len(missing)} of the encoder's parameters, e.g. {missing[0]}")
-    initialise_head(model, seed, only=not_loaded)
+    initialise_head(model, seed, only=not_loaded | _fit_output_layer(model, head_labels(name), label_names))
     use_packed_attention(model)
     return model
+
+
+def _fit_output_layer(model: Any, stored: tuple[str, ...] | None, label_names: tuple[str, ...]) -> set[str]:
+    """Put the rows of a checkpoint's own output layer in the order of the data's labels.
+
+    stored: labels of the checkpoint's head; None without one. Returns the names of the parameters to draw anew.
+    """
+    if stored is None:
+        return set()
+    output, rows = output_layer(model), head_rows(stored, label_names)
+    own = {id(parameter) for parameter in output.parameters()}
+    if rows is None:
+        return {name for name, parameter in model.named_parameters() if id(parameter) in own}
+    for parameter in output.parameters():
+        parameter.data = parameter.data[rows]
+    return set()
 
 
 def initialise_head(model: Any, seed: int, only: set[str] | None = None) -> None:

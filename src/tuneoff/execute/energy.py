@@ -57,10 +57,10 @@ class EnergyMeter:
 
 def _is_package(path: Path) -> bool:
     try:
-        return path.read_text().startswith("package")
+        return path.read_text(encoding="utf-8").startswith("package")
     except OSError:
         return False
 
 
 def _read_joules(path: Path) -> float:
-    return int(path.read_text()) / 1e6  # stored in microjoules
+    return int(path.read_text(encoding="utf-8")) / 1e6  # stored in microjoules

@@ -45,7 +45,7 @@ def profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profile
         return _profile(config, model_name, num_labels)
 
     def write(folder: Path) -> None:
-        (folder / "profile.json").write_text(json.dumps(asdict(compute())))
+        (folder / "profile.json").write_text(json.dumps(asdict(compute())), encoding="utf-8")
 
     versions = [__version__, *map(importlib.metadata.version, ("torch", "transformers", "peft"))]
     key = fingerprint(file, config.name, config.model_dump(mode="json"), num_labels, versions, _source_fingerprint())
@@ -61,7 +61,7 @@ def profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profile
 
 
 def _read(path: Path) -> Profile:
-    stored = json.loads(path.read_text())
+    stored = json.loads(path.read_text(encoding="utf-8"))
     return Profile(**{**stored, "counts": ParameterCounts(**stored["counts"])})
 
 

@@ -2,7 +2,8 @@
 
 A child has its own memory and can crash without harm to the other jobs. The process reads one JSON line per job from
 standard input and writes events as JSON lines to standard output. All libraries are imported before it is ready, so
-that the memory and times of a job do not depend on when it starts.
+that the memory and times of a job do not depend on when it starts. Where nothing may fork (macOS, Windows), each job
+starts a new process, which imports the libraries itself.
 """
 
 import contextlib
@@ -12,9 +13,12 @@ import gc
 import importlib
 import json
 import os
+import queue
 import select
 import signal
+import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -22,7 +26,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 PROGRESS_SECONDS = 0.2  # between two progress events of a job
-CAN_FORK = sys.platform != "darwin"  # macOS forbids much after a fork: each job starts a new process there
+# macOS forbids much after a fork, and Windows has none
+CAN_FORK = hasattr(os, "fork") and sys.platform != "darwin"
 _OPTIONAL_LIBRARIES = ("optuna", "peft")  # that only some jobs need
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -40,15 +45,16 @@ def main() -> None:
         _import_libraries()
     _send(channel, event="ready")
     running: dict[int, str] = {}  # process id -> job id
-    for event in _events():
+    children = _ForkedChildren() if CAN_FORK else _SpawnedChildren()
+    for event in children.events():
         if isinstance(event, bytes):
             job = json.loads(event)
-            running[_start(job, channel)] = job["job_id"]
+            running[children.start(job, channel)] = job["job_id"]
         else:
-            process, status = event
+            process, code = event
             job_id = running.pop(process)
-            if status != 0:
-                _send(channel, event="crashed", job_id=job_id, code=os.waitstatus_to_exitcode(status))
+            if code != 0:
+                _send(channel, event="crashed", job_id=job_id, code=code)
 
 
 @functools.cache
@@ -72,50 +78,71 @@ def _import_libraries() -> None:
     gc.enable()
 
 
-def _events() -> Iterator[bytes | tuple[int, int]]:
-    """Yield job lines as they arrive and (process id, exit status) as children end, until standard input ends."""
-    wakeup_read, wakeup_write = os.pipe()
-    os.set_blocking(wakeup_write, False)
-    signal.set_wakeup_fd(wakeup_write)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup descriptor is written to
-    rest = b""
-    while True:
-        ready, _, _ = select.select([sys.stdin.fileno(), wakeup_read], [], [])
-        if wakeup_read in ready:
-            os.read(wakeup_read, 4096)
-            while (ended := _ended_child()) is not None:
-                yield ended
-        if sys.stdin.fileno() in ready:
-            received = os.read(sys.stdin.fileno(), 2**16)
-            if not received:
-                return
-            *lines, rest = (rest + received).split(b"\n")
-            yield from lines
+class _ForkedChildren:
+    """Children forked from this process, which has imported everything. It has a single thread, as forks need."""
+
+    def events(self) -> Iterator[bytes | tuple[int, int]]:
+        """Yield job lines as they arrive and (process id, exit code) as children end, until standard input ends."""
+        wakeup_read, wakeup_write = os.pipe()
+        os.set_blocking(wakeup_write, False)
+        signal.set_wakeup_fd(wakeup_write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup descriptor is written to
+        rest = b""
+        while True:
+            ready, _, _ = select.select([sys.stdin.fileno(), wakeup_read], [], [])
+            if wakeup_read in ready:
+                os.read(wakeup_read, 4096)
+                while (ended := self._ended_child()) is not None:
+                    yield ended
+            if sys.stdin.fileno() in ready:
+                received = os.read(sys.stdin.fileno(), 2**16)
+                if not received:
+                    return
+                *lines, rest = (rest + received).split(b"\n")
+                yield from lines
+
+    def _ended_child(self) -> tuple[int, int] | None:
+        try:
+            process, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        return (process, os.waitstatus_to_exitcode(status)) if process else None
+
+    def start(self, job: dict[str, Any], channel: TextIO) -> int:
+        """Start a job and return the id of its process."""
+        child = os.fork()
+        if child == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _die_with_parent()
+            _run(job, channel)
+            os._exit(0)
+        return child
 
 
-def _ended_child() -> tuple[int, int] | None:
-    try:
-        process, status = os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        return None
-    return (process, status) if process else None
+class _SpawnedChildren:
+    """Children that are new processes. A thread waits for each: Windows cannot wait for a pipe and for children."""
 
+    def __init__(self) -> None:
+        self._events: queue.Queue[bytes | tuple[int, int] | None] = queue.Queue()
 
-def _start(job: dict[str, Any], channel: TextIO) -> int:
-    """Start a job in a process of its own and return the process id."""
-    if not CAN_FORK:
+    def events(self) -> Iterator[bytes | tuple[int, int]]:
+        """Yield job lines as they arrive and (process id, exit code) as children end, until standard input ends."""
+        threading.Thread(target=self._read_jobs, daemon=True).start()
+        while (event := self._events.get()) is not None:
+            yield event
+
+    def _read_jobs(self) -> None:
+        for line in sys.stdin.buffer:
+            self._events.put(line)
+        self._events.put(None)
+
+    def start(self, job: dict[str, Any], channel: TextIO) -> int:
+        """Start a job and return the id of its process."""
         command = [sys.executable, "-m", "tuneoff.execute.worker", "--one", json.dumps(job)]
-        # not subprocess, which would reap children itself
-        actions = [(os.POSIX_SPAWN_DUP2, channel.fileno(), sys.stdout.fileno())]
-        return os.posix_spawn(sys.executable, command, os.environ, file_actions=actions)
-    child = os.fork()
-    if child == 0:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _die_with_parent()
-        _run(job, channel)
-        os._exit(0)
-    return child
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=channel)
+        threading.Thread(target=lambda: self._events.put((child.pid, child.wait())), daemon=True).start()
+        return child.pid
 
 
 def _die_with_parent() -> None:
@@ -171,7 +198,7 @@ def _send(channel: TextIO, **event: str | float) -> None:
     try:
         channel.write(json.dumps(event) + "\n")
         channel.flush()
-    except BrokenPipeError:
+    except OSError:  # a broken pipe, which Windows calls an invalid argument
         os._exit(1)  # the study is gone: a job that went on would be stored as failed
 
 

@@ -14,6 +14,8 @@ import tempfile
 import threading
 from typing import Any, Self
 
+import psutil
+
 WORKER = "tuneoff.execute.worker"
 _ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",  # tokens come from the cache
@@ -49,8 +51,9 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=_ENVIRONMENT | dict(os.environ),
-            # Ctrl-C reaches this process alone, which then stops the worker
+            # Ctrl-C reaches this process alone, which then stops the worker; the flag is Windows' word for it
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
         listener = threading.Thread(target=self._listen, args=(self._process,), daemon=True)
         self._listeners.append(listener)
@@ -59,7 +62,7 @@ class WorkerProcess:
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
         assert process.stdout is not None
         # closes its pipes; a job that it did not read is still in the buffer, and closing would write it
-        with contextlib.suppress(BrokenPipeError), process:
+        with contextlib.suppress(OSError), process:
             for line in process.stdout:
                 self._messages.put(json.loads(line))
         self._messages.put({"event": "ended", "code": process.returncode})
@@ -67,7 +70,7 @@ class WorkerProcess:
     def submit(self, job: dict[str, Any]) -> None:
         """Start a job now, in addition to those that are running."""
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError, ValueError):  # it has died; next_message reports that
+        with contextlib.suppress(OSError, ValueError):  # it has died; next_message reports that
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
 
@@ -83,8 +86,19 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """End the worker and its jobs. Safe to call more than once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # with the jobs
+        _kill_with_jobs(self._process.pid)
         for listener in self._listeners:
             listener.join()
         self._stderr.close()
+
+
+def _kill_with_jobs(process_id: int) -> None:
+    """Kill the worker and its jobs: its process group, or on Windows, which has none, its children."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process_id, signal.SIGKILL)
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        worker = psutil.Process(process_id)
+        for process in [worker, *worker.children(recursive=True)]:
+            process.kill()

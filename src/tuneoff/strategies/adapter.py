@@ -136,5 +136,5 @@ def _save(model: Any, added: tuple[str, ...], config: Adapter, folder: Path) -> 
         "name": _NAME,
         "version": "adapters.1.3.0",  # of the layout
     }
-    (folder / "adapter_config.json").write_text(json.dumps(adapter_config, indent=2, sort_keys=True))
+    (folder / "adapter_config.json").write_text(json.dumps(adapter_config, indent=2, sort_keys=True), encoding="utf-8")
     model.config.save_pretrained(folder)
