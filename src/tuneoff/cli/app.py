@@ -356,6 +356,44 @@ def report(
 
 
 @app.command(cls=Command)
+def check(
+    new: Annotated[str, typer.Argument(help="a study's folder, or a folder of runs of one strategy")],
+    old: Annotated[str, typer.Option("--not-worse-than", help="the same of what it is compared with")],
+    margin: Annotated[
+        OptionalText, typer.Option(help="largest acceptable loss, in the metric's units: 0.01 is a point")
+    ] = None,
+    metric: Annotated[OptionalText, typer.Option(help="any stored metric; by default that of the new study")] = None,
+    strategy: Annotated[
+        OptionalText, typer.Option(help="new strategy, as on the leaderboard; by default the recommended one")
+    ] = None,
+    old_strategy: Annotated[OptionalText, typer.Option(help="old strategy; by default the recommended one")] = None,
+    comment: Annotated[OptionalText, typer.Option(metavar="FILE", help="also write a comment in Markdown")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a new model is not worse than an old one on the same test examples. Exit code 1 if it is not shown."""
+    from tuneoff.comparison import gate
+    from tuneoff.scoring.decision import DEFAULT_MARGIN
+    from tuneoff.spec import check_margin
+
+    accepted = DEFAULT_MARGIN if margin is None else check_margin(margin)
+    for folder in (new, old):
+        if not Path(folder).is_dir():
+            raise StoreError(f"folder {folder!r} does not exist; give a study's folder: results/NAME")
+    comment_path = _checked_path(comment, "--comment", "comment.md") if comment else None
+    _end_imports()
+    checked = gate.check(new, old, accepted, metric, strategy, old_strategy)
+    if comment_path:
+        comment_path.write_text(checked.markdown, encoding="utf-8")
+    if as_json:
+        print(json.dumps(checked.to_json(), indent=1, ensure_ascii=False))
+    else:
+        for line in checked.lines:
+            console.print(visible(line), soft_wrap=True)
+    if not checked.passes:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
 @with_data_options
 def inspect(
     data: dict[str, Any],
@@ -367,7 +405,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Describe the data: splits, class balance, lengths, what the checks found, and samples."""
-    report_path = _checked_report_path(report_name) if report_name else None
+    report_path = _checked_path(report_name) if report_name else None
     stay_offline_without_network([model], data["source"])
     from tuneoff.data.describe import describe
     from tuneoff.data.load import load_dataset
@@ -400,13 +438,13 @@ def inspect(
         console.print(f"\nReport: {visible(str(report_path))}", soft_wrap=True)
 
 
-def _checked_report_path(name: str) -> Path:
-    """Return the path of a page to write. Raises ConfigError, before any work, if it cannot be written there."""
+def _checked_path(name: str, option: str = "--report", example: str = "data.html") -> Path:
+    """Return the path of a file to write. Raises ConfigError, before any work, if it cannot be written there."""
     path = Path(name).expanduser()
     if path.is_dir():
-        raise ConfigError(f"--report {name!r} is a folder; name a file in it, e.g. {path / 'data.html'}")
+        raise ConfigError(f"{option} {name!r} is a folder; name a file in it, e.g. {path / example}")
     if not path.parent.is_dir():
-        raise ConfigError(f"--report {name!r}: folder {str(path.parent)!r} does not exist; create it first")
+        raise ConfigError(f"{option} {name!r}: folder {str(path.parent)!r} does not exist; create it first")
     return path
 
 
