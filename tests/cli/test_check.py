@@ -1,27 +1,10 @@
 """The command check: exit codes, the screen, and the comment."""
 
 import json
-import sys
 
 import pytest
 
 from tests.stored import stored_study
-from tuneoff.cli import main
-
-
-@pytest.fixture
-def tuneoff(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder: -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

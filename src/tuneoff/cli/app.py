@@ -32,6 +32,7 @@ from tuneoff.cli.options import (
     Replace,
     StudyName,
     TextList,
+    Track,
     Watts,
     complete_cost,
     joined,
@@ -55,6 +56,7 @@ from tuneoff.cli.output import (
     print_options,
     print_result,
     print_samples,
+    print_tracked,
     visible,
 )
 from tuneoff.costs import DEFAULT_COST
@@ -64,6 +66,7 @@ from tuneoff.formats import show_control_characters
 if TYPE_CHECKING:
     from tuneoff.execute.executor import Executor
     from tuneoff.spec import StudySpec
+    from tuneoff.trackers import Tracked
 
 app = typer.Typer(
     help="Which way of fine-tuning a text classifier should you use, what does it cost, and is the difference real?",
@@ -175,6 +178,7 @@ def compare(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    track: Track = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -206,6 +210,7 @@ def compare(
             "predictions": split_lists(predictions),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
+            "track": split_lists(track),
             **({} if margin is None else {"margin": margin}),
         }
         if strategies:
@@ -235,6 +240,7 @@ def run(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    track: Track = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -243,6 +249,7 @@ def run(
     with _executor() as executor:
         from tuneoff.spec import merged_predictions, study_from
         from tuneoff.study import Study
+        from tuneoff.track import dump_track, parse_track
 
         study = Study.open(study_name)
         options = study.spec.model_dump(mode="json")
@@ -254,6 +261,7 @@ def run(
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
+        options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
             options |= {"evaluate": parse_folds(folds), "seeds": None}
         changes = {
@@ -353,6 +361,38 @@ def report(
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
+
+
+@app.command(cls=Command)
+def track(
+    folder: Annotated[str, typer.Argument(help="a study's folder")],
+    to: Annotated[
+        TextList,
+        typer.Option(
+            help="mlflow, tensorboard, wandb or trackio; options after colons: mlflow:uri=http://localhost:5000; "
+            "repeatable, or separated by commas; by default those of the study"
+        ),
+    ] = None,
+) -> None:
+    """Store a finished study in trackers. Nothing is trained, and what is stored already is not stored twice."""
+    if not Path(folder).is_dir():
+        raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
+    from tuneoff.study import Study
+    from tuneoff.track import check_installed
+
+    study = Study.open(folder)
+    study = study.changed(track=split_lists(to)) if to else study
+    if not study.spec.track:
+        raise ConfigError("no tracker given; name one, e.g. --to mlflow")
+    check_installed(study.spec.track)
+    if not (study.folder / "report.md").is_file():
+        raise StoreError(f"study {folder!r} has no report; write it first: tuneoff report {folder}")
+    _end_imports()
+    results = list(study.track())
+    for result in results:
+        print_tracked(result, console)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
 
 
 @app.command(cls=Command)
@@ -565,13 +605,16 @@ def _run(
     study = Study(spec, folder or RESULTS / spec.name)
     _end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
+    tracked: list[Tracked] = []
     with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
         try:
-            comparison = study.run(progress.on_event, progress.on_plan, executor, replace)
+            comparison = study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append)
         except KeyboardInterrupt:
             screen.print("\nStopped. Finished jobs are stored; the same command continues.")
             raise typer.Exit(130) from None
     print_result(comparison, study.folder, as_json, quiet)
+    for result in tracked:
+        print_tracked(result, error_console if quiet and result.error else screen)
     print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
