@@ -30,6 +30,7 @@ from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_s
 from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
+from tuneoff.track import TrackerOptions, dump_track, parse_track
 from tuneoff.validation import validated
 
 DEFAULT_MODEL = "packaged:minilm"
@@ -235,6 +236,9 @@ class StudySpec(BaseModel):
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     save_models: bool = Field(True, description="store the model of each run")
+    track: Annotated[dict[str, TrackerOptions], BeforeValidator(parse_track), PlainSerializer(dump_track)] = Field(
+        {}, description="also store the finished study in these trackers: mlflow, tensorboard, wandb, trackio"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ Modules that jobs do not wait for (comparison, report) are imported when they ar
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,12 +47,19 @@ from tuneoff.spec import (
     study_from,
     write_study,
 )
+from tuneoff.track import check_installed
 
 if TYPE_CHECKING:
     from tuneoff.comparison.detection import Detection
     from tuneoff.comparison.result import Comparison
+    from tuneoff.trackers import Tracked
 
 RESULTS = Path("results")
+
+
+def _warn_if_not_stored(tracked: "Tracked") -> None:
+    if tracked.error:
+        warnings.warn(tracked.text, stacklevel=3)
 
 
 @dataclass(frozen=True)
@@ -105,17 +113,20 @@ class Study:
         on_plan: Callable[[Plan], None] = lambda plan: None,
         executor: Executor | None = None,
         replace: bool = False,
+        on_tracked: "Callable[[Tracked], None]" = _warn_if_not_stored,
     ) -> "Comparison":
-        """Run what is missing, compare all runs, and write the report.
+        """Run what is missing, compare all runs, write the report, and store the study in its trackers.
 
         Runs that are stored in the folder and not asked for again are kept, if they are comparable (extension.py).
         on_plan: called before the first job with all that is missing, and before the runs with the options that the
         searches gave them. executor: by default this machine.
         replace: compare this study's runs only, whatever settings the stored runs have.
+        on_tracked: called for each tracker; by default one that fails is a warning.
         """
         if executor is None:
             with LocalExecutor() as local:
-                return self.run(on_event, on_plan, local, replace)
+                return self.run(on_event, on_plan, local, replace, on_tracked)
+        check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)
         prepared = prepare(self.spec)
@@ -127,6 +138,8 @@ class Study:
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
                 comparison = study.report()
             prune()
+            for tracked in study.track(comparison):
+                on_tracked(tracked)
             return comparison
         except filelock.Timeout:
             raise StoreError(f"another process is running the study in {self.folder}; wait for it or stop it") from None
@@ -278,6 +291,13 @@ class Study:
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
         return comparison
+
+    def track(self, comparison: "Comparison | None" = None) -> "Iterator[Tracked]":
+        """Store this study, which has a report, in its trackers; nothing is trained. comparison: of its runs."""
+        from tuneoff.trackers import track
+
+        if self.spec.track:
+            yield from track(comparison or self.comparison(), self.folder, self.spec.track)
 
     def plan(self) -> "Plan":
         """Estimate the missing searches and runs; nothing is trained but a few steps to measure the speed."""

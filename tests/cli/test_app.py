@@ -16,30 +16,12 @@ import tuneoff as package
 from tests.data.frames import multilabel_frame
 from tests.stored import stored_study
 from tests.tiny import toy_texts
-from tuneoff.cli import main
 from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import parse_cost
 from tuneoff.costs import choosable_costs
 from tuneoff.data.spec import DataSpec
 from tuneoff.studies import packaged_studies
 from tuneoff.validation import is_list_field
-
-
-@pytest.fixture
-def tuneoff(capsys, monkeypatch, tmp_path):
-    """Run a command in an empty folder: -> (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        return ended.value.code or 0, printed.out, printed.err
-
-    return run
-
 
 TEXTS = [f"good film {i}" for i in range(20)]
 LABELS = ["a", "b"] * 10

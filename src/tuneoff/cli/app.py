@@ -33,6 +33,7 @@ from tuneoff.cli.options import (
     Replace,
     StudyName,
     TextList,
+    Track,
     Watts,
     complete_cost,
     joined,
@@ -56,6 +57,7 @@ from tuneoff.cli.output import (
     print_options,
     print_result,
     print_samples,
+    print_tracked,
     visible,
 )
 from tuneoff.cli.predict import embed, predict
@@ -66,6 +68,7 @@ from tuneoff.formats import show_control_characters
 if TYPE_CHECKING:
     from tuneoff.execute.executor import Executor
     from tuneoff.spec import StudySpec
+    from tuneoff.trackers import Tracked
 
 app = typer.Typer(
     help="Which way of fine-tuning a text classifier should you use, what does it cost, and is the difference real?",
@@ -189,6 +192,7 @@ def compare(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    track: Track = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -220,6 +224,7 @@ def compare(
             "predictions": split_lists(predictions),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
+            "track": split_lists(track),
             **({} if margin is None else {"margin": margin}),
         }
         if strategies:
@@ -249,6 +254,7 @@ def run(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    track: Track = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -257,6 +263,7 @@ def run(
     with _executor() as executor:
         from tuneoff.spec import merged_predictions, study_from
         from tuneoff.study import Study
+        from tuneoff.track import dump_track, parse_track
 
         study = Study.open(study_name)
         options = study.spec.model_dump(mode="json")
@@ -268,6 +275,7 @@ def run(
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
+        options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
             options |= {"evaluate": parse_folds(folds), "seeds": None}
         changes = {
@@ -370,6 +378,76 @@ def report(
 
 
 @app.command(cls=Command)
+def track(
+    folder: Annotated[str, typer.Argument(help="a study's folder")],
+    to: Annotated[
+        TextList,
+        typer.Option(
+            help="mlflow, tensorboard, wandb or trackio; options after colons: mlflow:uri=http://localhost:5000; "
+            "repeatable, or separated by commas; by default those of the study"
+        ),
+    ] = None,
+) -> None:
+    """Store a finished study in trackers. Nothing is trained, and what is stored already is not stored twice."""
+    if not Path(folder).is_dir():
+        raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
+    from tuneoff.study import Study
+    from tuneoff.track import check_installed
+
+    study = Study.open(folder)
+    study = study.changed(track=split_lists(to)) if to else study
+    if not study.spec.track:
+        raise ConfigError("no tracker given; name one, e.g. --to mlflow")
+    check_installed(study.spec.track)
+    if not (study.folder / "report.md").is_file():
+        raise StoreError(f"study {folder!r} has no report; write it first: tuneoff report {folder}")
+    _end_imports()
+    results = list(study.track())
+    for result in results:
+        print_tracked(result, console)
+    if any(result.error for result in results):
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def check(
+    new: Annotated[str, typer.Argument(help="a study's folder, or a folder of runs of one strategy")],
+    old: Annotated[str, typer.Option("--not-worse-than", help="the same of what it is compared with")],
+    margin: Annotated[
+        OptionalText, typer.Option(help="largest acceptable loss, in the metric's units: 0.01 is a point")
+    ] = None,
+    metric: Annotated[OptionalText, typer.Option(help="any stored metric; by default that of the new study")] = None,
+    strategy: Annotated[
+        OptionalText, typer.Option(help="new strategy, as on the leaderboard; by default the recommended one")
+    ] = None,
+    old_strategy: Annotated[OptionalText, typer.Option(help="old strategy; by default the recommended one")] = None,
+    comment: Annotated[OptionalText, typer.Option(metavar="FILE", help="also write a comment in Markdown")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check that a new model is not worse than an old one on the same test examples. Exit code 1 if it is not shown."""
+    from tuneoff.comparison import gate
+    from tuneoff.scoring.decision import DEFAULT_MARGIN
+    from tuneoff.spec import check_margin
+
+    accepted = DEFAULT_MARGIN if margin is None else check_margin(margin)
+    for folder in (new, old):
+        if not Path(folder).is_dir():
+            raise StoreError(f"folder {folder!r} does not exist; give a study's folder: results/NAME")
+    comment_path = _checked_path(comment, "--comment", "comment.md") if comment else None
+    _end_imports()
+    checked = gate.check(new, old, accepted, metric, strategy, old_strategy)
+    if comment_path:
+        comment_path.write_text(checked.markdown, encoding="utf-8")
+    if as_json:
+        print(json.dumps(checked.to_json(), indent=1, ensure_ascii=False))
+    else:
+        for line in checked.lines:
+            console.print(visible(line), soft_wrap=True)
+    if not checked.passes:
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
 @with_data_options
 def inspect(
     data: dict[str, Any],
@@ -381,7 +459,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Describe the data: splits, class balance, lengths, what the checks found, and samples."""
-    report_path = _checked_report_path(report_name) if report_name else None
+    report_path = _checked_path(report_name) if report_name else None
     stay_offline_without_network([model], data["source"])
     from tuneoff.data.describe import describe
     from tuneoff.data.load import load_dataset
@@ -414,13 +492,13 @@ def inspect(
         console.print(f"\nReport: {visible(str(report_path))}", soft_wrap=True)
 
 
-def _checked_report_path(name: str) -> Path:
-    """Return the path of a page to write. Raises ConfigError, before any work, if it cannot be written there."""
+def _checked_path(name: str, option: str = "--report", example: str = "data.html") -> Path:
+    """Return the path of a file to write. Raises ConfigError, before any work, if it cannot be written there."""
     path = Path(name).expanduser()
     if path.is_dir():
-        raise ConfigError(f"--report {name!r} is a folder; name a file in it, e.g. {path / 'data.html'}")
+        raise ConfigError(f"{option} {name!r} is a folder; name a file in it, e.g. {path / example}")
     if not path.parent.is_dir():
-        raise ConfigError(f"--report {name!r}: folder {str(path.parent)!r} does not exist; create it first")
+        raise ConfigError(f"{option} {name!r}: folder {str(path.parent)!r} does not exist; create it first")
     return path
 
 
@@ -545,13 +623,16 @@ def _run(
     study = Study(spec, folder or RESULTS / spec.name)
     _end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
+    tracked: list[Tracked] = []
     with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
         try:
-            comparison = study.run(progress.on_event, progress.on_plan, executor, replace)
+            comparison = study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append)
         except KeyboardInterrupt:
             screen.print("\nStopped. Finished jobs are stored; the same command continues.")
             raise typer.Exit(130) from None
     print_result(comparison, study.folder, as_json, quiet)
+    for result in tracked:
+        print_tracked(result, error_console if quiet and result.error else screen)
     print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)

@@ -75,6 +75,13 @@ Predictions = Annotated[
     ),
 ]
 _RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
+Track = Annotated[
+    TextList,
+    typer.Option(
+        help="also store the finished study in a tracker: mlflow, tensorboard, wandb or trackio; options after colons: "
+        "mlflow:uri=http://localhost:5000; repeatable, or separated by commas"
+    ),
+]
 PricePerHour = Annotated[OptionalText, typer.Option("--price-per-hour", help=_RATE_HELP["usd_per_hour"])]
 Watts = Annotated[OptionalText, typer.Option("--watts", help=_RATE_HELP["watts"])]
 GramsPerKwh = Annotated[OptionalText, typer.Option("--grams-per-kwh", help=_RATE_HELP["grams_per_kwh"])]

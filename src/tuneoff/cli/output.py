@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tuneoff.data.dataset import Dataset
     from tuneoff.data.describe import DataDescription
     from tuneoff.tables import Table as TypedTable
+    from tuneoff.trackers import Tracked
 
 _MAX_CLASSES = 20  # that inspect lists one by one
 _MAX_ENDS = 5  # largest and smallest classes that it lists of more
@@ -73,6 +74,12 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
+
+
+def print_tracked(tracked: "Tracked", screen: Console) -> None:
+    """Print where a tracker stored a study, or a warning that it did not."""
+    text = visible(tracked.text)
+    screen.print(f"[yellow]Warning:[/yellow] {text}" if tracked.error else text, soft_wrap=True)
 
 
 def _print_failures(comparison: "Comparison", folder: Path, screen: Console) -> None:

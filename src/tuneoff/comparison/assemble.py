@@ -158,7 +158,7 @@ def _load_groups(
         by_group[record.group].append(record)
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
-    labels, predictions, folds = _load_predictions(by_group, store, num_labels)
+    labels, predictions, folds = load_predictions(by_group, store, num_labels)
     by_group |= {row.record.group: [row.record] for row in external}
     predictions |= {row.record.group: row.predictions for row in external}
     scores = _score_runs(by_group, labels, predictions, metric, are_subsets, folds)
@@ -170,7 +170,7 @@ def _load_groups(
     )
 
 
-def _load_predictions(
+def load_predictions(
     by_group: Mapping[str, list[RunRecord]], store: RunStore, num_labels: int
 ) -> tuple[np.ndarray, dict[str, Predictions], np.ndarray | None]:
     """Read the labels of test, (N,) or (N, C), the predictions of each group, and the fold of each example.

@@ -1,0 +1,23 @@
+"""The command line as a function."""
+
+import sys
+
+import pytest
+
+from tuneoff.cli import main
+
+
+@pytest.fixture
+def tuneoff(capsys, monkeypatch, tmp_path):
+    """Run a command in an empty folder: -> (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        return ended.value.code or 0, printed.out, printed.err
+
+    return run
