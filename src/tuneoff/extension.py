@@ -121,6 +121,8 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "search": search,
             "data": data,
             "baselines": stored.baselines or new.baselines,
+            # a study that keeps all models loses none because it is extended without naming them again
+            "keep": stored.keep if stored.keep == "all" and "keep" not in new.model_fields_set else new.keep,
         }
     )
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -234,7 +234,20 @@ class StudySpec(BaseModel):
     )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
-    save_models: bool = Field(True, description="store the model of each run")
+    keep: Literal["all", "recommended", "none"] = Field(
+        "recommended",
+        description="trained models that stay on disk; recommended: those of the strategy that the verdict picks, and "
+        "small ones",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_save_models(cls, given: Any) -> Any:
+        """Read save_models, which studies of earlier versions have in place of keep."""
+        if not isinstance(given, dict) or "save_models" not in given:
+            return given
+        rest = {key: value for key, value in given.items() if key != "save_models"}
+        return {"keep": "all" if given["save_models"] else "none", **rest}
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ from tuneoff.cli.options import (
     Cost,
     GramsPerKwh,
     Json,
+    Keep,
     Margin,
     OptionalText,
     Predictions,
@@ -175,6 +176,7 @@ def compare(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    keep: Keep = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -207,6 +209,7 @@ def compare(
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
             **({} if margin is None else {"margin": margin}),
+            **({"keep": keep} if keep else {}),
         }
         if strategies:
             options["strategies"] = split_list(joined(strategies))
@@ -235,6 +238,7 @@ def run(
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    keep: Keep = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -262,6 +266,7 @@ def run(
             "workers": workers,
             "name": name,
             "search": search,
+            "keep": keep,
         }
         options |= {key: value for key, value in changes.items() if value}
         options |= {} if margin is None else {"margin": margin}
@@ -317,6 +322,8 @@ def plan(
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
+    if missing.spec.keep == "recommended":
+        console.print("At the end, large models of strategies that are not recommended are removed (--keep all).")
     if missing.dataset.folds:
         console.print("After them, the strategy that the verdict picks is trained once on all labelled examples.")
 
@@ -486,6 +493,17 @@ def list_studies(
     for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")
     print_studies(folders or [])
+
+
+@app.command(cls=Command)
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Free disk space: the cache, models in results/ that no verdict picks, runs that their study no longer lists."""
+    from tuneoff.cli.clean import clean_disk
+
+    clean_disk(yes, as_json)
 
 
 @app.command(cls=Command)

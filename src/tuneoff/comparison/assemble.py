@@ -122,6 +122,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
         final=next((record for record in final if record.status == OK), None),
+        stored_models=frozenset(record.run_id for record in [*whole, *final] if store.runs.has_model(record.run_id)),
         variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
     )
 

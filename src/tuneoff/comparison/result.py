@@ -1,5 +1,6 @@
 """Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
-from tuneoff.formats import join_names
+from tuneoff.formats import join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
@@ -199,6 +200,7 @@ class Comparison:
     folder: str = ""
     variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
+    stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     @property
@@ -237,20 +239,34 @@ class Comparison:
         return self.final is not None and (self.final.label, self.final.model) in picked
 
     @property
+    def _runs_of_pick(self) -> list[RunRecord]:
+        """The picked strategy's runs whose model is handed over: of its seeds; with folds that on all examples."""
+        if self.data.folds:
+            return [self.final] if self.final and self.is_final_picked else []
+        return [record for record in self.records if self.verdict and record.group == self.verdict.recommended]
+
+    @property
     def model_folder(self) -> str | None:
-        """Folder of the picked strategy's model: of its seeds the best on validation; None if none was stored.
+        """Folder of the picked strategy's model: of its seeds the best on validation; None if none is stored.
 
         With folds, of the run on all labelled examples.
         """
-        picked = self.verdict.recommended if self.verdict else None
-        if self.data.folds:
-            is_stored = self.final is not None and self.is_final_picked and "model_bytes" in self.final.costs
-            return str(Path(self.folder) / "runs" / self.final.run_id / "model") if self.final and is_stored else None
-        runs = [record for record in self.records if record.group == picked and "model_bytes" in record.costs]
-        if not runs:
+        stored = [record for record in self._runs_of_pick if record.run_id in self.stored_models]
+        if not stored:
             return None
-        best = max(runs, key=lambda record: direction(self.metric) * record.metrics["validation"][self.metric])
+        sign = direction(self.metric)
+        best = max(stored, key=lambda record: sign * record.metrics.get("validation", {}).get(self.metric, 0.0))
         return str(Path(self.folder) / "runs" / best.run_id / "model")
+
+    @property
+    def models_note(self) -> str:
+        """Sentence on models that are not stored, and how to get them; empty if nothing is missing."""
+        remedy = f"tuneoff run {shlex.quote(self.folder)} --keep all trains"
+        if self._runs_of_pick and self.model_folder is None:
+            return f"The model of the picked strategy was not kept; {remedy} it again."
+        missing = [] if self.data.folds else [r for r in self.records if r.run_id not in self.stored_models]
+        total = sum(record.costs.get("model_bytes", 0.0) for record in missing)
+        return f"Models of other strategies were not kept ({size(total)}); {remedy} them again." if total else ""
 
     @property
     def costs(self) -> dict[str, Cost]:
