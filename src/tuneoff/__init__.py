@@ -4,17 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuneoff.api import compare
     from tuneoff.comparison.result import Comparison, Verdict
     from tuneoff.errors import TuneoffError
     from tuneoff.spec import StudySpec
     from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
-    from tuneoff.study import Study, compare
+    from tuneoff.study import Study
 
 __version__ = "0.1.0"
 
 # imported when first used: torch and transformers take seconds, and `tuneoff --help` needs neither
 _HOMES = {
-    "tuneoff.study": ("Study", "compare"),
+    "tuneoff.api": ("compare",),
+    "tuneoff.study": ("Study",),
     "tuneoff.spec": ("StudySpec",),
     "tuneoff.comparison.result": ("Comparison", "Verdict"),
     "tuneoff.errors": ("TuneoffError",),
@@ -50,6 +52,10 @@ __all__ = [
     "Verdict",
     "compare",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

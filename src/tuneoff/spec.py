@@ -30,7 +30,7 @@ from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_s
 from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
-from tuneoff.validation import validated
+from tuneoff.validation import Options, validated
 
 DEFAULT_MODEL = "packaged:minilm"
 BASELINES = tuple(name for name, row in STRATEGIES.items() if row.is_baseline)
@@ -181,7 +181,7 @@ def merged_predictions(stored: Sequence[PredictionsSpec], given: Sequence[Any]) 
     return list(merged.values())
 
 
-class StudySpec(BaseModel):
+class StudySpec(Options):
     """A grid of runs: every strategy with every encoder and seed (or fold), on the same data, with the same recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -193,7 +193,9 @@ class StudySpec(BaseModel):
     )
     baselines: bool = Field(True, description="add the baselines, majority and tfidf")
     strategies: tuple[AnyStrategy, ...] = Field(
-        default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)), min_length=1
+        default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)),
+        min_length=1,
+        description="names, names with options (lora:rank=16) or configs",
     )
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
     search: Annotated[SearchSpec | None, BeforeValidator(parse_search)] = Field(
@@ -268,6 +270,11 @@ class StudySpec(BaseModel):
                 "the one seed of a run; write seeds: 3, or leave out the learning curve"
             )
         return self
+
+    @classmethod
+    def owner(cls) -> str:
+        """Start of the error message."""
+        return "study"
 
     @property
     def seed_grid(self) -> dict[str, tuple[int, ...]]:

@@ -336,18 +336,12 @@ def compare(
     folder: str | Path | None = None,
     recipe: dict[str, Any] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
     executor: Executor | None = None,
     replace: bool = False,
     **options: Any,
 ) -> "Comparison":
-    """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
-
-    options: fields of StudySpec (model, strategies, evaluate, seeds, metric, cost, search, fractions, per_class, name,
-    ...) and of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16")
-    or a config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
-    Recipe. folder: by default results/NAME. Running again runs only what is missing, and keeps the stored runs of other
-    strategies, encoders and seeds. replace: see Study.run.
-    """
+    """Run the study that the options describe: fields of StudySpec and DataSpec. tuneoff.compare (api.py) calls it."""
     source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
     fields = [name for name in (*StudySpec.model_fields, *DataSpec.model_fields) if name not in ("data", "source")]
     for key in options:
@@ -362,9 +356,7 @@ def compare(
         **{key: value for key, value in study.items() if value is not None or key == "search"},
     }
     spec = study_from(given)
-    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(
-        on_event, executor=executor, replace=replace
-    )
+    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event, on_plan, executor, replace)
 
 
 def default_name(source: str) -> str:

@@ -1,5 +1,6 @@
 """Progress of a study in the terminal: one bar with an ETA for the whole study, and one per running job."""
 
+import importlib.util
 import time
 from types import TracebackType
 
@@ -36,7 +37,7 @@ class StudyProgress:
             BarColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,  # it would print empty lines
+            disable=not _draws_bars(console),  # it would print empty lines
         )
         self._whole = self._bars.add_task(f"[bold]{escape(name)}[/bold]", total=1.0, note="loading data")
         self._plan: Plan | None = None
@@ -113,6 +114,11 @@ class StudyProgress:
         if operations > 0 and elapsed >= _MIN_SECONDS:
             return operations / elapsed
         return self._plan.speed if self._plan else None
+
+
+def _draws_bars(console: Console) -> bool:
+    """Return True in a terminal, and in a notebook with ipywidgets, which rich needs to redraw an output."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
 
 
 def _run_line(record: RunRecord, metric: str) -> str:

@@ -1,17 +1,20 @@
 """Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
+from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
 from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
+from tuneoff.errors import ConfigError, unknown
 from tuneoff.formats import join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
@@ -21,6 +24,7 @@ from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
 
+T = TypeVar("T")
 # standings of a strategy against the best measured one
 BEST = "best"
 EQUIVALENT = "equivalent"  # loses at most the margin, with 95 % confidence
@@ -35,7 +39,7 @@ def is_seeded(strategy: str) -> bool:
     return strategy != EXTERNAL and STRATEGIES[strategy].is_seeded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """One strategy with one encoder, over its seeds or folds; or predictions from a file.
 
@@ -63,6 +67,9 @@ class Row:
     parameters: dict[str, int]
     sources: dict[str, int] = field(default_factory=dict)  # seeds of each source that varies apart; empty: together
     fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
+
+    def __repr__(self) -> str:
+        return row_text(self)
 
     @property
     def repeats(self) -> str:
@@ -148,7 +155,20 @@ def has_several_encoders(rows: Sequence[Row]) -> bool:
     return len({row.model for row in rows if row.model}) > 1
 
 
-@dataclass(frozen=True)
+class ByGroup(dict[str, T]):
+    """Results by group of a row, which can also be read by the row's name: comparison.confusion["lora"]."""
+
+    def __init__(self, results: Mapping[str, T], groups: Mapping[str, str]) -> None:
+        super().__init__(results)
+        self._groups = groups  # name -> group
+
+    def __missing__(self, name: str) -> T:
+        if self._groups.get(name) not in self:
+            raise KeyError(name)
+        return self[self._groups[name]]
+
+
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """Conclusion of a comparison."""
 
@@ -163,13 +183,19 @@ class Verdict:
     summary: tuple[str, ...] = ()  # sentences for a reader who knows no statistics
     details: tuple[str, ...] = ()  # sentences on the standing of every strategy, and what would decide more
 
+    def __repr__(self) -> str:
+        return verdict_text(self)
+
+    def _repr_html_(self) -> str:
+        return verdict_html(self)
+
     @property
     def text(self) -> str:
         """Every sentence."""
         return " ".join([*self.summary, *self.details])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Everything that a report shows. Rows are in order of score, best first."""
 
@@ -202,6 +228,31 @@ class Comparison:
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
+
+    def __post_init__(self) -> None:
+        groups = {name: group for group, name in self.names.items()}
+        for name in ("confusion", "classes", "predictions", "calibration"):
+            object.__setattr__(self, name, ByGroup(getattr(self, name), groups))
+
+    def __repr__(self) -> str:
+        return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of a strategy: "lora rank=16", of several encoders "lora on minilm", or a row's group.
+
+        Raises ConfigError, with the nearest name.
+        """
+        for row in self.rows:
+            if name in (row.group, self.names[row.group]):
+                return row
+        raise ConfigError(unknown("row", name, self.names.values()))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the rows, best first, as over the keys of a dictionary."""
+        return iter(self.names.values())
 
     @property
     def selection_note(self) -> str:
