@@ -2,7 +2,19 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+
+def encoder_names(encoders: Iterable[str]) -> dict[str, str]:
+    """Return a short name for each encoder: the last part of its name, or where these are equal, all of it.
+
+    >>> encoder_names(["packaged:minilm", "google/bert-base", "models/my-bert"])
+    {'packaged:minilm': 'minilm', 'google/bert-base': 'bert-base', 'models/my-bert': 'my-bert'}
+    >>> encoder_names(["a/bert", "b/bert"])
+    {'a/bert': 'a/bert', 'b/bert': 'b/bert'}
+    """
+    short = {encoder: re.split(r"[/\\:]", encoder.rstrip("/\\"))[-1] for encoder in encoders}
+    return {encoder: name if list(short.values()).count(name) == 1 else encoder for encoder, name in short.items()}
 
 
 def show_control_characters(text: str) -> str:

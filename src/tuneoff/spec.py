@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -414,6 +414,10 @@ class RunSpec(BaseModel):
         """The strategy's label, with the subset of train if there is one."""
         return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label
 
+    def name_among(self, encoders: Mapping[str, str]) -> str:
+        """Return the name with the encoder if there are several. encoders: of the study, with their short names."""
+        return f"{self.name} on {encoders[self.model]}" if self.model and len(encoders) > 1 else self.name
+
     @property
     def repeat(self) -> str:
         """Name among the runs of its group: "seed 0", "seeds head 0, order 1" or "fold 0"."""
@@ -484,7 +488,11 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Name in progress and plans."""
-        return f"{self.run.name} {'search' if self.is_search else self.run.repeat}"
+        return self.title_among({})
+
+    def title_among(self, encoders: Mapping[str, str]) -> str:
+        """Return the name in progress and plans of a study: with the encoder if there are several. encoders: names."""
+        return f"{self.run.name_among(encoders)} {'search' if self.is_search else self.run.repeat}"
 
     @property
     def space(self) -> Space:

@@ -284,7 +284,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
-    from tuneoff.formats import number, seconds, size
+    from tuneoff.formats import encoder_names, number, seconds, size
     from tuneoff.spec import check_difference
     from tuneoff.study import Study
 
@@ -309,21 +309,22 @@ def plan(
         )
         return
     table = new_table("strategy", "fold" if missing.dataset.folds else "seed", "trainable", "time", "memory", "disk")
+    encoders = encoder_names(missing.spec.model)
     for e in missing.estimates:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(missing.speed))}", size(e.memory_bytes), size(e.disk_bytes))
         cell = ", ".join(f"{source} {seed}" for source, seed in e.job.run.sources.items())
         repeat = "search" if e.job.is_search else cell or str(e.job.run.seed)
-        table.add_row(visible(e.job.run.name), repeat, trainable, *needs)
+        table.add_row(visible(e.job.run.name_among(encoders)), repeat, trainable, *needs)
     console.print(table)
     disk = size(sum(e.disk_bytes for e in missing.estimates))
+    if missing.spec.keep == "recommended":  # models of other strategies are removed at the end
+        disk = f"at most {disk}"
     searches = sum(e.job.is_search for e in missing.estimates)
     jobs_text = f"{len(missing.estimates) - searches} runs" + (f" after {searches} searches" if searches else "")
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
-    if missing.spec.keep == "recommended":
-        console.print("At the end, large models of strategies that are not recommended are removed (--keep all).")
     if missing.dataset.folds:
         console.print("After them, the strategy that the verdict picks is trained once on all labelled examples.")
 

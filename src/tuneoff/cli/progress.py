@@ -12,7 +12,7 @@ from tuneoff.cli.opening import opening
 from tuneoff.cli.output import visible
 from tuneoff.execute.estimate import Estimate, expected_seconds
 from tuneoff.execute.executor import Event
-from tuneoff.formats import rough_seconds, seconds
+from tuneoff.formats import encoder_names, rough_seconds, seconds
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
@@ -69,7 +69,8 @@ class StudyProgress:
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
-        job_id, title = event.job.job_id, event.job.title
+        encoders = encoder_names(self._plan.spec.model) if self._plan else {}
+        job_id, title = event.job.job_id, event.job.title_among(encoders)
         self._shares[job_id] = event.share
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":

@@ -5,7 +5,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from tuneoff.costs import COSTS
-from tuneoff.formats import fixed, show_control_characters, signed
+from tuneoff.formats import encoder_names, fixed, show_control_characters, signed
 from tuneoff.scoring.metrics import display_name
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def comparison_text(comparison: "Comparison") -> str:
 
 def row_text(row: "Row") -> str:
     """Write the name, score and standing of a row."""
-    name = f"{row.label} on {row.model}" if row.model else row.label
+    name = f"{row.label} on {encoder_names([row.model])[row.model]}" if row.model else row.label
     return f"<Row {name}: {_score(row)}, {row.standing}, {row.repeats}>"
 
 
@@ -89,7 +89,7 @@ def _score(row: "Row") -> str:
 def _html_row(cells: Sequence[str], tag: str = "td", is_picked: bool = False) -> str:
     """Write a row; the first cell is text, the others are numbers. The picked row is bold."""
     weight = ";font-weight:bold" if is_picked or tag == "th" else ""
-    styles = [f"text-align:{'right' if index else 'left'}{weight}" for index in range(len(cells))]
+    styles = [f"padding:.2em .6em;text-align:{'right' if index else 'left'}{weight}" for index in range(len(cells))]
     inner = "".join(f'<{tag} style="{s}">{_html(cell)}</{tag}>' for s, cell in zip(styles, cells, strict=True))
     return f"<tr>{inner}</tr>"
 

@@ -15,7 +15,7 @@ from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
 from tuneoff.errors import ConfigError, unknown
-from tuneoff.formats import join_names, size
+from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
@@ -146,8 +146,9 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
 
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
-    is_named = has_several_encoders(rows)
-    return {row.group: f"{row.label} on {row.model}" if is_named and row.model else row.label for row in rows}
+    encoders = encoder_names({row.model: None for row in rows if row.model})
+    is_named = len(encoders) > 1
+    return {r.group: f"{r.label} on {encoders[r.model]}" if is_named and r.model else r.label for r in rows}
 
 
 def has_several_encoders(rows: Sequence[Row]) -> bool:
@@ -282,6 +283,11 @@ class Comparison:
     def names(self) -> dict[str, str]:
         """Display name of each group: its label, with the encoder if the rows have several encoders."""
         return row_names(self.rows)
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """Encoders of the rows, each with its short name."""
+        return encoder_names({row.model: None for row in self.rows if row.model})
 
     @property
     def is_final_picked(self) -> bool:
