@@ -204,7 +204,7 @@ def test_the_leaderboard_of_two_encoders_fits_in_a_window(chromium, tmp_path):
     labels = ["lora rank=16 alpha=32", "head", "full", "probe", "partial"]
     study = stored_study(tmp_path / "two", [(s.split()[0], s, 0.9 - 0.1 * i) for i, s in enumerate(labels)])
     for index, path in enumerate(sorted(study.folder.glob("runs/*/run.json"))):
-        model = f"an-organisation/encoder-with-a-long-name-{index % 2}"
+        model = f"an-organisation/encoder-with-a-long-name-{index // 2 % 2}"
         path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
     study.report()
     window = chromium.new_page(viewport={"width": 1280, "height": 900})
