@@ -17,6 +17,7 @@ from tuneoff.study import Plan
 _MAX_CLASSES = 6  # that are listed with their shares
 _MAX_NAME = 30  # characters of a class or column
 _MAX_FINDINGS = 4
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", "|": "|"}
 
 
 def opening(plan: Plan) -> list[str]:
@@ -38,6 +39,8 @@ def data_line(dataset: Dataset, spec: DataSpec) -> str:
     total, left_out = sum(map(dataset.num_examples, dataset.splits)), sum(dataset.left_out.values())
     size = f"{total:,} of {total + left_out:,} examples" if left_out else f"{total:,} examples"
     line = f"{_source_name(spec)}: {size}, {_classes(dataset)}"
+    if dataset.separator != ",":
+        line += f"; fields separated by {_SEPARATOR_NAMES[dataset.separator]}"
     if not dataset.columns:
         return line
     names = {ours: f'"{shorten(theirs, _MAX_NAME)}"' for ours, theirs in dataset.columns.items()}
