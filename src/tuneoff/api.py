@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from tuneoff import study
+from tuneoff.cli.hub import offline_without_network
 from tuneoff.data.spec import DataSpec
 from tuneoff.engine.recipe import Recipe
 from tuneoff.spec import StudySpec
@@ -47,6 +48,15 @@ def compare(
     on_event: called with each event of a job. Raises ConfigError for an unknown option, with the nearest name.
     """
     arguments = {"folder": folder, "recipe": dict(recipe or {}), "executor": executor, "replace": replace, **options}
+    source, models = str(data) if isinstance(data, (str, Path)) else "", options.get("model") or ()
+    with offline_without_network([models] if isinstance(models, str) else models, source):
+        return _compare(data, progress, on_event, arguments)
+
+
+def _compare(
+    data: Any, progress: bool | None, on_event: "Callable[[Event], None] | None", arguments: dict[str, Any]
+) -> "Comparison":
+    """Run the study, with progress on the screen if it is shown."""
     is_shown = progress if progress is not None else on_event is None and _has_screen()
     if not is_shown:
         return study.compare(data, on_event=on_event or (lambda event: None), **arguments)
@@ -54,7 +64,7 @@ def compare(
 
     from tuneoff.cli.progress import StudyProgress
 
-    name = options.get("name") or (study.default_name(str(data)) if isinstance(data, (str, Path)) else "study")
+    name = arguments.get("name") or (study.default_name(str(data)) if isinstance(data, (str, Path)) else "study")
     with StudyProgress(Console(highlight=False, stderr=True), str(name)) as display:
 
         def show(event: "Event") -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from tests.data.frames import multilabel_frame
 from tests.stored import stored_study
 from tests.tiny import toy_texts
 from tuneoff.cli import main
-from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import parse_cost
 from tuneoff.costs import choosable_costs
 from tuneoff.data.spec import DataSpec
@@ -433,21 +431,6 @@ def test_plan_of_a_peft_strategy_prints_nothing_of_libraries(tuneoff, toy_csv, e
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["strategy", "peft", "1"]
-
-
-def test_an_unreachable_hub_is_not_waited_for(monkeypatch):
-    def unreachable(*_):
-        raise socket.gaierror("Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.lower(), raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    stay_offline_without_network(["packaged:minilm", "./folder"], "reviews.csv")
-    assert "HF_HUB_OFFLINE" not in os.environ
-    stay_offline_without_network(["packaged:minilm"], "hf:someone/reviews")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_params_are_published_ones(tuneoff):

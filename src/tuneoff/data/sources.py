@@ -138,6 +138,11 @@ def _read_hub(name: str) -> Source:
                 raise
             loaded = datasets.load_dataset(parts[0], parts[1])  # NAME/CONFIG of a dataset without an owner
     except Exception as error:  # the hub's client raises many types; each becomes one line
+        if "Couldn't reach" in str(error):
+            raise DataError(
+                f"hub dataset {name!r} is not in the cache of the Hugging Face hub, which does not answer; check the "
+                "network, or give a file or packaged:rotten-tomatoes, which need none"
+            ) from error
         raise DataError(f"hub dataset {name!r} cannot be loaded: {one_line(error)}") from error
     return from_memory(loaded, repository.replace("/", "-"))
 
