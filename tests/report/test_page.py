@@ -216,3 +216,13 @@ def test_the_leaderboard_of_two_encoders_fits_in_a_window(chromium, tmp_path):
     assert window.locator("#table-leaderboard th", has_text="encoder").count() == 1
     assert widths[0] <= widths[1]
     window.close()
+
+
+def test_drawing_a_chart_moves_nothing(chromium, path):
+    for width, tolerance in ((1280, 0), (390, 40)):  # a phone scales charts down, and the size that is reserved
+        window = chromium.new_page(viewport={"width": width, "height": 900})
+        window.goto(path.as_uri())
+        before = window.evaluate("document.body.scrollHeight")
+        window.evaluate("drawAll().then(() => 1)")
+        assert abs(window.evaluate("document.body.scrollHeight") - before) <= tolerance
+        window.close()

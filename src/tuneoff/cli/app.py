@@ -284,7 +284,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
-    from tuneoff.formats import encoder_names, number, seconds, size
+    from tuneoff.formats import counted, encoder_names, number, seconds, size
     from tuneoff.spec import check_difference
     from tuneoff.study import Study
 
@@ -297,8 +297,8 @@ def plan(
         detection = study.detection(gap, missing) if gap else None
     assert missing.speed is not None  # it was measured
     if as_json:
-        runs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
-        planned = {"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}
+        jobs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
+        planned = {"runs": jobs, "workers": missing.slots.workers, "seconds": missing.seconds}
         print(json.dumps({**planned, **({"detection": detection.to_json()} if detection else {})}, indent=1))
         return
     if detection:
@@ -321,7 +321,10 @@ def plan(
     if missing.spec.keep == "recommended":  # models of other strategies are removed at the end
         disk = f"at most {disk}"
     searches = sum(e.job.is_search for e in missing.estimates)
-    jobs_text = f"{len(missing.estimates) - searches} runs" + (f" after {searches} searches" if searches else "")
+    runs = len(missing.estimates) - searches
+    parts = [counted(runs, "run")] if runs else []
+    parts += [counted(searches, "search", "searches")] if searches else []
+    jobs_text = " after ".join(parts)
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
@@ -511,14 +514,16 @@ def clean(
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine
-    from tuneoff.formats import size
+    from tuneoff.formats import counted, size
 
     examination = examine()
     if as_json:
         print(json.dumps(examination.to_json(), indent=1))
         return
     console.print(", ".join(f"{name} {version}" for name, version in examination.versions.items()))
-    console.print(f"{examination.processor}, {examination.cores} cores, {size(examination.memory_bytes)} memory")
+    console.print(
+        f"{examination.processor}, {counted(examination.cores, 'core')}, {size(examination.memory_bytes)} memory"
+    )
     console.print(examination.device_text)
     console.print(examination.precision_text)
     console.print(f"cache: {examination.cache} ({size(examination.cache_bytes)}; set TUNEOFF_CACHE to move it)")

@@ -134,6 +134,7 @@ def _run_line(record: RunRecord, metric: str) -> str:
 def _search_line(record: SearchRecord) -> str:
     best, num_trials, elapsed = record.best, len(record.trials), seconds(record.seconds)
     if best is None or best.score is None:
-        return f"[red]all {num_trials} trials failed[/red], {elapsed}"
+        failed = "the only trial failed" if num_trials == 1 else f"all {num_trials} trials failed"
+        return f"[red]{failed}[/red], {elapsed}"
     options = ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in best.options.items())
     return f"{options} (best of {num_trials}), validation {display_name(record.metric)} {best.score:.3f}, {elapsed}"

@@ -117,8 +117,8 @@ def load_or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -
             ) from error
         if "couldn't connect to" in text:
             raise ModelError(
-                f"model {name!r} is not in the cache of the Hugging Face hub, which does not answer; check the network, "
-                "or use a local folder or packaged:minilm, which need none"
+                f"model {name!r} is not in the cache of the Hugging Face hub, which does not answer; check the "
+                "network, or use a local folder or packaged:minilm, which need none"
             ) from error
         is_hub = not os.path.isdir(resolve(name))
         hint = "; check the name and the network, or use a local folder or packaged:minilm, which need no network"
