@@ -242,7 +242,7 @@ def test_repeated_options_add_up(tuneoff, messy_folder, encoder):
 @pytest.mark.parametrize("command", ["strategies", "studies", "doctor"])
 def test_lists_are_json_too(tuneoff, command):
     stored = json.loads(tuneoff(command, "--json")[1])
-    expected = {"strategies": "recipe", "studies": "quickstart", "doctor": "packaged_models"}[command]
+    expected = {"strategies": "recipe", "studies": "packaged", "doctor": "packaged_models"}[command]
     assert stored[expected]
 
 
@@ -361,6 +361,8 @@ def test_fewer_strategies_extend_a_study_and_other_settings_replace_it(tuneoff, 
     listed = tuneoff("studies", "--prune", "toy")[1]
     assert "Nothing was removed; add --yes to remove 2 runs (" in listed
     assert len(json.loads(tuneoff("studies", "--prune", "--json")[1])["results/toy"]) == 2
+    stored = json.loads(tuneoff("studies", "--json")[1])["stored"]["results/toy"]
+    assert (stored["runs"], len(stored["orphans"])) == (3, 2)
     assert "results/toy: removed 2 runs (" in tuneoff("studies", "--prune", "--yes")[1]
     assert len(list(tmp_path.glob("results/toy/runs/*"))) == 3
     assert "Nothing to remove" in tuneoff("studies", "--prune", "results/toy")[1]

@@ -485,14 +485,14 @@ def list_studies(
     as_json: Json = False,
 ) -> None:
     """List the studies that come with Tuneoff and those in results/; --prune removes what they no longer use."""
-    from tuneoff.cli.stored import print_studies, prune_studies
+    from tuneoff.cli.stored import print_studies, prune_studies, studies_as_json
     from tuneoff.studies import packaged_studies
 
     if prune:
         prune_studies(folders or [], yes, as_json)
         return
     if as_json:
-        print(json.dumps(packaged_studies(), indent=1))
+        print(json.dumps({"packaged": packaged_studies(), "stored": studies_as_json(folders or [])}, indent=1))
         return
     for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")

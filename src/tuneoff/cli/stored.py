@@ -30,6 +30,11 @@ def print_studies(names: Sequence[str]) -> None:
         console.print(visible(f"{study.folder}  {runs}{orphans}"), soft_wrap=True)
 
 
+def studies_as_json(names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Return the stored studies by folder: their runs and their orphans. names: as in print_studies."""
+    return {str(s.folder): {"runs": s.num_runs, "orphans": _as_json(s.orphans)} for s in _studies(names)}
+
+
 def print_orphans(folder: Path, screen: Console) -> None:
     """Print how many stored runs the report does not show, if there are any."""
     runs = sum(orphan.kind == "run" for orphan in stored_study(folder).orphans)
