@@ -65,7 +65,7 @@ def with_tuneoff(strategies: list[str], limits: dict[str, int], epochs: int, see
             "strategies": strategies,
             "recipe": {"epochs": epochs, "batch_size": BATCH, "max_length": LENGTH},
             "seeds": seeds,
-            "save_models": False,
+            "keep": "none",
         }
     )
     study = Study(spec, Path(tempfile.mkdtemp()))

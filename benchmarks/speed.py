@@ -121,7 +121,7 @@ def run_tuneoff(folder: Path, strategies: list[str], epochs: int, seeds: int = 1
         "strategies": strategies,
         "recipe": {"epochs": epochs, "batch_size": 16, "max_length": 128},
         "seeds": seeds,
-        "save_models": False,
+        "keep": "none",
     }
     (study / "speed.yaml").write_text(yaml.safe_dump(spec))
     environment = {**os.environ, "TUNEOFF_CACHE": str(study / "cache")}

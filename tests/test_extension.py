@@ -87,7 +87,7 @@ def test_settings_on_which_stored_runs_depend_may_not_differ(stored, changes, me
     "changes",
     [
         {"search": 8},  # continues the searches of all strategies
-        {"cost": "peak_bytes", "workers": 1, "save_models": False},
+        {"cost": "peak_bytes", "workers": 1, "keep": "none"},
         {"data": {"source": "./made.csv", "text": "text"}},  # the same examples, named otherwise
         {"metric": "accuracy"},  # the default, named
     ],

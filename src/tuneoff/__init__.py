@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tuneoff.api import compare
     from tuneoff.comparison.result import Comparison, Verdict
     from tuneoff.deliver.classifier import Classifier
     from tuneoff.deliver.embed import embed
@@ -11,13 +12,14 @@ if TYPE_CHECKING:
     from tuneoff.errors import TuneoffError
     from tuneoff.spec import StudySpec
     from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
-    from tuneoff.study import Study, compare
+    from tuneoff.study import Study
 
 __version__ = "0.1.0"
 
 # imported when first used: torch and transformers take seconds, and `tuneoff --help` needs neither
 _HOMES = {
-    "tuneoff.study": ("Study", "compare"),
+    "tuneoff.api": ("compare",),
+    "tuneoff.study": ("Study",),
     "tuneoff.spec": ("StudySpec",),
     "tuneoff.comparison.result": ("Comparison", "Verdict"),
     "tuneoff.deliver.classifier": ("Classifier",),
@@ -59,6 +61,10 @@ __all__ = [
     "embed",
     "load",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

@@ -7,18 +7,21 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 import platformdirs
+import psutil
 import pyarrow as pa
 from pydantic import BaseModel
 
 CACHE_BYTES = 20 * 2**30  # above this size, the least recently used folders are removed
 _IN_USE_SECONDS = 24 * 3600  # a folder used more recently may belong to a study that is running
+
+_MARKER = ".in-use-"
 
 
 def cache_folder() -> Path:
@@ -83,6 +86,50 @@ def _remove(folder: Path) -> None:
     with contextlib.suppress(PermissionError):
         folder.rename(doomed / folder.name)
     shutil.rmtree(doomed, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def in_use() -> Iterator[None]:
+    """A context in which `clear` of another process removes nothing, marked by a file with the number of a process."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    marker = cache_folder() / f"{_MARKER}{os.getpid()}-{time.monotonic_ns()}"
+    marker.touch()
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def is_in_use() -> bool:
+    """Return True if a study of a process that is alive uses the cache."""
+    numbers = [path.name.removeprefix(_MARKER).partition("-")[0] for path in cache_folder().glob(f"{_MARKER}*")]
+    return any(number.isdigit() and psutil.pid_exists(int(number)) for number in numbers)
+
+
+def sizes_by_kind() -> dict[str, tuple[int, int]]:
+    """Return the number of entries and the bytes of each kind that can be built again."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for folder in _clearable():
+        kind = folder.name.partition("-")[0]
+        count, total = sizes.get(kind, (0, 0))
+        sizes[kind] = (count + 1, total + sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()))
+    return sizes
+
+
+def clear() -> None:
+    """Remove every entry that can be built again, with its lock file; what is left of ended processes too."""
+    for folder in _clearable():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
+    for path in cache_folder().glob(".unfinished-*"):
+        if time.time() - path.stat().st_mtime > _IN_USE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _clearable() -> list[Path]:
+    """List the entries but those of data that were passed in memory, which a stored study may read again."""
+    folders = [path for path in cache_folder().glob("*-*") if path.is_dir() and not path.is_symlink()]
+    return sorted(path for path in folders if not path.name.startswith((".", "memory-")))
 
 
 def fingerprint(*parts: Any) -> str:

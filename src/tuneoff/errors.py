@@ -39,7 +39,7 @@ def requires(library: str) -> Iterator[None]:
     """A context for imports of a library that only some jobs need. Raises LibraryError if they fail."""
     try:
         yield
-    except ImportError as error:
+    except Exception as error:  # the import of a broken library may raise anything
         raise LibraryError(f"{library} cannot be imported ({error}); install or update {library}") from error
 
 

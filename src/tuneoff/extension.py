@@ -17,7 +17,7 @@ from tuneoff.data.dataset import SLICE, Dataset
 from tuneoff.data.describe import LengthSummary
 from tuneoff.data.spec import DataSpec, Subset
 from tuneoff.errors import StoreError
-from tuneoff.formats import join_names
+from tuneoff.formats import counted, join_names
 from tuneoff.runs import FAILED, RunRecord, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.search.space import SearchSpec
@@ -123,6 +123,8 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "search": search,
             "data": data,
             "baselines": stored.baselines or new.baselines,
+            # a study that keeps all models loses none because it is extended without naming them again
+            "keep": stored.keep if stored.keep == "all" and "keep" not in new.model_fields_set else new.keep,
         }
     )
 
@@ -197,7 +199,7 @@ def _is_larger(budget: SearchSpec, than: SearchSpec) -> bool:
 def _budget(search: SearchSpec | None) -> str:
     if search is None:
         return "none"
-    return f"{search.trials} trials" if search.trials else f"{search.budget:g} s"
+    return counted(search.trials, "trial") if search.trials else f"{search.budget:g} s"
 
 
 def _data_differences(stored: DataSpec, new: DataSpec) -> list[str]:

@@ -2,7 +2,19 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+
+def encoder_names(encoders: Iterable[str]) -> dict[str, str]:
+    """Return a short name for each encoder: the last part of its name, or where these are equal, all of it.
+
+    >>> encoder_names(["packaged:minilm", "google/bert-base", "models/my-bert"])
+    {'packaged:minilm': 'minilm', 'google/bert-base': 'bert-base', 'models/my-bert': 'my-bert'}
+    >>> encoder_names(["a/bert", "b/bert"])
+    {'a/bert': 'a/bert', 'b/bert': 'b/bert'}
+    """
+    short = {encoder: re.split(r"[/\\:]", encoder.rstrip("/\\"))[-1] for encoder in encoders}
+    return {encoder: name if list(short.values()).count(name) == 1 else encoder for encoder, name in short.items()}
 
 
 def show_control_characters(text: str) -> str:
@@ -46,16 +58,26 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def counted(count: int, noun: str, several: str = "") -> str:
+    """Write a number with its noun. several: the plural, if it is not the noun with an s.
+
+    >>> counted(1, "run"), counted(1200, "run"), counted(2, "search", "searches")
+    ('1 run', '1,200 runs', '2 searches')
+    """
+    return f"{count:,} {noun if count == 1 else several or noun + 's'}"
+
+
 def seconds(value: float | None) -> str:
     """Format a duration in the unit that suits it.
 
-    >>> seconds(0.0123), seconds(75.0), seconds(150.0), seconds(9000.0)
-    ('12.3 ms', '75.0 s', '2.5 min', '2.5 h')
+    >>> seconds(0.0123), seconds(0.1234), seconds(75.0), seconds(150.0), seconds(9000.0)
+    ('12.3 ms', '123 ms', '75.0 s', '2.5 min', '2.5 h')
     """
     if value is None:
         return "–"
-    if 0 < value < 0.05:
-        return f"{1000 * value:.1f} ms" if value >= 0.00005 else "< 0.1 ms"
+    if 0 < value < 0.9995:
+        digits = 1 if value < 0.09995 else 0
+        return f"{1000 * value:.{digits}f} ms" if value >= 0.00005 else "< 0.1 ms"
     if value < 120:
         return f"{value:.1f} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -105,7 +105,7 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     recipe=subset_recipe if subset else spec.recipe,
                     metric=metric_for(spec.metric, dataset.is_multilabel),
                     # of the runs of folds, the first shows the size of the model
-                    save_model=spec.save_models and subset is None and (not folds or repeat["seed"] == 0),
+                    save_model=spec.keep != "none" and subset is None and (not folds or repeat["seed"] == 0),
                 )
                 runs[run.run_id] = run
     return list(runs.values())
@@ -153,7 +153,7 @@ def final_run(run: RunSpec, folds: Sequence[RunRecord], study: StudySpec) -> Run
         thresholds=tuple(map(median, zip(*thresholds, strict=True))) if thresholds else None,
         options=options,
     )
-    changes = {"fold": None, "seed": 0, "final": final, "save_model": study.save_models}
+    changes = {"fold": None, "seed": 0, "final": final, "save_model": study.keep != "none"}
     return run.model_copy(update=changes)
 
 

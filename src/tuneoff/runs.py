@@ -138,6 +138,20 @@ class RunStore:
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"run {run_id} cannot be read ({error}); remove {path.parent} to run it again") from error
 
+    def has_model(self, run_id: str) -> bool:
+        """Return True if the model of a run is stored."""
+        return (self.path(run_id) / "model").is_dir()
+
+    def remove_model(self, run_id: str) -> None:
+        """Remove the model of a run and nothing else; its size stays in the record."""
+        folder = self.path(run_id) / "model"
+        if Path(run_id).name != run_id or folder.is_symlink() or not folder.is_dir():
+            return
+        # renamed first: an interrupted removal leaves no half of a model
+        removed = self.folder / f".unfinished-{run_id}-{os.getpid()}"
+        folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
     def remove_unfinished(self) -> None:
         """Remove the temporary folders of an interrupted study."""
         for folder in self.folder.glob(".unfinished-*"):
@@ -163,7 +177,7 @@ class RunStore:
         save_model: Callable[[Path], None] | None = None,
         keep_model: bool = True,
     ) -> RunRecord:
-        """Store a run and return the stored record. Replaces a failed run, and no other.
+        """Store a run and return the stored record. Replaces a failed run, and one whose model is gone; no other.
 
         keep_model: False to measure the size of the model only.
         """
@@ -188,7 +202,8 @@ class RunStore:
             target = self.path(record.run_id)
             if target.exists():
                 stored = self.record(record.run_id)
-                if stored.status != FAILED:
+                brings_model = (unfinished / "model").is_dir() and not self.has_model(record.run_id)
+                if stored.status != FAILED and not brings_model:
                     return stored  # another process was faster
                 shutil.rmtree(target)
             unfinished.rename(target)

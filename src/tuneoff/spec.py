@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -31,7 +31,7 @@ from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.track import TrackerOptions, dump_track, parse_track
-from tuneoff.validation import validated
+from tuneoff.validation import Options, validated
 
 DEFAULT_MODEL = "packaged:minilm"
 BASELINES = tuple(name for name, row in STRATEGIES.items() if row.is_baseline)
@@ -182,7 +182,7 @@ def merged_predictions(stored: Sequence[PredictionsSpec], given: Sequence[Any]) 
     return list(merged.values())
 
 
-class StudySpec(BaseModel):
+class StudySpec(Options):
     """A grid of runs: every strategy with every encoder and seed (or fold), on the same data, with the same recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -194,7 +194,9 @@ class StudySpec(BaseModel):
     )
     baselines: bool = Field(True, description="add the baselines, majority and tfidf")
     strategies: tuple[AnyStrategy, ...] = Field(
-        default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)), min_length=1
+        default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)),
+        min_length=1,
+        description="names, names with options (lora:rank=16) or configs",
     )
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
     search: Annotated[SearchSpec | None, BeforeValidator(parse_search)] = Field(
@@ -235,10 +237,23 @@ class StudySpec(BaseModel):
     )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
-    save_models: bool = Field(True, description="store the model of each run")
+    keep: Literal["all", "recommended", "none"] = Field(
+        "recommended",
+        description="trained models that stay on disk; recommended: those of the strategy that the verdict picks, and "
+        "small ones",
+    )
     track: Annotated[dict[str, TrackerOptions], BeforeValidator(parse_track), PlainSerializer(dump_track)] = Field(
         {}, description="also store the finished study in these trackers: mlflow, tensorboard, wandb, trackio"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_save_models(cls, given: Any) -> Any:
+        """Read save_models, which studies of earlier versions have in place of keep."""
+        if not isinstance(given, dict) or "save_models" not in given:
+            return given
+        rest = {key: value for key, value in given.items() if key != "save_models"}
+        return {"keep": "all" if given["save_models"] else "none", **rest}
 
     @model_validator(mode="before")
     @classmethod
@@ -259,6 +274,11 @@ class StudySpec(BaseModel):
                 "the one seed of a run; write seeds: 3, or leave out the learning curve"
             )
         return self
+
+    @classmethod
+    def owner(cls) -> str:
+        """Start of the error message."""
+        return "study"
 
     @property
     def seed_grid(self) -> dict[str, tuple[int, ...]]:
@@ -398,6 +418,10 @@ class RunSpec(BaseModel):
         """The strategy's label, with the subset of train if there is one."""
         return f"{self.strategy.label} on {self.subset.label}" if self.subset else self.strategy.label
 
+    def name_among(self, encoders: Mapping[str, str]) -> str:
+        """Return the name with the encoder if there are several. encoders: of the study, with their short names."""
+        return f"{self.name} on {encoders[self.model]}" if self.model and len(encoders) > 1 else self.name
+
     @property
     def repeat(self) -> str:
         """Name among the runs of its group: "seed 0", "seeds head 0, order 1" or "fold 0"."""
@@ -468,7 +492,11 @@ class Job(BaseModel):
     @property
     def title(self) -> str:
         """Name in progress and plans."""
-        return f"{self.run.name} {'search' if self.is_search else self.run.repeat}"
+        return self.title_among({})
+
+    def title_among(self, encoders: Mapping[str, str]) -> str:
+        """Return the name in progress and plans of a study: with the encoder if there are several. encoders: names."""
+        return f"{self.run.name_among(encoders)} {'search' if self.is_search else self.run.repeat}"
 
     @property
     def space(self) -> Space:

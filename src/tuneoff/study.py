@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import pyarrow as pa
 
-from tuneoff.cache import prune
+from tuneoff.cache import in_use, prune
 from tuneoff.data.checks import check_data
 from tuneoff.data.dataset import Dataset, is_multilabel
 from tuneoff.data.describe import describe
@@ -34,8 +34,9 @@ from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, write_json
 from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, search_jobs
-from tuneoff.runs import Session, StudyStore
+from tuneoff.runs import OK, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
+from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec import (
     STRATEGIES,
     Job,
@@ -132,11 +133,12 @@ class Study:
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock", timeout=0):
+            with filelock.FileLock(self.folder / ".lock", timeout=0), in_use():
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 study = Study(extension.spec, self.folder)
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
-                comparison = study.report()
+                comparison = study._without_spare_models(study.comparison())
+                study._write(comparison)
             prune()
             for tracked in study.track(comparison):
                 on_tracked(tracked)
@@ -221,7 +223,30 @@ class Study:
         return tables
 
     def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
-        return [job for job in jobs if not is_finished(job, self.store)]
+        return [job for job in jobs if not is_finished(job, self.store) or self._lacks_model(job)]
+
+    def _lacks_model(self, job: Job) -> bool:
+        """Return True for a stored run whose model is gone, in a study that keeps all models."""
+        if self.spec.keep != "all" or job.is_search or not job.run.save_model or job.run.fold:
+            return False
+        return self.store.runs.record(job.job_id).status == OK and not self.store.runs.has_model(job.job_id)
+
+    def _without_spare_models(self, comparison: "Comparison") -> "Comparison":
+        """Remove the large models of strategies that the verdict does not pick, if the study keeps the pick's only.
+
+        Nothing is removed without a pick. At the end of a study, because any run may change the pick until then.
+        """
+        picked = comparison.verdict.recommended if comparison.verdict else None
+        if self.spec.keep != "recommended" or picked is None:
+            return comparison
+        spare = [
+            record.run_id
+            for record in comparison.records
+            if record.group != picked and record.costs.get("model_bytes", 0.0) > SMALL_MODEL_BYTES
+        ]
+        for run_id in spare:
+            self.store.runs.remove_model(run_id)
+        return dataclasses.replace(comparison, stored_models=comparison.stored_models - set(spare))
 
     def _with_searched_options(self, runs: Sequence[RunSpec], searches: Sequence[Job]) -> list[RunSpec]:
         """Give every run the options of its search's best trial; where every trial failed, it keeps its own."""
@@ -285,12 +310,15 @@ class Study:
 
     def report(self, cost: str | None = None, margin: float | None = None, metric: str | None = None) -> "Comparison":
         """Write comparison.json and the report from the stored runs. cost, margin, metric: replace the study's own."""
+        comparison = self.comparison(cost, margin, metric)
+        self._write(comparison)
+        return comparison
+
+    def _write(self, comparison: "Comparison") -> None:
         from tuneoff.report.write import write_report
 
-        comparison = self.comparison(cost, margin, metric)
         write_json(self.folder / "comparison.json", comparison.to_json())
         write_report(comparison, self.folder)
-        return comparison
 
     def track(self, comparison: "Comparison | None" = None) -> "Iterator[Tracked]":
         """Store this study, which has a report, in its trackers; nothing is trained. comparison: of its runs."""
@@ -336,18 +364,12 @@ def compare(
     folder: str | Path | None = None,
     recipe: dict[str, Any] | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
     executor: Executor | None = None,
     replace: bool = False,
     **options: Any,
 ) -> "Comparison":
-    """Compare strategies on your data: a file, a folder, packaged:NAME, hf:NAME, a DataFrame or a datasets.Dataset.
-
-    options: fields of StudySpec (model, strategies, evaluate, seeds, metric, cost, search, fractions, per_class, name,
-    ...) and of DataSpec (text, label, limits, ...). A strategy is a name ("lora"), a name with options ("lora:rank=16")
-    or a config (LoRA(rank=16)). search is 4 trials of every strategy unless set; None turns it off. recipe: fields of
-    Recipe. folder: by default results/NAME. Running again runs only what is missing, and keeps the stored runs of other
-    strategies, encoders and seeds. replace: see Study.run.
-    """
+    """Run the study that the options describe: fields of StudySpec and DataSpec. tuneoff.compare (api.py) calls it."""
     source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
     fields = [name for name in (*StudySpec.model_fields, *DataSpec.model_fields) if name not in ("data", "source")]
     for key in options:
@@ -362,9 +384,7 @@ def compare(
         **{key: value for key, value in study.items() if value is not None or key == "search"},
     }
     spec = study_from(given)
-    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(
-        on_event, executor=executor, replace=replace
-    )
+    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event, on_plan, executor, replace)
 
 
 def default_name(source: str) -> str:

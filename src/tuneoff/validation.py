@@ -1,7 +1,7 @@
 """Validation of plain data against pydantic models; a failure is one line that names the key and the value."""
 
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,11 +20,34 @@ def validated(model: type[BaseModel], data: dict[str, Any], where: str) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            raise cause from None
-        raise ConfigError(f"{where}: {_one_line(model, first)}") from None
+        raise _config_error(model, error, where) from None
+
+
+class Options(BaseModel):
+    """Base class of options that users write in Python: LoRA(rnk=4) is a ConfigError that names rank."""
+
+    if not TYPE_CHECKING:  # type checkers read the fields
+
+        def __init__(self, **options: Any) -> None:
+            try:
+                super().__init__(**options)
+            except ValidationError as error:
+                raise _config_error(type(self), error, self.owner()) from None
+
+    @classmethod
+    def owner(cls) -> str:
+        """Start of the error message: whose options these are."""
+        return cls.__name__.lower()
+
+
+def _config_error(model: type[BaseModel], error: ValidationError, where: str) -> ConfigError:
+    """Return the first of pydantic's errors as one line."""
+    first = error.errors()[0]
+    cause = first.get("ctx", {}).get("error")
+    if not isinstance(cause, ConfigError):
+        return ConfigError(f"{where}: {_one_line(model, first)}")
+    own = f"{model.owner()}: " if issubclass(model, Options) else ""
+    return ConfigError(f"{where}: {str(cause).removeprefix(own)}") if own and str(cause).startswith(own) else cause
 
 
 def _one_line(model: type[BaseModel], problem: Any) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,6 @@ import tuneoff as package
 from tests.data.frames import multilabel_frame
 from tests.stored import stored_study
 from tests.tiny import toy_texts
-from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import parse_cost
 from tuneoff.costs import choosable_costs
 from tuneoff.data.spec import DataSpec
@@ -81,7 +79,7 @@ MISTAKES = {
     "no safetensors": ("compare good.csv --model ./pickled", "has no *.safetensors; pytorch_model.bin is a pickle, which is not loaded"),
     "no tokenizer": ("compare good.csv --model ./untokenized", "has no tokenizer"),
     "no model": ("compare good.csv --model ./nowhere", "model folder './nowhere' does not exist"),
-    "hub out of reach": ("compare good.csv --model nobody/nothing", "model 'nobody/nothing' cannot be loaded"),
+    "hub out of reach": ("compare good.csv --model nobody/nothing", "model 'nobody/nothing' is not in the cache of the Hugging Face hub"),
     "unsupported architecture": ("compare good.csv --model ./gpt", "architecture 'gpt2' is unknown"),
     "few examples": ("compare few.csv", "too few to hold out"),
     "no text": ("compare numbers.csv", "holds only numbers, not text"),
@@ -105,7 +103,7 @@ MISTAKES = {
     "seeds given twice": ("compare good.csv --seeds 3 --seeds 4", "--seeds takes one value, but is given 2 times"),
     "limit": ("compare good.csv --limit train:5", "--limit 'train:5' is not a number"),
     "fraction": ("compare good.csv --test-fraction 2", "test_fraction: "),
-    "hub dataset out of reach": ("inspect hf:nobody/nothing", "hub dataset 'nobody/nothing' cannot be loaded"),
+    "hub dataset out of reach": ("inspect hf:nobody/nothing", "hub dataset 'nobody/nothing' is not in the cache of the Hugging Face hub"),
     "no study": ("report results/none", "study folder 'results/none' does not exist"),
     "no study file": ("run none.yaml", "study file 'none.yaml' does not exist"),
     "unknown cost": ("report . --cost money", "cost 'money' is unknown; "),
@@ -226,7 +224,7 @@ def test_repeated_options_add_up(tuneoff, messy_folder, encoder):
 @pytest.mark.parametrize("command", ["strategies", "studies", "doctor"])
 def test_lists_are_json_too(tuneoff, command):
     stored = json.loads(tuneoff(command, "--json")[1])
-    expected = {"strategies": "recipe", "studies": "quickstart", "doctor": "packaged_models"}[command]
+    expected = {"strategies": "recipe", "studies": "packaged", "doctor": "packaged_models"}[command]
     assert stored[expected]
 
 
@@ -345,6 +343,8 @@ def test_fewer_strategies_extend_a_study_and_other_settings_replace_it(tuneoff, 
     listed = tuneoff("studies", "--prune", "toy")[1]
     assert "Nothing was removed; add --yes to remove 2 runs (" in listed
     assert len(json.loads(tuneoff("studies", "--prune", "--json")[1])["results/toy"]) == 2
+    stored = json.loads(tuneoff("studies", "--json")[1])["stored"]["results/toy"]
+    assert (stored["runs"], len(stored["orphans"])) == (3, 2)
     assert "results/toy: removed 2 runs (" in tuneoff("studies", "--prune", "--yes")[1]
     assert len(list(tmp_path.glob("results/toy/runs/*"))) == 3
     assert "Nothing to remove" in tuneoff("studies", "--prune", "results/toy")[1]
@@ -415,21 +415,6 @@ def test_plan_of_a_peft_strategy_prints_nothing_of_libraries(tuneoff, toy_csv, e
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["strategy", "peft", "1"]
-
-
-def test_an_unreachable_hub_is_not_waited_for(monkeypatch):
-    def unreachable(*_):
-        raise socket.gaierror("Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
-    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-        monkeypatch.delenv(variable.lower(), raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    stay_offline_without_network(["packaged:minilm", "./folder"], "reviews.csv")
-    assert "HF_HUB_OFFLINE" not in os.environ
-    stay_offline_without_network(["packaged:minilm"], "hf:someone/reviews")
-    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_params_are_published_ones(tuneoff):

@@ -9,6 +9,7 @@ from tuneoff.cli.opening import data_line, evaluation_line, opening, plan_line
 from tuneoff.data.checks import most_harmful
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
+from tuneoff.errors import DataError
 from tuneoff.search.space import SearchSpec
 
 
@@ -28,6 +29,17 @@ def test_what_was_read(tweets):
         "tweets.csv: 100 examples, 3 classes (negative 20 %, neutral 30 %, positive 50 %); "
         'text from "Tweet", label from "Stars"'
     )
+
+
+def test_a_separator_other_than_the_comma_and_a_guessed_text_column_are_named(tmp_path):
+    path = tmp_path / "a.csv"
+    pd.DataFrame({"Anmerkung": [f"nett, {i}" for i in range(90)], "label": [0, 1] * 45}).to_csv(path, sep=";")
+    data = DataSpec(source=str(path))
+    with pytest.raises(DataError, match="no text column"):  # the index is a column of strings, too
+        load_dataset(data)
+    pd.read_csv(path, sep=";", index_col=0).to_csv(path, sep=";", index=False)
+    line = data_line(load_dataset(data), data)
+    assert line.endswith('; fields separated by semicolons; text from "Anmerkung", label from "label"')
 
 
 def test_limits_pairs_numbers_and_many_classes(tmp_path, tweets):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.data.frames import examples_of
 from tuneoff.data.load import load_dataset, open_dataset, store_dataset
-from tuneoff.data.sources import from_memory, store_in_cache
+from tuneoff.data.sources import find_separator, from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec
 from tuneoff.errors import DataError
 
@@ -89,6 +89,32 @@ def test_each_split_may_be_a_file(toy, tmp_path):
         DataSpec(source=str(tmp_path / "a.csv"), splits={"test": str(tmp_path / "b.jsonl")}),
     ):
         assert load_dataset(spec).splits["test"]["text"].to_pylist() == toy["text"][40:].to_list()
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_of_a_csv_file_is_found(toy, tmp_path, separator):
+    texts = [f'{text}, "so; they|say"\tor\n{i},5' for i, text in enumerate(toy["text"])]
+    data = toy.assign(text=texts, score=[f"{i},5" for i in range(len(toy))])
+    data.to_csv(tmp_path / "a.csv", sep=separator, index=False, encoding="utf-8-sig")
+    dataset = load(tmp_path / "a.csv", validation_fraction=0.2, test_fraction=0.2)
+    assert {text for text, _ in examples_of(dataset)} == set(texts)
+    assert dataset.separator == separator
+
+
+@pytest.mark.parametrize(
+    ("content", "separator"),
+    [
+        ("text;score\na;1,5\nb;2,5\n", ";"),  # decimal commas
+        ("text,label\na;b,x\nc;d,y\n", ","),
+        ("text\nno separator, but a comma\n", ","),
+        ("text;label\na;b;x\nc;y\n", ";"),  # a broken record: the header decides
+        ("text;label\n" + 'a "quoted, word;x\n' * 3, ";"),
+        ("a;b\n" + "x" * 200_000 + ";y\n", ";"),  # longer than the csv module reads
+    ],
+)
+def test_the_separator_of_difficult_files(tmp_path, content, separator):
+    (tmp_path / "a.csv").write_text(content)
+    assert find_separator(tmp_path / "a.csv") == separator
 
 
 def test_a_byte_order_mark_is_not_part_of_a_column_name(toy, tmp_path):

@@ -39,6 +39,26 @@ def test_limits_keep_class_shares_and_are_noted():
     )
 
 
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        ({"test": 200}, {"train": 430, "validation": 70, "test": 200}),
+        ({"test": 200, "validation": 100}, {"train": 400, "validation": 100, "test": 200}),
+        ({"test": 20}, {"train": 560, "validation": 70, "test": 20}),  # as in studies of earlier versions
+        ({"test": 5000}, {"train": 560, "validation": 70, "test": 70}),
+        ({"test": 200, "train": 100}, {"train": 100, "validation": 70, "test": 200}),
+    ],
+)
+def test_a_limit_is_the_size_of_a_split_that_is_held_out(limits, sizes):
+    dataset = load(frame([0, 1] * 350), limits=limits)
+    assert {split: dataset.num_examples(split) for split in dataset.splits} == sizes
+
+
+def test_a_limit_is_about_the_size_of_a_held_out_split_of_groups():
+    dataset = load(frame([0, 1] * 350, author=[f"a{i // 7}" for i in range(700)]), limits={"test": 200}, group="author")
+    assert 180 <= dataset.num_examples("test") <= 220
+
+
 def test_multilabel_splits_and_limits_keep_label_shares():
     dataset = load(multilabel_frame(400), limits={"train": 100})
     shares = {split: labels_of(table).mean(0) for split, table in dataset.splits.items()}

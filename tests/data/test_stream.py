@@ -48,6 +48,11 @@ def test_csv_of_pandas_and_of_many_blocks_is_read_as_written(tmp_path, monkeypat
     assert len(list(read_batches(str(tmp_path / "a.csv"), "csv", BadRows()))) > 10
 
 
+def test_a_csv_file_may_have_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("text;n\ngood, fine;1,5\nbad;2\n")
+    assert read(tmp_path / "a.csv", "csv") == [{"text": "good, fine", "n": "1,5"}, {"text": "bad", "n": "2"}]
+
+
 def test_bytes_that_are_not_utf8_are_marked_and_the_others_kept(tmp_path):
     path = tmp_path / "latin.csv"
     path.write_bytes("text,id\ngood,1\ncafé,2\nfine,3\n".encode("latin-1"))

@@ -1,6 +1,7 @@
 """The local executor: crashes stay with their run, threads are equal, nothing outlives the study."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,13 +34,14 @@ def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
     assert {event.job.run.strategy.name for event in events} == {"head"}
 
 
-@pytest.fixture
-def broken_libraries(tmp_path, monkeypatch):
+@pytest.fixture(params=["ImportError", "RuntimeError"])
+def broken_libraries(tmp_path, monkeypatch, request):
     """optuna and peft cannot be imported by processes that start now."""
     for library in ("optuna", "peft"):
         (tmp_path / "broken" / library).mkdir(parents=True)
-        (tmp_path / "broken" / library / "__init__.py").write_text("raise ImportError('no name x in module y')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
+        (tmp_path / "broken" / library / "__init__.py").write_text(f"raise {request.param}('no name x in module y')")
+    paths = [str(tmp_path / "broken"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
 def test_a_broken_library_fails_only_the_runs_that_need_it(small, broken_libraries):

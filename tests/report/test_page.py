@@ -1,5 +1,6 @@
 """The page of a real study in a real browser: it draws, sorts and filters, makes no request, and runs no script of the data."""
 
+import json
 import os
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.stored import stored_study
 from tests.tiny import toy_texts
 from tuneoff.spec import study_from
 from tuneoff.study import Study
@@ -196,3 +198,31 @@ def test_a_phone_shows_it_without_scrolling_sideways(chromium, path, scheme):
     phone.evaluate("drawAll().then(() => 1)")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
     phone.close()
+
+
+def test_the_leaderboard_of_two_encoders_fits_in_a_window(chromium, tmp_path):
+    labels = ["lora rank=16 alpha=32", "head", "full", "probe", "partial"]
+    study = stored_study(tmp_path / "two", [(s.split()[0], s, 0.9 - 0.1 * i) for i, s in enumerate(labels)])
+    for index, path in enumerate(sorted(study.folder.glob("runs/*/run.json"))):
+        model = f"an-organisation/encoder-with-a-long-name-{index // 2 % 2}"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "model": model}))
+    study.report()
+    window = chromium.new_page(viewport={"width": 1280, "height": 900})
+    window.goto((study.folder / "report" / "index.html").as_uri())
+    widths = window.evaluate(
+        """(() => { const part = document.querySelector("#table-leaderboard").parentElement;
+        return [part.scrollWidth, part.clientWidth]; })()"""
+    )
+    assert window.locator("#table-leaderboard th", has_text="encoder").count() == 1
+    assert widths[0] <= widths[1]
+    window.close()
+
+
+def test_drawing_a_chart_moves_nothing(chromium, path):
+    for width, tolerance in ((1280, 0), (390, 40)):  # a phone scales charts down, and the size that is reserved
+        window = chromium.new_page(viewport={"width": width, "height": 900})
+        window.goto(path.as_uri())
+        before = window.evaluate("document.body.scrollHeight")
+        window.evaluate("drawAll().then(() => 1)")
+        assert abs(window.evaluate("document.body.scrollHeight") - before) <= tolerance
+        window.close()

@@ -14,6 +14,7 @@ from tests.stored import stored_study
 from tuneoff.costs import COSTS, Cost, check_cost, choosable_costs
 from tuneoff.files import read_json, write_json, write_table
 from tuneoff.report import sections as sections_module
+from tuneoff.report.chart import log_axis
 from tuneoff.report.examples import fit_into_budget
 from tuneoff.report.section import Bullets, Figures, Section, TableBlock, Text
 from tuneoff.report.sections import classes, compute, costs, errors, leaderboard, reported, search, sections, slices
@@ -264,3 +265,25 @@ def test_no_row_is_marked_as_the_pick_if_the_verdict_recommends_none(comparison)
 
     assert num_picks(comparison) == 1
     assert num_picks(replace(comparison, verdict=replace(comparison.verdict, recommended=None))) == 0
+
+
+def test_a_class_counts_each_test_example_once(tmp_path):
+    comparison = stored_study(
+        tmp_path / "made", [("lora", "lora", 0.9), ("majority", "majority", 0.5)], seeds=3
+    ).comparison()
+    for row in comparison.rows:
+        assert [scores.examples for scores in comparison.classes[row.group]] == [40, 40]
+
+
+@pytest.mark.parametrize("values", [[1.2], [1.0, 1.0], [0.9, 1.1], [3e-7, 2e-6], [5.0, 12.0], [1e3, 2e9], [0.1, 0.3]])
+def test_a_log_axis_has_several_ticks_and_holds_every_value(values):
+    (low, high), ticks = log_axis(values)
+    assert low <= min(values) <= max(values) <= high
+    assert 2 <= len(ticks) <= 12
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_equal_strategies_differ_by_zero_without_a_sign(tmp_path):
+    study = stored_study(tmp_path / "made", [("lora", "lora", 1.0), ("full", "full", 1.0)])
+    row = study.comparison().rows[1]
+    assert str(row.difference) == "0.0"

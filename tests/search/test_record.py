@@ -65,3 +65,22 @@ def test_a_smaller_budget_keeps_the_first_trials_and_none_that_was_cut():
     assert [t.options["learning_rate"] for t in record.within(SearchSpec(trials=2)).trials] == [1, 3]
     # the second trial began before the time was over
     assert [t.options["learning_rate"] for t in record.within(SearchSpec(budget=1.5)).trials] == [1, 2]
+
+
+def failed(error):
+    return Trial({}, state=FAILED, error=error)
+
+
+@pytest.mark.parametrize(
+    ("trials", "is_spent"),
+    [
+        ([failed("peft is missing")] * 2, False),
+        ([failed("peft is missing")] * 3, True),
+        ([failed("Traceback, line 1\nValueError: no"), failed("Traceback, line 2\nValueError: no"), failed("ValueError: no")], True),
+        ([failed("a"), failed("b"), failed("a")], False),
+        ([trial(1), *[failed("a")] * 3], False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("search", [SearchSpec(trials=20), SearchSpec(budget=600)])
+def test_three_equal_failures_at_the_start_end_a_search(search, trials, is_spent):
+    assert search_record(*trials).is_spent(search) == is_spent

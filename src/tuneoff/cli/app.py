@@ -25,6 +25,7 @@ from tuneoff.cli.options import (
     Cost,
     GramsPerKwh,
     Json,
+    Keep,
     Margin,
     OptionalText,
     Predictions,
@@ -193,6 +194,7 @@ def compare(
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     track: Track = None,
+    keep: Keep = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -226,6 +228,7 @@ def compare(
             "workers": workers,
             "track": split_lists(track),
             **({} if margin is None else {"margin": margin}),
+            **({"keep": keep} if keep else {}),
         }
         if strategies:
             options["strategies"] = split_list(joined(strategies))
@@ -255,6 +258,7 @@ def run(
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     track: Track = None,
+    keep: Keep = None,
     replace: Replace = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -284,6 +288,7 @@ def run(
             "workers": workers,
             "name": name,
             "search": search,
+            "keep": keep,
         }
         options |= {key: value for key, value in changes.items() if value}
         options |= {} if margin is None else {"margin": margin}
@@ -301,7 +306,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
-    from tuneoff.formats import number, seconds, size
+    from tuneoff.formats import counted, encoder_names, number, seconds, size
     from tuneoff.spec import check_difference
     from tuneoff.study import Study
 
@@ -314,8 +319,8 @@ def plan(
         detection = study.detection(gap, missing) if gap else None
     assert missing.speed is not None  # it was measured
     if as_json:
-        runs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
-        planned = {"runs": runs, "workers": missing.slots.workers, "seconds": missing.seconds}
+        jobs = [{**e.to_json(), "seconds": e.seconds(missing.speed)} for e in missing.estimates]
+        planned = {"runs": jobs, "workers": missing.slots.workers, "seconds": missing.seconds}
         print(json.dumps({**planned, **({"detection": detection.to_json()} if detection else {})}, indent=1))
         return
     if detection:
@@ -326,16 +331,22 @@ def plan(
         )
         return
     table = new_table("strategy", "fold" if missing.dataset.folds else "seed", "trainable", "time", "memory", "disk")
+    encoders = encoder_names(missing.spec.model)
     for e in missing.estimates:
         trainable = number(e.parameters.trainable if e.parameters else None)
         needs = (f"about {seconds(e.seconds(missing.speed))}", size(e.memory_bytes), size(e.disk_bytes))
         cell = ", ".join(f"{source} {seed}" for source, seed in e.job.run.sources.items())
         repeat = "search" if e.job.is_search else cell or str(e.job.run.seed)
-        table.add_row(visible(e.job.run.name), repeat, trainable, *needs)
+        table.add_row(visible(e.job.run.name_among(encoders)), repeat, trainable, *needs)
     console.print(table)
     disk = size(sum(e.disk_bytes for e in missing.estimates))
+    if missing.spec.keep == "recommended":  # models of other strategies are removed at the end
+        disk = f"at most {disk}"
     searches = sum(e.job.is_search for e in missing.estimates)
-    jobs_text = f"{len(missing.estimates) - searches} runs" + (f" after {searches} searches" if searches else "")
+    runs = len(missing.estimates) - searches
+    parts = [counted(runs, "run")] if runs else []
+    parts += [counted(searches, "search", "searches")] if searches else []
+    jobs_text = " after ".join(parts)
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
@@ -570,14 +581,14 @@ def list_studies(
     as_json: Json = False,
 ) -> None:
     """List the studies that come with Tuneoff and those in results/; --prune removes what they no longer use."""
-    from tuneoff.cli.stored import print_studies, prune_studies
+    from tuneoff.cli.stored import print_studies, prune_studies, studies_as_json
     from tuneoff.studies import packaged_studies
 
     if prune:
         prune_studies(folders or [], yes, as_json)
         return
     if as_json:
-        print(json.dumps(packaged_studies(), indent=1))
+        print(json.dumps({"packaged": packaged_studies(), "stored": studies_as_json(folders or [])}, indent=1))
         return
     for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")
@@ -585,17 +596,30 @@ def list_studies(
 
 
 @app.command(cls=Command)
+def clean(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
+    as_json: Json = False,
+) -> None:
+    """Free disk space: the cache, models in results/ that no verdict picks, runs that their study no longer lists."""
+    from tuneoff.cli.clean import clean_disk
+
+    clean_disk(yes, as_json)
+
+
+@app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine
-    from tuneoff.formats import size
+    from tuneoff.formats import counted, size
 
     examination = examine()
     if as_json:
         print(json.dumps(examination.to_json(), indent=1))
         return
     console.print(", ".join(f"{name} {version}" for name, version in examination.versions.items()))
-    console.print(f"{examination.processor}, {examination.cores} cores, {size(examination.memory_bytes)} memory")
+    console.print(
+        f"{examination.processor}, {counted(examination.cores, 'core')}, {size(examination.memory_bytes)} memory"
+    )
     console.print(examination.device_text)
     console.print(examination.precision_text)
     console.print(f"cache: {examination.cache} ({size(examination.cache_bytes)}; set TUNEOFF_CACHE to move it)")

@@ -9,7 +9,7 @@ from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.data.splits import parts_of
 from tuneoff.errors import join_limited
-from tuneoff.formats import join_names, rough_seconds, shorten
+from tuneoff.formats import counted, join_names, rough_seconds, shorten
 from tuneoff.seeds import SPLIT
 from tuneoff.spec import StudySpec
 from tuneoff.study import Plan
@@ -17,6 +17,7 @@ from tuneoff.study import Plan
 _MAX_CLASSES = 6  # that are listed with their shares
 _MAX_NAME = 30  # characters of a class or column
 _MAX_FINDINGS = 4
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", "|": "|"}
 
 
 def opening(plan: Plan) -> list[str]:
@@ -38,6 +39,8 @@ def data_line(dataset: Dataset, spec: DataSpec) -> str:
     total, left_out = sum(map(dataset.num_examples, dataset.splits)), sum(dataset.left_out.values())
     size = f"{total:,} of {total + left_out:,} examples" if left_out else f"{total:,} examples"
     line = f"{_source_name(spec)}: {size}, {_classes(dataset)}"
+    if dataset.separator != ",":
+        line += f"; fields separated by {_SEPARATOR_NAMES[dataset.separator]}"
     if not dataset.columns:
         return line
     names = {ours: f'"{shorten(theirs, _MAX_NAME)}"' for ours, theirs in dataset.columns.items()}
@@ -52,7 +55,7 @@ def evaluation_line(dataset: Dataset, spec: StudySpec) -> str:
     divisions = spec.seed_grid.get(SPLIT)
     parts = parts_of(dataset)
     sizes = ", ".join(f"{parts[split].num_examples(dataset):,} {split}" for split in SPLITS)
-    seeds = f"{spec.num_seeds} seeds" if spec.num_seeds > 1 else "1 seed"
+    seeds = counted(spec.num_seeds, "seed")
     if spec.seed_grid:
         counts = [f"{len(values)} {source}" for source, values in spec.seed_grid.items()]
         seeds = f"every combination of {join_names(counts)} seeds"
@@ -87,9 +90,9 @@ def plan_line(plan: Plan) -> str:
     runs = len(plan.estimates) - searches
     if not plan.estimates:
         return "every run is stored: nothing to train"
-    jobs = f"{runs} run{'' if runs == 1 else 's'}" if runs else ""
-    if searches:
-        jobs += f"{' after ' if runs else ''}{searches} search{'' if searches == 1 else 'es'}"
+    parts = [counted(runs, "run")] if runs else []
+    parts += [counted(searches, "search", "searches")] if searches else []
+    jobs = " after ".join(parts)
     workers = min(plan.slots.workers, len(plan.estimates))
     time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
     final = ", then the picked strategy once more on all examples" if plan.dataset.folds else ""

@@ -25,6 +25,13 @@ Replace = Annotated[
         "--replace", help="do not extend the stored study of this name: replace its settings (runs stay on disk)"
     ),
 ]
+Keep = Annotated[
+    OptionalText,
+    typer.Option(
+        metavar="all|recommended|none",
+        help="trained models that stay on disk; by default those of the picked strategy, and small ones",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
 

@@ -69,6 +69,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
             console.print(visible(final_text(comparison)))
         if comparison.model_folder:
             console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
+        if comparison.models_note:
+            console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
     for note in filter(None, [comparison.selection_note, *comparison.notes]):
         console.print(visible(note))

@@ -1,5 +1,6 @@
 """Progress of a study in the terminal: one bar with an ETA for the whole study, and one per running job."""
 
+import importlib.util
 import time
 from types import TracebackType
 
@@ -11,7 +12,7 @@ from tuneoff.cli.opening import opening
 from tuneoff.cli.output import visible
 from tuneoff.execute.estimate import Estimate, expected_seconds
 from tuneoff.execute.executor import Event
-from tuneoff.formats import rough_seconds, seconds
+from tuneoff.formats import encoder_names, rough_seconds, seconds
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
@@ -36,7 +37,7 @@ class StudyProgress:
             BarColumn(),
             TextColumn("{task.fields[note]}"),
             console=console,
-            disable=not console.is_terminal,  # it would print empty lines
+            disable=not _draws_bars(console),  # it would print empty lines
         )
         self._whole = self._bars.add_task(f"[bold]{escape(name)}[/bold]", total=1.0, note="loading data")
         self._plan: Plan | None = None
@@ -68,7 +69,8 @@ class StudyProgress:
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
-        job_id, title = event.job.job_id, event.job.title
+        encoders = encoder_names(self._plan.spec.model) if self._plan else {}
+        job_id, title = event.job.job_id, event.job.title_among(encoders)
         self._shares[job_id] = event.share
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
@@ -115,6 +117,11 @@ class StudyProgress:
         return self._plan.speed if self._plan else None
 
 
+def _draws_bars(console: Console) -> bool:
+    """Return True in a terminal, and in a notebook with ipywidgets, which rich needs to redraw an output."""
+    return console.is_terminal or (console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None)
+
+
 def _run_line(record: RunRecord, metric: str) -> str:
     if record.status != OK:
         return f"[red]{record.status}[/red]"
@@ -127,6 +134,7 @@ def _run_line(record: RunRecord, metric: str) -> str:
 def _search_line(record: SearchRecord) -> str:
     best, num_trials, elapsed = record.best, len(record.trials), seconds(record.seconds)
     if best is None or best.score is None:
-        return f"[red]all {num_trials} trials failed[/red], {elapsed}"
+        failed = "the only trial failed" if num_trials == 1 else f"all {num_trials} trials failed"
+        return f"[red]{failed}[/red], {elapsed}"
     options = ", ".join(f"{display_name(option)} {format_option(value)}" for option, value in best.options.items())
     return f"{options} (best of {num_trials}), validation {display_name(record.metric)} {best.score:.3f}, {elapsed}"

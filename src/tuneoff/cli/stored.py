@@ -25,9 +25,14 @@ _NOUNS = {
 def print_studies(names: Sequence[str]) -> None:
     """Print a line for each stored study: its runs and its orphans. names: of folders; all in results/ if empty."""
     for study in _studies(names):
-        orphans = f", and {_orphans_text(study.orphans)} that it does not use" if study.orphans else ""
+        orphans = f", and {orphans_text(study.orphans)} that it does not use" if study.orphans else ""
         runs = f"{study.num_runs} run{'' if study.num_runs == 1 else 's'}"
         console.print(visible(f"{study.folder}  {runs}{orphans}"), soft_wrap=True)
+
+
+def studies_as_json(names: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Return the stored studies by folder: their runs and their orphans. names: as in print_studies."""
+    return {str(s.folder): {"runs": s.num_runs, "orphans": _as_json(s.orphans)} for s in _studies(names)}
 
 
 def print_orphans(folder: Path, screen: Console) -> None:
@@ -53,10 +58,10 @@ def prune_studies(names: Sequence[str], is_confirmed: bool, as_json: bool) -> No
         return
     is_terminal = sys.stdin.isatty() and screen.is_terminal and not as_json
     if not is_confirmed and not is_terminal:
-        screen.print(f"Nothing was removed; add --yes to remove {_orphans_text(orphans)}")
-    elif is_confirmed or typer.confirm(f"Remove {_orphans_text(orphans)}?"):
+        screen.print(f"Nothing was removed; add --yes to remove {orphans_text(orphans)}")
+    elif is_confirmed or typer.confirm(f"Remove {orphans_text(orphans)}?"):
         for study in studies:
-            removed = f"removed {_orphans_text(study.orphans)}"
+            removed = f"removed {orphans_text(study.orphans)}"
             done = removed if remove_orphans(study) else "nothing was removed, because another process runs this study"
             screen.print(visible(f"{study.folder}: {done}"), soft_wrap=True)
 
@@ -71,7 +76,7 @@ def _studies(names: Sequence[str]) -> list[StoredStudy]:
     return [stored_study(folder) for folder in folders]
 
 
-def _orphans_text(orphans: Sequence[Orphan]) -> str:
+def orphans_text(orphans: Sequence[Orphan]) -> str:
     """Phrase such as "3 runs and 1 search (12.3 MB)"."""
     counts = Counter(orphan.kind for orphan in orphans)
     parts = [f"{count} {_NOUNS[kind][count > 1]}" for kind, count in counts.items()]

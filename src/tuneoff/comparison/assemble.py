@@ -10,7 +10,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -122,6 +122,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         notes=tuple(row.note for row in external if row.note),
         folder=str(store.folder),
         final=next((record for record in final if record.status == OK), None),
+        stored_models=frozenset(record.run_id for record in [*whole, *final] if store.runs.has_model(record.run_id)),
         variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
     )
 
@@ -305,8 +306,8 @@ def _rows(
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
                 validation=_mean_score(members, "validation", metric),
                 scores={name: float(np.mean([of_run[name] for of_run in by_run])) for name in by_run[0]},
-                difference=-pair.difference if pair else 0.0,
-                difference_interval=(-pair.interval[1], -pair.interval[0]) if pair else (0.0, 0.0),
+                difference=0.0 - pair.difference if pair else 0.0,  # never -0.0
+                difference_interval=(0.0 - pair.interval[1], 0.0 - pair.interval[0]) if pair else (0.0, 0.0),
                 p_value=pair.p_corrected if pair else 1.0,
                 standing=standing(index, pair is not None and pair.is_significant, loss_bounds[index], margin),
                 loss_bound=float(loss_bounds[index]),
@@ -430,6 +431,7 @@ def _on_validation(
 
 
 def _class_scores(runs: Predictions, labels: np.ndarray, label_names: tuple[str, ...]) -> list[ClassScores]:
-    """Return precision, recall and F1 of each class, the predictions of all seeds pooled."""
+    """Return precision, recall and F1 of each class, the predictions of all seeds pooled; examples count once."""
     repeated = np.concatenate([labels] * len(runs.predicted))
-    return per_class(repeated, np.concatenate(list(runs.predicted)), label_names)
+    pooled = per_class(repeated, np.concatenate(list(runs.predicted)), label_names)
+    return [replace(scores, examples=scores.examples // len(runs.predicted)) for scores in pooled]

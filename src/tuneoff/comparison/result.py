@@ -1,19 +1,21 @@
 """Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
 from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
-from tuneoff.errors import StoreError
-from tuneoff.formats import join_names
+from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
@@ -25,6 +27,7 @@ from tuneoff.strategies import STRATEGIES, GradientConfig
 if TYPE_CHECKING:
     from tuneoff.deliver.classifier import Classifier
 
+T = TypeVar("T")
 # standings of a strategy against the best measured one
 BEST = "best"
 EQUIVALENT = "equivalent"  # loses at most the margin, with 95 % confidence
@@ -39,7 +42,7 @@ def is_seeded(strategy: str) -> bool:
     return strategy != EXTERNAL and STRATEGIES[strategy].is_seeded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Row:
     """One strategy with one encoder, over its seeds or folds; or predictions from a file.
 
@@ -67,6 +70,9 @@ class Row:
     parameters: dict[str, int]
     sources: dict[str, int] = field(default_factory=dict)  # seeds of each source that varies apart; empty: together
     fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
+
+    def __repr__(self) -> str:
+        return row_text(self)
 
     @property
     def repeats(self) -> str:
@@ -143,8 +149,9 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
 
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
-    is_named = has_several_encoders(rows)
-    return {row.group: f"{row.label} on {row.model}" if is_named and row.model else row.label for row in rows}
+    encoders = encoder_names({row.model: None for row in rows if row.model})
+    is_named = len(encoders) > 1
+    return {r.group: f"{r.label} on {encoders[r.model]}" if is_named and r.model else r.label for r in rows}
 
 
 def has_several_encoders(rows: Sequence[Row]) -> bool:
@@ -152,7 +159,20 @@ def has_several_encoders(rows: Sequence[Row]) -> bool:
     return len({row.model for row in rows if row.model}) > 1
 
 
-@dataclass(frozen=True)
+class ByGroup(dict[str, T]):
+    """Results by group of a row, which can also be read by the row's name: comparison.confusion["lora"]."""
+
+    def __init__(self, results: Mapping[str, T], groups: Mapping[str, str]) -> None:
+        super().__init__(results)
+        self._groups = groups  # name -> group
+
+    def __missing__(self, name: str) -> T:
+        if self._groups.get(name) not in self:
+            raise KeyError(name)
+        return self[self._groups[name]]
+
+
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """Conclusion of a comparison."""
 
@@ -166,6 +186,12 @@ class Verdict:
     thin: str = ""  # sentence on what the evidence lacks; then the pick is the best measured strategy
     summary: tuple[str, ...] = ()  # sentences for a reader who knows no statistics
     details: tuple[str, ...] = ()  # sentences on the standing of every strategy, and what would decide more
+
+    def __repr__(self) -> str:
+        return verdict_text(self)
+
+    def _repr_html_(self) -> str:
+        return verdict_html(self)
 
     @property
     def text(self) -> str:
@@ -189,7 +215,7 @@ class Recommended:
         return load_classifier(self.folders if ensemble else [self.folder])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Everything that a report shows. Rows are in order of score, best first."""
 
@@ -220,7 +246,33 @@ class Comparison:
     folder: str = ""
     variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
+    stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
+
+    def __post_init__(self) -> None:
+        groups = {name: group for group, name in self.names.items()}
+        for name in ("confusion", "classes", "predictions", "calibration"):
+            object.__setattr__(self, name, ByGroup(getattr(self, name), groups))
+
+    def __repr__(self) -> str:
+        return comparison_text(self)
+
+    def _repr_html_(self) -> str:
+        return comparison_html(self)
+
+    def __getitem__(self, name: str) -> Row:
+        """Return the row of a strategy: "lora rank=16", of several encoders "lora on minilm", or a row's group.
+
+        Raises ConfigError, with the nearest name.
+        """
+        for row in self.rows:
+            if name in (row.group, self.names[row.group]):
+                return row
+        raise ConfigError(unknown("row", name, self.names.values()))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names of the rows, best first, as over the keys of a dictionary."""
+        return iter(self.names.values())
 
     @property
     def selection_note(self) -> str:
@@ -252,25 +304,34 @@ class Comparison:
         return row_names(self.rows)
 
     @property
+    def encoders(self) -> dict[str, str]:
+        """Encoders of the rows, each with its short name."""
+        return encoder_names({row.model: None for row in self.rows if row.model})
+
+    @property
     def is_final_picked(self) -> bool:
         """The run on all labelled examples is of the strategy that the verdict picks."""
         picked = [(row.label, row.model) for row in self.rows if self.verdict and row.group == self.verdict.recommended]
         return self.final is not None and (self.final.label, self.final.model) in picked
 
     @property
+    def _runs_of_pick(self) -> list[RunRecord]:
+        """The picked strategy's runs whose model is handed over: of its seeds; with folds that on all examples."""
+        if self.data.folds:
+            return [self.final] if self.final and self.is_final_picked else []
+        return [record for record in self.records if self.verdict and record.group == self.verdict.recommended]
+
+    @property
     def model_folder(self) -> str | None:
-        """Folder of the picked strategy's model: of its seeds the best on validation; None if none was stored.
+        """Folder of the picked strategy's model: of its seeds the best on validation; None if none is stored.
 
         With folds, of the run on all labelled examples.
         """
-        picked = self.verdict.recommended if self.verdict else None
-        if self.data.folds:
-            is_stored = self.final is not None and self.is_final_picked and "model_bytes" in self.final.costs
-            return str(Path(self.folder) / "runs" / self.final.run_id / "model") if self.final and is_stored else None
-        runs = [record for record in self.records if record.group == picked and "model_bytes" in record.costs]
-        if not runs:
+        stored = [record for record in self._runs_of_pick if record.run_id in self.stored_models]
+        if not stored:
             return None
-        best = max(runs, key=lambda record: direction(self.metric) * record.metrics["validation"][self.metric])
+        sign = direction(self.metric)
+        best = max(stored, key=lambda record: sign * record.metrics.get("validation", {}).get(self.metric, 0.0))
         return str(Path(self.folder) / "runs" / best.run_id / "model")
 
     @property
@@ -286,6 +347,16 @@ class Comparison:
         folders = [Path(self.folder) / "runs" / record.run_id / "model" for record in runs]
         kept = tuple(folder for folder in folders if folder.is_dir())  # none with folds, but for the final run
         return Recommended(row, Path(self.model_folder), kept or (Path(self.model_folder),))
+
+    @property
+    def models_note(self) -> str:
+        """Sentence on models that are not stored, and how to get them; empty if nothing is missing."""
+        remedy = f"tuneoff run {shlex.quote(self.folder)} --keep all trains"
+        if self._runs_of_pick and self.model_folder is None:
+            return f"The model of the picked strategy was not kept; {remedy} it again."
+        missing = [] if self.data.folds else [r for r in self.records if r.run_id not in self.stored_models]
+        total = sum(record.costs.get("model_bytes", 0.0) for record in missing)
+        return f"Models of other strategies were not kept ({size(total)}); {remedy} them again." if total else ""
 
     @property
     def costs(self) -> dict[str, Cost]:

@@ -30,6 +30,7 @@ class Dataset:
     folds: int | None = None  # number of folds; None: one split
     # how it was read; a dataset from the cache does not know
     columns: dict[str, str] = field(default_factory=dict)  # text, text_pair and label -> the user's column
+    separator: str = ","  # of the fields of a .csv file
     held_out: tuple[str, ...] = ()  # splits that were made from train
     left_out: dict[str, int] = field(default_factory=dict)  # split reduced by a limit -> examples left out
 

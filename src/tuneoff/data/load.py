@@ -82,6 +82,7 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
         fingerprint(*parts, list(names)),
         division.folds,
         columns,
+        separator=(source.tables["train"].schema.metadata or {}).get(sources.SEPARATOR, b",").decode(),
         held_out=tuple(split for split in tables if split not in source.tables),
         left_out=division.left_out,
     )

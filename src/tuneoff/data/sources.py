@@ -1,6 +1,9 @@
 """Data sources: files, folders, the hub and Python objects, read as raw Arrow tables, one per split."""
 
 import codecs
+import contextlib
+import csv
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,10 @@ from tuneoff.cache import cache_folder, cached_folder, fingerprint
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import DataError, one_line, unknown
 
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# of .csv files, in order of preference; those of a spreadsheet in a language with decimal commas have semicolons
+_SEPARATORS = (",", ";", "\t", "|")
+_SAMPLE_CHARACTERS = 2**18  # of a file, to find its separator
+SEPARATOR = b"separator"  # key in the metadata of a table that was read from a .csv file
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # common names of each split
 _SPLIT_NAMES = {
@@ -64,7 +70,7 @@ def read_file(path: Path) -> pa.Table:
         if suffix == ".parquet":
             return pyarrow.parquet.read_table(path, memory_map=True)
         _check_utf8(path)
-        return _read_csv(path) if suffix in _DELIMITERS else _read_json(path)
+        return _read_csv(path) if suffix in (".csv", ".tsv") else _read_json(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -133,6 +139,11 @@ def _read_hub(name: str) -> Source:
                 raise
             loaded = datasets.load_dataset(parts[0], parts[1])  # NAME/CONFIG of a dataset without an owner
     except Exception as error:  # the hub's client raises many types; each becomes one line
+        if "Couldn't reach" in str(error):
+            raise DataError(
+                f"hub dataset {name!r} is not in the cache of the Hugging Face hub, which does not answer; check the "
+                "network, or give a file or packaged:rotten-tomatoes, which need none"
+            ) from error
         raise DataError(f"hub dataset {name!r} cannot be loaded: {one_line(error)}") from error
     return from_memory(loaded, repository.replace("/", "-"))
 
@@ -177,21 +188,44 @@ def _read_csv(path: Path) -> pa.Table:
     """
     if path.stat().st_size == 0:
         raise DataError(f"data file {path.name!r} is empty")
-    quoted = _parse_csv(path, quote_char='"')
     if path.suffix.lower() != ".tsv":
-        return quoted
+        separator = find_separator(path)
+        return _parse_csv(path, separator, quote_char='"').replace_schema_metadata({SEPARATOR: separator})
+    quoted = _parse_csv(path, "\t", quote_char='"')
     try:
-        unquoted = _parse_csv(path, quote_char=False)
+        unquoted = _parse_csv(path, "\t", quote_char=False)
     except pa.ArrowInvalid:
         return quoted
     return unquoted if unquoted.num_rows > quoted.num_rows else quoted
 
 
-def _parse_csv(path: Path, quote_char: str | bool) -> pa.Table:
+def find_separator(path: Path) -> str:
+    """Return the character that separates the fields of a .csv file: comma, semicolon, tab or |.
+
+    It is the first one by which the first records have as many fields as the header, at least two; where that is none
+    (a record is broken), the first one that divides the header. A file of one column has commas.
+    """
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        sample = file.read(_SAMPLE_CHARACTERS)
+        is_whole = not file.read(1)
+    counts = {separator: _field_counts(sample, separator, is_whole) for separator in _SEPARATORS}
+    even = [separator for separator in counts if len(set(counts[separator])) == 1 and counts[separator][0] > 1]
+    dividing = [separator for separator in counts if counts[separator] and counts[separator][0] > 1]
+    return (even or dividing or [","])[0]
+
+
+def _field_counts(sample: str, separator: str, is_whole: bool) -> list[int]:
+    """Return the number of fields of each record of a sample. is_whole: it is a whole file."""
+    counts = []
+    with contextlib.suppress(csv.Error):  # a field of more than 128 kB ends the sample
+        for record in csv.reader(io.StringIO(sample), delimiter=separator):
+            counts += [len(record)] if record else []
+    return counts if is_whole or len(counts) < 2 else counts[:-1]  # the last record may be cut
+
+
+def _parse_csv(path: Path, separator: str, quote_char: str | bool) -> pa.Table:
     """Parse all columns as strings, so that a label "01" stays "01". quote_char: False for no quoted fields."""
-    parse = pyarrow.csv.ParseOptions(
-        delimiter=_DELIMITERS[path.suffix.lower()], newlines_in_values=bool(quote_char), quote_char=quote_char
-    )
+    parse = pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=bool(quote_char), quote_char=quote_char)
     with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
         names = reader.schema.names
     convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)

@@ -52,7 +52,11 @@ class DataSpec(BaseModel):
         None, description="group column (author, patient, thread): no group is in two splits, against leakage"
     )
     slices: Names = Field((), description="columns by which test scores are also shown separately")
-    limits: dict[SplitName, int] = Field({}, description="largest number of examples of a split, stratified by label")
+    limits: dict[SplitName, int] = Field(
+        {},
+        description="largest number of examples of a split, stratified by label; of a split that is held out from "
+        "train, its size",
+    )
     drop_unlabelled: bool = Field(False, description="drop examples without a label instead of stopping")
     drop_empty: bool = Field(False, description="drop examples with an empty text instead of stopping")
 

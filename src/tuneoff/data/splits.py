@@ -23,18 +23,26 @@ _MAX_SIZE_FACTOR = 2.0  # by which the size of a split of whole groups may diffe
 
 
 def add_missing_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
-    """Hold out a missing test split, then a missing validation split, from train. Appends a note for each."""
+    """Hold out a missing test split, then a missing validation split, from train. Appends a note for each.
+
+    A limit that is larger than the spec's fraction is the size of the split, up to half of the examples.
+    """
     train = tables["train"]
     num_all, num_classes = train.num_rows, _num_strata(train)
     for split, fraction in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
         if split in tables:
             continue
-        strata = strata_of(train)
+        strata, limit = strata_of(train), spec.limits.get(split, 0)  # type: ignore[call-overload]
+        wanted = round(fraction * num_all)
+        if wanted < limit <= train.num_rows // 2:
+            wanted, fraction = limit, limit / num_all
+        elif limit > train.num_rows // 2:
+            notes.append(f"the limit of {limit:,} for {split} is above half of the examples, and is no wanted size")
         if spec.group:
             # the fraction is of all examples, and train may already be without test
             held_out, rest = _split_groups(train, strata, fraction * num_all / train.num_rows, split, spec)
         else:
-            total = max(num_classes, round(fraction * num_all))
+            total = max(num_classes, wanted)
             rng = np.random.default_rng([spec.split_seed, SPLITS.index(split)])
             held_out, rest = stratified_split(strata, total, rng)
         if len(held_out) == 0 or len(rest) < num_classes:

@@ -20,13 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from tuneoff.data.sources import find_separator
 from tuneoff.errors import ConfigError, DataError, StoreError, one_line
 
 STANDARD = "-"  # name of standard input and of standard output
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 BATCH_ROWS = 8192
 _BLOCK_BYTES = 4 * 2**20  # of a CSV file at a time; a row may not be longer
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_DELIMITERS = {"csv": ",", "tsv": "\t"}  # of what is written; a .csv file that is read may have others
 
 
 @dataclass
@@ -75,7 +76,11 @@ def read_batches(name: str, format_name: str, bad: BadRows) -> Iterator[pa.Table
                 yield pa.Table.from_batches([batch])
             return
         with _binary_input(name) as file:
-            yield from _json_batches(file, bad) if format_name == "jsonl" else _csv_batches(file, format_name, bad)
+            if format_name == "jsonl":
+                yield from _json_batches(file, bad)
+            else:
+                is_file = format_name == "csv" and name != STANDARD
+                yield from _csv_batches(file, find_separator(Path(name)) if is_file else _DELIMITERS[format_name], bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         if isinstance(error, (DataError, ConfigError, StoreError, BrokenPipeError)):
             raise
@@ -92,8 +97,8 @@ def _binary_input(name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _csv_batches(file: IO[bytes], format_name: str, bad: BadRows) -> Iterator[pa.Table]:
-    names = _header(file, _DELIMITERS[format_name])
+def _csv_batches(file: IO[bytes], separator: str, bad: BadRows) -> Iterator[pa.Table]:
+    names = _header(file, separator)
     if not names:
         raise DataError("the data is empty: it has no header")
     repeated = [column for column in names if names.count(column) > 1]
@@ -106,10 +111,10 @@ def _csv_batches(file: IO[bytes], format_name: str, bad: BadRows) -> Iterator[pa
         return "skip"
 
     parse = pyarrow.csv.ParseOptions(
-        delimiter=_DELIMITERS[format_name],
-        newlines_in_values=format_name == "csv",
-        # GLUE's TSV files hold quotes that are text (data/sources.py)
-        quote_char='"' if format_name == "csv" else False,
+        delimiter=separator,
+        # tabs: GLUE's TSV files hold quotes that are text (data/sources.py)
+        newlines_in_values=separator != "\t",
+        quote_char='"' if separator != "\t" else False,
         invalid_row_handler=skip,
     )
     # bytes: pyarrow would stop at the first text that is not UTF-8

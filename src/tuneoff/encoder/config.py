@@ -122,6 +122,11 @@ def load_or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -
             raise ModelError(
                 f"model {name!r} has an architecture that transformers does not support; choose a model of {allowed}"
             ) from error
+        if "couldn't connect to" in text:
+            raise ModelError(
+                f"model {name!r} is not in the cache of the Hugging Face hub, which does not answer; check the "
+                "network, or use a local folder or packaged:minilm, which need none"
+            ) from error
         is_hub = not os.path.isdir(resolve(name))
         hint = "; check the name and the network, or use a local folder or packaged:minilm, which need no network"
         raise ModelError(f"model {name!r} cannot be loaded: {one_line(text, 200)}{hint if is_hub else ''}") from error

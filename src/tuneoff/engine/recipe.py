@@ -3,13 +3,14 @@
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tuneoff.data.spec import LongTexts, TruncationPolicy
 from tuneoff.errors import ConfigError
+from tuneoff.validation import Options
 
 
-class Recipe(BaseModel):
+class Recipe(Options):
     """Training settings. The learning rate is not among them: each strategy has its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -70,7 +70,7 @@ def _import_libraries() -> None:
     import tuneoff.execute.search  # noqa: F401
 
     for library in _OPTIONAL_LIBRARIES:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # whatever its import raises
             importlib.import_module(library)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

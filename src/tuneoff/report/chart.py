@@ -1,5 +1,7 @@
 """Parts that charts of several sections share: sizes, colours, which strategies they show, box plots, heat maps."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -55,6 +57,31 @@ def standing_colour() -> alt.Color:
 def score_axis(title: str) -> dict[str, Any]:
     """Return the properties of an axis of scores, which need not start at zero."""
     return {"title": title, "scale": alt.Scale(zero=False)}
+
+
+def log_axis(values: Sequence[float], max_ticks: int = 7) -> tuple[list[float], list[float]]:
+    """Return the ends and the ticks of a log axis: at 1, 2 and 5 times powers of ten, at least two.
+
+    Of many, powers of ten alone.
+
+    >>> log_axis([1.2, 1.7])
+    ([1.0, 2.0], [1.0, 2.0])
+    >>> log_axis([3.0, 40.0])
+    ([2.0, 50.0], [2.0, 5.0, 10.0, 20.0, 50.0])
+    >>> log_axis([0.2, 3000.0])
+    ([0.2, 5000.0], [1.0, 10.0, 100.0, 1000.0])
+    """
+
+    def value(index: int) -> float:
+        return float(f"{(1, 2, 5)[index % 3]}e{index // 3}")
+
+    start = 3 * math.floor(math.log10(min(values)))
+    low = max((index for index in range(start, start + 4) if value(index) <= min(values)), default=start - 1)
+    high = next(index for index in itertools.count(low) if value(index) >= max(values))
+    low, high = (low - 1, high + 1) if low == high else (low, high)
+    every = range(low, high + 1)
+    ticks = every if len(every) <= max_ticks else [index for index in every if index % 3 == 0]
+    return [value(low), value(high)], [value(index) for index in ticks]
 
 
 def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, colour: alt.Color) -> Chart:

@@ -13,8 +13,17 @@ from tuneoff.formats import show_control_characters
 from tuneoff.report.section import Examples, Section
 
 
-def page(name: str, summary: str, sections: Sequence[Section], specs: Mapping[str, object]) -> str:
-    """Return the page's HTML. summary: a line under its title; specs: Vega-Lite specifications of the charts."""
+def page(
+    name: str,
+    summary: str,
+    sections: Sequence[Section],
+    specs: Mapping[str, object],
+    sizes: Mapping[str, tuple[int, int]],
+) -> str:
+    """Return the page's HTML. summary: a line under its title; specs: Vega-Lite specifications of the charts.
+
+    sizes: width and height of the charts, which are reserved before they are drawn, so that nothing moves.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
@@ -24,6 +33,7 @@ def page(name: str, summary: str, sections: Sequence[Section], specs: Mapping[st
         name=name,
         summary=summary,
         sections=sections,
+        sizes=sizes,
         specs_json=_inert_json(specs),
         examples_json=_inert_json(examples[0].to_json()) if examples else None,
         vega=_vega_bundle(),

@@ -51,7 +51,8 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     charts = {name: chart for section in parts for name, chart in section.charts()}
     specs, on_page = _specs(charts)
     encoders = ", ".join(dict.fromkeys(comparison.study.model))
-    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page)
+    figures = {name: _svg(spec) for name, spec in specs.items()}
+    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page, _sizes(figures))
     text = markdown(comparison.name, parts)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
@@ -63,14 +64,15 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     _remove_old_files(folder, set(names))
     write_json(folder / _WRITTEN, names)
     _write_tables(tables_to_write, comparison.name, folder / "tables")
-    _write_figures(specs, folder / "figures")
+    _write_figures(figures, folder / "figures")
 
 
 def write_data_page(data: DataDescription, truncation: TruncationPolicy, path: Path) -> None:
     """Write a page with the description of a dataset and nothing else."""
     section = data_section(data, truncation)
-    _, on_page = _specs(dict(section.charts()))
-    path.write_text(page(data.name, _summary(data), [section], on_page), encoding="utf-8")
+    specs, on_page = _specs(dict(section.charts()))
+    sizes = _sizes({name: _svg(spec) for name, spec in specs.items()})
+    path.write_text(page(data.name, _summary(data), [section], on_page, sizes), encoding="utf-8")
 
 
 def _summary(data: DataDescription) -> str:
@@ -116,9 +118,18 @@ def _write_tables(written: Sequence[Table], study: str, folder: Path) -> None:
         (folder / f"{table.name}.tex").write_text(tables.latex(table, caption), encoding="utf-8")
 
 
-def _write_figures(specs: Mapping[str, Any], folder: Path) -> None:
-    for name, spec in specs.items():
-        svg = vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
+def _svg(spec: Any) -> str:
+    return vl_convert.vegalite_to_svg({**spec, "config": {**_ON_PAPER, **_PAPER_SIZES}})
+
+
+def _sizes(figures: Mapping[str, str]) -> dict[str, tuple[int, int]]:
+    """Return the width and height of each SVG in pixels; the page's charts, with smaller letters, are a little less."""
+    ends = {name: re.search(r'<svg[^>]* width="([0-9.]+)" height="([0-9.]+)"', svg) for name, svg in figures.items()}
+    return {name: (round(float(match[1])), round(float(match[2]))) for name, match in ends.items() if match}
+
+
+def _write_figures(figures: Mapping[str, str], folder: Path) -> None:
+    for name, svg in figures.items():
         (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
         (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
 

@@ -171,10 +171,12 @@ def display_name(metric: str) -> str:
 def points(difference: float, metric: str) -> str:
     """Difference of two scores in words; a point is a hundredth. Log loss has no points.
 
-    >>> points(0.0042, "accuracy"), points(0.0042, "log_loss")
-    ('0.4 points', '0.004')
+    >>> points(0.0042, "accuracy"), points(0.0042, "log_loss"), points(-0.0001, "accuracy")
+    ('0.4 points', '0.004', '0.0 points')
     """
-    return f"{difference:.3f}" if metric == "log_loss" else f"{100 * difference:.1f} points"
+    if metric == "log_loss":
+        return f"{round(difference, 3) + 0.0:.3f}"  # -0.0 + 0.0 is 0.0
+    return f"{round(100 * difference, 1) + 0.0:.1f} points"
 
 
 def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from tuneoff.search.space import SearchSpec
 # done: all epochs | stopped: pruned by successive halving | cut: the time budget ended | failed: diverged or crashed
 DONE, STOPPED, CUT, FAILED = "done", "stopped", "cut", "failed"
 _EARLIER_PER_CLASS = " a class"  # end of a subset's label in searches that earlier versions stored
+_MAX_EQUAL_FAILURES = 3
 _MAX_TRIALS = 100  # of a time budget: cheap strategies need not fill ten minutes
 
 
@@ -56,12 +57,21 @@ class SearchRecord:
         return max(scored, key=lambda trial: direction(self.metric) * (trial.score or 0.0), default=None)
 
     @property
+    def is_hopeless(self) -> bool:
+        """True if the first three trials, with the default options and others, failed with the same error."""
+        first = self.trials[:_MAX_EQUAL_FAILURES]
+        reasons = {((trial.error or "").strip().splitlines() or [""])[-1] for trial in first}
+        return len(first) == _MAX_EQUAL_FAILURES and all(t.state == FAILED for t in first) and len(reasons) == 1
+
+    @property
     def seconds(self) -> float:
         """Time of all trials."""
         return sum(trial.seconds for trial in self.trials)
 
     def is_spent(self, search: SearchSpec) -> bool:
-        """Return True once the budget is used up."""
+        """Return True once the budget is used up, or if the first trials show that every trial fails."""
+        if self.is_hopeless:
+            return True
         if search.trials is not None:
             return sum(trial.state != CUT for trial in self.trials) >= search.trials
         return self.seconds >= (search.budget or 0) or len(self.trials) >= _MAX_TRIALS

@@ -11,25 +11,30 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
 from tuneoff.seeds import SOURCES, SPLIT
-from tuneoff.validation import is_list_field
+from tuneoff.validation import Options, is_list_field
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
 
-class StrategyConfig(BaseModel):
+class StrategyConfig(Options):
     """Base class of the options of a strategy. Unknown options are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str]
     # hyperparameters that a search varies by default -> the factor between the first values that it tries
     searched: ClassVar[dict[str, float]] = {}
+
+    @classmethod
+    def owner(cls) -> str:
+        """Start of the error message."""
+        return f"strategy {cls.name}"
 
     @model_validator(mode="before")
     @classmethod

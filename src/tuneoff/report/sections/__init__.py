@@ -11,6 +11,7 @@ from tuneoff.report.sections import (
     costs,
     curves,
     data,
+    encoders,
     errors,
     leaderboard,
     provenance,
@@ -22,6 +23,7 @@ from tuneoff.report.sections import (
 
 SECTIONS: list[Callable[[Comparison], Section | None]] = [
     leaderboard.section,
+    encoders.section,
     costs.section,
     data.section,
     curves.section,

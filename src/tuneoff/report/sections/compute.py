@@ -69,10 +69,10 @@ def whole_study(comparison: Comparison) -> str:
     final = [comparison.final] if comparison.final else []
     sessions, records = comparison.sessions, (*comparison.records, *comparison.subset_records, *final)
     total = formats.seconds(sum(record.costs.get("run_seconds", 0.0) for record in records))
-    text = f"{len(records)} runs that took {total} in total"
+    text = f"{formats.counted(len(records), 'run')} that took {total} in total"
     trials = [trial.seconds for record in comparison.searches for trial in record.trials]
     if trials:
-        text += f" and {len(trials)} trials that took {formats.seconds(sum(trials))}"
+        text += f" and {formats.counted(len(trials), 'trial')} that took {formats.seconds(sum(trials))}"
     if sum(session.runs for session in sessions) < len(records):
         return f"{text}."  # some sessions are not known
     elapsed, rates = sum(session.seconds for session in sessions), comparison.study.rates

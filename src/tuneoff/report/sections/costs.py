@@ -10,7 +10,7 @@ import pandas as pd
 from tuneoff.comparison.pareto import pareto_front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, choosable_costs
-from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, standing_colour
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, log_axis, score_axis, standing_colour
 from tuneoff.report.section import Chart, ChartMenu, Figures, Section, Text
 from tuneoff.scoring.metrics import direction, display_name
 
@@ -99,13 +99,14 @@ def score_against_cost(comparison: Comparison, cost: str) -> Chart:
         }
         for row, is_on_front in zip(rows, front, strict=True)
     )
-    points = points.assign(side=_name_sides(points))
+    ends, ticks = log_axis(list(points["cost"]))
+    points = points.assign(side=_name_sides(points, ends))
     base = alt.Chart(points).encode(
         x=alt.X(
             "cost:Q",
             title=f"{row_of_cost.axis} (log scale)",
-            scale=alt.Scale(type="log", nice=True),
-            axis=alt.Axis(tickCount=4, grid=False),
+            scale=alt.Scale(type="log", nice=False, domain=ends),
+            axis=alt.Axis(values=ticks, grid=False, format="~g", labelOverlap=True),
         ),
         y=alt.Y("score:Q", **score_axis(f"test {display_name(comparison.metric)}")),
         tooltip=[
@@ -144,12 +145,13 @@ _SIDES: dict[str, tuple[Literal["left", "center", "right"], int, int]] = {
 }
 
 
-def _name_sides(points: pd.DataFrame) -> list[str]:
+def _name_sides(points: pd.DataFrame, ends: Sequence[float]) -> list[str]:
     """Return the side of its point on which each name covers no other; "none" where there is no room.
 
-    Greedy, in the order of the rows: the first free side of _SIDES is taken.
+    ends: of the axis of costs. Greedy, in the order of the rows: the first free side of _SIDES is taken.
     """
-    x = _pixels(points["cost"].map(math.log), WIDTH)
+    low, high = map(math.log, ends)
+    x = [WIDTH * (math.log(cost) - low) / (high - low) for cost in points["cost"]]
     y = [HEIGHT - pixel for pixel in _pixels(points["score"], HEIGHT)]
     taken = [(left - 6, top - 6, left + 6, top + 6) for left, top in zip(x, y, strict=True)]
     sides = []

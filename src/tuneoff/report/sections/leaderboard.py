@@ -1,7 +1,5 @@
 """Verdict and leaderboard: what to pick, how sure that is, every pairwise comparison and every metric."""
 
-from pathlib import Path
-
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
@@ -192,7 +190,7 @@ def leaderboard(comparison: Comparison) -> Table:
         rows.append(
             [
                 row.label,
-                *([row.model] if has_encoders else []),
+                *([comparison.encoders.get(row.model or "")] if has_encoders else []),
                 (row.score, row.seed_sd),
                 row.interval,
                 (row.difference, *row.difference_interval) if index else None,
@@ -230,7 +228,6 @@ _SHORT_DIFFERENCE = Format(lambda value: _short_difference(*value), ("", "_stand
 
 def short_leaderboard(comparison: Comparison) -> Table:
     """The leaderboard in the width of a plain terminal."""
-    has_encoders = has_several_encoders(comparison.rows)
     metric, cost = comparison.metric, COSTS["fit_seconds"]
     columns = (
         Column("strategy", "strategy", TEXT),
@@ -240,8 +237,14 @@ def short_leaderboard(comparison: Comparison) -> Table:
     )
     rows = []
     for row in comparison.rows:
-        name = f"{row.label} {Path(row.model).name}" if has_encoders and row.model else row.label
-        rows.append([name, (row.score, *row.interval), (row.difference, row.standing), row.costs.get("fit_seconds")])
+        rows.append(
+            [
+                comparison.names[row.group],
+                (row.score, *row.interval),
+                (row.difference, row.standing),
+                row.costs.get("fit_seconds"),
+            ]
+        )
     return Table("leaderboard", columns, rows)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import yaml
 
 from tuneoff.comparison.result import Comparison
+from tuneoff.formats import counted
 from tuneoff.report.section import Block, Bullets, Code, Details, Section, Text
 
 
@@ -42,7 +43,7 @@ def _facts(comparison: Comparison) -> list[str]:
 def _machine(machine: Mapping[str, str | int | None]) -> str:
     num_bytes = machine["memory_bytes"]
     assert isinstance(num_bytes, int)
-    parts = [f"{machine['processor']}", f"{machine['cores']} cores", f"{num_bytes / 2**30:.0f} GiB"]
+    parts = [f"{machine['processor']}", counted(int(machine["cores"] or 0), "core"), f"{num_bytes / 2**30:.0f} GiB"]
     parts += [f"{machine['gpu']}"] if machine.get("gpu") else []
     if (threads := machine.get("threads")) is not None:
         parts.append(f"{threads} {'thread' if threads == 1 else 'threads'} per run")

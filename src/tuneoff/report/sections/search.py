@@ -54,7 +54,7 @@ def search_text(comparison: Comparison) -> str:
     spec = comparison.study.search
     if spec is None:
         return "There was no hyperparameter search: every strategy ran with the options in the study, or its defaults."
-    budget = f"{spec.trials} trials" if spec.trials else f"{formats.seconds(spec.budget)} of trials"
+    budget = formats.counted(spec.trials, "trial") if spec.trials else f"{formats.seconds(spec.budget)} of trials"
     seeds = comparison.study.seeds
     where = f"with seed {seeds[0]}" if isinstance(seeds, tuple) else "with the first seed"
     if comparison.data.folds:
