@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,7 @@ def in_a_terminal(answers):
     """Run clean in a terminal and type answers, one for each question. Returns the exit code."""
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a test run in the background ignores it
         os.execv(sys.executable, [sys.executable, "-m", "tuneoff", "clean"])
     printed = b""
     for number, answer in enumerate(answers, start=1):
