@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tuneoff.deliver.embed import embed
     from tuneoff.deliver.find import load
     from tuneoff.errors import TuneoffError
+    from tuneoff.estimator import TextClassifier
     from tuneoff.spec import StudySpec
     from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
     from tuneoff.study import Study
@@ -26,6 +27,7 @@ _HOMES = {
     "tuneoff.deliver.embed": ("embed",),
     "tuneoff.deliver.find": ("load",),
     "tuneoff.errors": ("TuneoffError",),
+    "tuneoff.estimator": ("TextClassifier",),
     "tuneoff.strategies": (
         "Adapter",
         "BitFit",
@@ -53,6 +55,7 @@ __all__ = [
     "Probe",
     "Study",
     "StudySpec",
+    "TextClassifier",
     "Tfidf",
     "TuneoffError",
     "Untrained",

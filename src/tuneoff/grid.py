@@ -47,7 +47,7 @@ def prepare(spec: StudySpec) -> Prepared:
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     models, tokens = spec.model if uses_encoder else (), {}
     for model in models:
-        _check_length(model, spec.recipe.max_length)
+        check_length(model, spec.recipe.max_length)
     for model in models:
         tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
     return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
@@ -62,7 +62,8 @@ def _replaced_heads(spec: StudySpec, dataset: Dataset) -> dict[str, str]:
     return {model: finding for model, finding in findings.items() if finding}
 
 
-def _check_length(model: str, max_length: int) -> None:
+def check_length(model: str, max_length: int) -> None:
+    """Raise ConfigError for sequences longer than the encoder reads."""
     config = load_config(model)
     positions = getattr(config, "max_position_embeddings", -1)
     if positions < 0:  # -1 is no limit: positions that are not learned need none

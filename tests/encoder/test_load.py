@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
@@ -87,3 +88,16 @@ def test_the_fingerprint_changes_with_the_weights(encoder, tmp_path):
     assert model_fingerprint(str(folder)) == model_fingerprint(encoder)
     change_weights(folder, lambda weights: weights["pooler.dense.bias"].add_(1))
     assert model_fingerprint(str(folder)) != model_fingerprint(encoder)
+
+
+def test_loading_is_quiet_and_leaves_the_settings_of_transformers(encoder, capfd):
+    logging = transformers.utils.logging
+    logging.set_verbosity_warning()
+    logging.enable_progress_bar()
+    try:
+        load_model(encoder, ("a", "b"), seed=0)
+        assert capfd.readouterr().err == ""
+        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (logging.WARNING, True)
+    finally:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()

@@ -607,6 +607,24 @@ def clean(
 
 
 @app.command(cls=Command)
+def serve(
+    folder: Annotated[str, typer.Argument(help="a study's folder, or the folder of a run or a model")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="address to listen on; anything but loopback lets other machines send texts")
+    ] = "127.0.0.1",
+    encoder: Annotated[
+        OptionalText, typer.Option(help="place of the pretrained encoder, if it is not where it was at training")
+    ] = None,
+) -> None:
+    """Open a page on this machine to try the models: labels, confidences and the words that decided. Also as JSON."""
+    from tuneoff.cli.serving import serve_models
+
+    _end_imports()
+    serve_models(folder, host, port, encoder)
+
+
+@app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine

@@ -1,9 +1,13 @@
 """Load pretrained models with a head for classification. Only safetensors are read, and no code of a model is run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification
+from transformers.utils import logging
 
 from tuneoff.compat import initialise_module
 from tuneoff.encoder.anatomy import head_modules, is_head, output_layer
@@ -32,17 +36,18 @@ def load_model(
     if dropout is not None:
         rates = [key for key, value in config.to_dict().items() if "dropout" in key and isinstance(value, (int, float))]
         config.update(dict.fromkeys(rates, dropout))
-    model, info = load_or_model_error(
-        name,
-        AutoModelForSequenceClassification.from_pretrained,
-        path,
-        config=config,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
-        output_loading_info=True,
-    )
+    with quiet(keeps_progress=not Path(path).is_dir()):  # of a download
+        model, info = load_or_model_error(
+            name,
+            AutoModelForSequenceClassification.from_pretrained,
+            path,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # a head for another number of classes is replaced
+            output_loading_info=True,
+        )
     not_loaded = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     missing = [key for key in not_loaded if not is_head(model, key)]
     if missing:
@@ -66,6 +71,21 @@ def _fit_output_layer(model: Any, stored: tuple[str, ...] | None, label_names: t
     for parameter in output.parameters():
         parameter.data = parameter.data[rows]
     return set()
+
+
+@contextmanager
+def quiet(keeps_progress: bool = False) -> Iterator[None]:
+    """A context without the progress bars of transformers and its advice to train a head, which is trained here."""
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    if not keeps_progress:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def initialise_head(model: Any, seed: int, only: set[str] | None = None) -> None:
