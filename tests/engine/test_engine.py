@@ -126,7 +126,7 @@ def test_auto_precision_is_bf16_only_on_processors_that_have_it(precision, is_na
 
 
 def test_a_recipe_out_of_range_is_an_error_with_the_allowed_range():
-    with pytest.raises(ConfigError, match=r"recipe.epochs: .*greater than or equal to 1.*, not 0"):
+    with pytest.raises(ConfigError, match=r"recipe: epochs: .*greater than or equal to 1.*, not 0"):
         study_from({"data": {"source": "x.csv"}, "recipe": {"epochs": 0}})
 
 
