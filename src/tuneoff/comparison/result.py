@@ -342,11 +342,10 @@ class Comparison:
             reason = self.verdict.text if self.verdict else "no run succeeded"
             raise StoreError(f"{self.name} has no recommended strategy: {reason}")
         if self.model_folder is None:
-            raise StoreError(f"the models of {row.label} were not stored; run {self.name} again with --keep all")
-        runs = [record for record in self.records if record.group == row.group and "model_bytes" in record.costs]
-        folders = [Path(self.folder) / "runs" / record.run_id / "model" for record in runs]
-        kept = tuple(folder for folder in folders if folder.is_dir())  # none with folds, but for the final run
-        return Recommended(row, Path(self.model_folder), kept or (Path(self.model_folder),))
+            raise StoreError(self.models_note or f"no model of {row.label} is stored")
+        stored = [record.run_id for record in self._runs_of_pick if record.run_id in self.stored_models]
+        folders = tuple(Path(self.folder) / "runs" / run_id / "model" for run_id in stored)
+        return Recommended(row, Path(self.model_folder), folders)
 
     @property
     def models_note(self) -> str:
