@@ -9,6 +9,7 @@ import pytest
 
 import tuneoff
 from tests.studies import STRATEGIES, toy_spec
+from tests.tiny import toy_texts
 from tuneoff.data.load import open_dataset
 from tuneoff.deliver.classifier import load_classifier, read_skops
 from tuneoff.deliver.find import find, load
@@ -189,3 +190,15 @@ def test_embed_gives_the_vectors_that_probes_are_trained_on(finished, encoder):
     assert tuneoff.embed([("a", "b")], model=encoder).shape == tuneoff.embed(["a"], model=encoder, pooling="cls").shape
     with pytest.raises(ConfigError, match="pooling 'max' is unknown; choose from cls, mean"):
         tuneoff.embed(["a"], model=encoder, pooling="max")
+
+
+def test_a_notebook_shows_a_classifier_with_its_names_escaped(encoder, tmp_path):
+    texts, labels = toy_texts(60, np.random.default_rng(0))
+    names = np.where(labels == 1, "<script>x</script>", "bad\x1b[31m")
+    tuneoff.TextClassifier("head", encoder, epochs=1, max_length=16).fit(texts, names).save(tmp_path / "model")
+    shown = load(tmp_path / "model")._repr_html_()
+    assert "<script>" not in shown
+    assert "&lt;script&gt;x&lt;/script&gt;" in shown
+    assert "\x1b" not in shown
+    for part in ("head", encoder, "seed 0", "classes", "the first 16 tokens"):
+        assert part in shown

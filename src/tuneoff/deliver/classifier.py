@@ -7,6 +7,7 @@ pooling, in fp32 on packed batches, and the thresholds of multi-label data.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.special import expit, softmax
 
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.errors import ConfigError, DataError, ModelError, StoreError
+from tuneoff.formats import show_control_characters
 from tuneoff.scoring.thresholds import labels_from_probabilities
 from tuneoff.spec import STRATEGIES
 
@@ -69,6 +71,26 @@ class Classifier:
         where = f" on {saved.model}" if saved.model else ""
         of = f"{len(self._members)} runs" if len(self._members) > 1 else saved.repeat
         return f"<Classifier {saved.strategy.label}{where}, {of}; classes: {names}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks; names from the data are escaped."""
+        saved, num = self.saved, len(self._members)
+        rows = {
+            "strategy": saved.strategy.label,
+            "encoder": saved.model or "none",
+            "trained": f"{num} runs, whose probabilities are averaged"
+            if num > 1
+            else f"{saved.run_id}, {saved.repeat}",
+            "labels, any number of them" if saved.is_multilabel else "classes": ", ".join(saved.label_names),
+            "reads": f"{'pairs of texts' if saved.is_pair else 'texts'}"
+            + (f"; of each {saved.truncation.describe()}" if saved.model else ""),
+        }
+        cells = "".join(
+            f'<tr><th style="text-align: left">{name}</th>'
+            f'<td style="text-align: left">{escape(show_control_characters(value))}</td></tr>'
+            for name, value in rows.items()
+        )
+        return f"<table><caption>tuneoff.Classifier</caption>{cells}</table>"
 
 
 def load_classifier(folders: Sequence[Path], encoder: str | None = None) -> Classifier:

@@ -47,12 +47,15 @@ def served_models(name: str | Path, encoder: str | None = None) -> list[ServedMo
     path = Path(name).expanduser()
     if not (path / "study.yaml").is_file():
         return [_served(find(path), True, encoder)]
-    recommended = find(path)  # raises for a study without a recommended model
+    if not (path / "comparison.json").is_file():
+        find(path)  # raises, because the study is not finished
+    compared = read_json(path / "comparison.json")
+    recommended = (compared["verdict"] or {}).get("recommended")
     models, skipped = [], []
-    for row in read_json(path / "comparison.json")["leaderboard"]:
+    for row in compared["leaderboard"]:
         try:
             found = find(path, strategy=row["label"], encoder=row["model"])
-            models.append(_served(found, found.folders == recommended.folders, encoder))
+            models.append(_served(found, row["group"] == recommended, encoder))
         except (ConfigError, StoreError, ModelError) as error:
             skipped.append(error)
     if not models:
