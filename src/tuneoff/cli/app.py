@@ -20,6 +20,7 @@ from tuneoff.cli.completion import complete_in_bash, is_bash_completion
 from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
+    FORMAT_HELP,
     Command,
     Cost,
     GramsPerKwh,
@@ -52,6 +53,7 @@ from tuneoff.cli.output import (
     options_of,
     print_classes,
     print_detection,
+    print_export,
     print_options,
     print_result,
     print_samples,
@@ -353,6 +355,34 @@ def report(
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     _end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
+
+
+@app.command(cls=Command)
+def export(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="a study's folder, a run's folder or a model's folder")],
+    to: Annotated[str, typer.Option(help=FORMAT_HELP)],
+    strategy: Annotated[
+        OptionalText, typer.Option(help="of a study, as on its leaderboard; by default the recommended one")
+    ] = None,
+    encoder: Annotated[
+        OptionalText, typer.Option(help="place of the pretrained encoder, if it is not where it was at training")
+    ] = None,
+    out: Annotated[OptionalText, typer.Option(help="folder to write; by default one in the study's exports/")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that exists")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="do not reload the export to compare its probabilities")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Export a trained model to a format of another library, and check there that it gives the same probabilities."""
+    from tuneoff.deliver.export import export as export_model
+
+    _end_imports()
+    with error_console.status(f"exporting to {visible(to)}"):
+        exported = export_model(
+            name, to, strategy=strategy, encoder=encoder, out=out, overwrite=overwrite, is_checked=not no_check
+        )
+    print_export(exported, as_json)
 
 
 @app.command(cls=Command)

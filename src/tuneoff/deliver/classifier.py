@@ -101,7 +101,7 @@ def _load_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
 
     classifier, probabilities = read_skops(folder), STRATEGIES[saved.strategy.name].probabilities
     assert probabilities is not None
-    embedder = Embedder(_encoder(saved, encoder), saved.strategy.pooling, saved.truncation)  # type: ignore[attr-defined]
+    embedder = Embedder(verified_encoder(saved, encoder), saved.strategy.pooling, saved.truncation)  # type: ignore[attr-defined]
     return lambda texts: probabilities(classifier, embedder.vectors(texts))
 
 
@@ -112,7 +112,7 @@ def _load_model(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
     from tuneoff.engine.inputs import SplitInputs, predict_logits
 
     model = restored_model(folder, saved, encoder)
-    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else _encoder(saved, encoder))
+    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else verified_encoder(saved, encoder))
 
     def predict(texts: pa.Table) -> np.ndarray:
         table = tokenize_in_memory(texts, tokenizer, saved.truncation)
@@ -129,7 +129,7 @@ def restored_model(folder: Path, saved: SavedModel, encoder: str | None = None) 
 
     if is_whole(folder):
         return load_model(str(folder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel).to(device()).eval()
-    model = load_model(_encoder(saved, encoder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel)
+    model = load_model(verified_encoder(saved, encoder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel)
     adapted = STRATEGIES[saved.strategy.name].apply(model, saved.strategy)
     if adapted.load is None:
         raise StoreError(f"folder {str(folder)!r} holds no model.safetensors; restore it, or run the study again")
@@ -145,7 +145,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
-def _encoder(saved: SavedModel, encoder: str | None) -> str:
+def verified_encoder(saved: SavedModel, encoder: str | None) -> str:
     """Return the name of the pretrained encoder, if its weights are those of the training run."""
     from tuneoff.encoder.config import model_fingerprint
 

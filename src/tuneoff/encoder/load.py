@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tuneoff.compat import initialise_module
 from tuneoff.encoder.anatomy import head_modules, is_head
-from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, resolve
+from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, published_name, resolve
 from tuneoff.encoder.packed import use_packed_attention
 from tuneoff.errors import ModelError
 
@@ -45,6 +45,7 @@ def load_model(
     missing = [key for key in not_loaded if not is_head(model, key)]
     if missing:
         raise ModelError(f"the weights of {name!r} lack {len(missing)} of the encoder's parameters, e.g. {missing[0]}")
+    model.config.name_or_path = published_name(name)  # adapters name their base model by it
     initialise_head(model, seed, only=not_loaded)
     use_packed_attention(model)
     return model

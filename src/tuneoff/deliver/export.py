@@ -1,0 +1,182 @@
+"""Export a stored model to the format of another library, and check there that it gives the same probabilities."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tuneoff.deliver import check
+from tuneoff.deliver.classifier import load_classifier, verified_encoder
+from tuneoff.deliver.find import Found, find
+from tuneoff.deliver.layouts import (
+    BOTTLENECK,
+    PEFT,
+    PROBE,
+    TEXTS,
+    WHOLE,
+    Source,
+    write_adapterhub,
+    write_merged,
+    write_skops,
+    write_stored,
+)
+from tuneoff.deliver.saved import SavedModel
+from tuneoff.encoder.config import resolve
+from tuneoff.errors import ConfigError, StoreError, unknown
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The libraries that read an export, and the script in checks/ that reloads it with them alone."""
+
+    libraries: str
+    script: str | None  # None: no library of this environment reads it
+
+
+_TRANSFORMERS = Reader("transformers", "reload_transformers.py")
+_PEFT = Reader("transformers and peft", "reload_peft.py")
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row of FORMATS."""
+
+    summary: str  # for the command line
+    write: Callable[[Source, Path], None]
+    readers: dict[str, Reader]  # layout of the stored model -> reader of its export; without those that have none
+
+
+FORMATS = {
+    "merged": Format(
+        "one transformers model; LoRA and other methods of peft are merged into the encoder's weights",
+        write_merged,
+        {WHOLE: _TRANSFORMERS, PEFT: _TRANSFORMERS},
+    ),
+    "safetensors": Format(
+        "the weights as stored: a transformers model, or an adapter of peft",
+        write_stored,
+        {WHOLE: _TRANSFORMERS, PEFT: _PEFT},
+    ),
+    "adapterhub": Format(
+        "a bottleneck adapter as AdapterHub's library reads it",
+        write_adapterhub,
+        {BOTTLENECK: Reader("adapters", None)},  # which needs an older transformers
+    ),
+    "skops": Format(
+        "a scikit-learn classifier that predicts names; of a probe, with its encoder",
+        write_skops,
+        {TEXTS: Reader("skops", "reload_skops.py"), PROBE: Reader("transformers and skops", "reload_probe.py")},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An export."""
+
+    folder: Path
+    label: str  # of the strategy
+    format: str
+    notes: tuple[str, ...]  # sentences: what was checked, what the format costs
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all its files."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
+
+def export(
+    name: str | Path,
+    to: str,
+    *,
+    strategy: str | None = None,
+    encoder: str | None = None,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    is_checked: bool = True,
+) -> Exported:
+    """Export the model of a study (by default the recommended one), of a run's folder or of a model's folder.
+
+    encoder: place of the pretrained encoder, if it is not where it was at training. out: by default a folder in the
+    study's exports/. The folder gets its final name once the export is complete and checked.
+    Raises ConfigError, StoreError, ModelError or ExportError, in one line.
+    """
+    run, chosen = find(name, strategy), format_of(to)
+    source = _source(run, encoder)
+    _require_layout(source, to)
+    target = Path(out).expanduser() if out else _default_folder(run, to)
+    if target.exists() and not overwrite:
+        raise StoreError(f"{target} exists already; give --overwrite, or another folder with --out")
+    unfinished = target.with_name(f".unfinished-{target.name}-{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        chosen.write(source, unfinished)
+        source.saved.write(unfinished)
+        notes = _checked(chosen, source, run, unfinished) if is_checked else ("Nothing was checked (--no-check).",)
+        shutil.rmtree(target, ignore_errors=True)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Exported(target, run.label, to, notes)
+
+
+def format_of(to: str) -> Format:
+    """Return the row of FORMATS. Raises ConfigError."""
+    if to not in FORMATS:
+        raise ConfigError(unknown("format", to, FORMATS))
+    return FORMATS[to]
+
+
+def _source(run: Found, encoder: str | None) -> Source:
+    folder = run.folders[0]
+    saved = SavedModel.read(folder)
+    source = Source(folder, saved, encoder or saved.model)
+    return source if source.layout in (WHOLE, TEXTS) else Source(folder, saved, verified_encoder(saved, encoder))
+
+
+def _require_layout(source: Source, to: str) -> None:
+    if source.layout in FORMATS[to].readers:
+        return
+    is_bottleneck = source.layout == BOTTLENECK and to in ("merged", "safetensors")
+    reason = " (bottleneck adapters compute between layers; no weights can hold them)" if is_bottleneck else ""
+    fitting = [name for name, row in FORMATS.items() if source.layout in row.readers]
+    raise ConfigError(
+        f"{source.saved.strategy.label} cannot be exported to {to}{reason}; choose from {', '.join(fitting)}"
+    )
+
+
+def _default_folder(run: Found, to: str) -> Path:
+    name = f"{re.sub(r'[^A-Za-z0-9.]+', '-', run.label).strip('-')}-{to}"
+    return (run.store.folder / "exports" if run.store else run.folders[0].parent) / name
+
+
+def _checked(chosen: Format, source: Source, run: Found, folder: Path) -> tuple[str, ...]:
+    """Reload an export and compare it with the model. Returns sentences for readers. Raises ExportError."""
+    reader = chosen.readers[source.layout]
+    expected = check.comparable(source, check.reference(source, run))
+    if reader.script:
+        given = check.reloaded(reader.script, folder, expected.texts, _base(source))
+        largest = check.compare(given, expected, reader.libraries)
+        how = f"with {reader.libraries} alone, a new process gives"
+    else:
+        given = load_classifier([folder], source.encoder).predict_proba(expected.texts)
+        largest = check.compare(given, expected, "Tuneoff")
+        how = f"not with the library {reader.libraries}, but as Tuneoff reloads it, it gives"
+    return (f"Checked: {how} the {expected.origin}; the largest difference is {largest:.1g}.", *_first_tokens(source))
+
+
+def _base(source: Source) -> Sequence[str]:
+    return [resolve(source.encoder)] if source.layout == PEFT and source.encoder else []
+
+
+def _first_tokens(source: Source) -> tuple[str, ...]:
+    """Sentence on long texts, of which other libraries read less than Tuneoff does."""
+    policy = source.saved.truncation
+    if source.encoder is None or policy.long_texts not in ("head_tail", "windows"):
+        return ()
+    return (
+        f"Of longer texts this format reads the first {policy.max_length} tokens; Tuneoff reads {policy.describe()}.",
+    )
