@@ -62,8 +62,8 @@ COST_HELP = "cost that the verdict saves where a cheaper strategy is within the 
     f"{key} ({name})" for key, name in complete_cost()
 )
 FORMAT_HELP = (
-    "merged (one transformers model), safetensors (the weights as stored), adapterhub (a bottleneck adapter) or skops "
-    "(TF-IDF, majority, probe)"
+    "merged (one transformers model), onnx, onnx-int8 (8-bit weights), safetensors (the weights as stored), adapterhub "
+    "(a bottleneck adapter) or skops (TF-IDF, majority, probe)"
 )
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
 Margin = Annotated[

@@ -26,7 +26,7 @@ from tuneoff.formats import shorten, show_control_characters
 
 SCRIPTS = Path(__file__).parent / "checks"
 TOLERANCE = 1e-4  # largest accepted difference of a probability in fp32
-_MAX_EXAMPLES = 1000  # that are compared: plain libraries pad batches, so that all of a large test split take long
+MAX_EXAMPLES = 1000  # that are compared: plain libraries pad batches, so that all of a large test split take long
 _SAMPLES = ("a good film", "it was dull, and far too long", "what do you think?", "the quick brown fox " * 8)
 
 
@@ -57,7 +57,7 @@ def reference(source: Source, run: Found) -> Reference:
         return Reference(texts, computed, None, np.arange(len(_SAMPLES)), origin)
     table = run.store.test_table()
     if run.is_final or record.spec.get("final"):
-        table = table.slice(0, _MAX_EXAMPLES)
+        table = table.slice(0, MAX_EXAMPLES)
         computed = load_classifier([source.folder], source.encoder).predict_proba(table)
         origin = f"probabilities that Tuneoff computes for {table.num_rows:,} labelled examples, its training examples"
         return Reference(table.select(columns), computed, labels_of(table), np.arange(table.num_rows), origin)
@@ -69,7 +69,7 @@ def reference(source: Source, run: Found) -> Reference:
     return Reference(table.select(columns), by_class, labels_of(table), rows, origin)
 
 
-def comparable(source: Source, expected: Reference) -> Reference:
+def comparable(source: Source, expected: Reference, limit: int = MAX_EXAMPLES) -> Reference:
     """Return the first examples that other libraries tokenize in the same way."""
     rows, policy = np.arange(len(expected.numbers)), source.saved.truncation
     what = ""
@@ -84,7 +84,7 @@ def comparable(source: Source, expected: Reference) -> Reference:
                 f"nothing can be checked: this format reads {policy.max_length} tokens of a text, and every example "
                 "has more; --no-check exports it without the check"
             )
-    kept = rows[:_MAX_EXAMPLES]
+    kept = rows[:limit]
     is_all = len(kept) == len(expected.numbers)
     return expected if is_all else expected.take(kept, f"{expected.origin}, the first {len(kept):,}{what}")
 

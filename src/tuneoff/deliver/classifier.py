@@ -85,6 +85,8 @@ def load_classifier(folders: Sequence[Path], encoder: str | None = None) -> Clas
 
 
 def _load(folder: Path, saved: SavedModel, encoder: str | None) -> Predict:
+    if (folder / "model.onnx").is_file():
+        raise StoreError(f"{folder} is an ONNX export, which onnxruntime reads (its README.md shows how); load the run")
     kind = STRATEGIES[saved.strategy.name].fits_on
     return {"texts": _load_text_model, "embeddings": _load_probe, "model": _load_model}[kind](folder, saved, encoder)
 

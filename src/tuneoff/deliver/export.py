@@ -22,9 +22,13 @@ from tuneoff.deliver.layouts import (
     write_skops,
     write_stored,
 )
+from tuneoff.deliver.onnx import write_onnx
+from tuneoff.deliver.quantize import FP32, costs_of_int8, write_int8
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.encoder.config import resolve
 from tuneoff.errors import ConfigError, StoreError, unknown
+
+_MAX_MEASURED = 5000  # examples on which the costs of a format are measured
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Reader:
 
 
 _TRANSFORMERS = Reader("transformers", "reload_transformers.py")
+_ONNX = Reader("onnxruntime and tokenizers", "reload_onnx.py")
 _PEFT = Reader("transformers and peft", "reload_peft.py")
 
 
@@ -46,6 +51,8 @@ class Format:
     summary: str  # for the command line
     write: Callable[[Source, Path], None]
     readers: dict[str, Reader]  # layout of the stored model -> reader of its export; without those that have none
+    # (source, folder, examples) -> sentences on what the format costs; its exact version is in the folder FP32
+    costs: Callable[[Source, Path, check.Reference], tuple[str, ...]] | None = None
 
 
 FORMATS = {
@@ -58,6 +65,17 @@ FORMATS = {
         "the weights as stored: a transformers model, or an adapter of peft",
         write_stored,
         {WHOLE: _TRANSFORMERS, PEFT: _PEFT},
+    ),
+    "onnx": Format(
+        "one ONNX graph for onnxruntime, adapters and pooling included",
+        write_onnx,
+        dict.fromkeys((WHOLE, PEFT, BOTTLENECK, PROBE), _ONNX),
+    ),
+    "onnx-int8": Format(
+        "the ONNX graph with 8-bit weights, and what they cost",
+        write_int8,
+        dict.fromkeys((WHOLE, PEFT, BOTTLENECK, PROBE), _ONNX),
+        costs_of_int8,
     ),
     "adapterhub": Format(
         "a bottleneck adapter as AdapterHub's library reads it",
@@ -116,6 +134,7 @@ def export(
         chosen.write(source, unfinished)
         source.saved.write(unfinished)
         notes = _checked(chosen, source, run, unfinished) if is_checked else ("Nothing was checked (--no-check).",)
+        shutil.rmtree(unfinished / FP32, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
     finally:
@@ -155,17 +174,21 @@ def _default_folder(run: Found, to: str) -> Path:
 
 def _checked(chosen: Format, source: Source, run: Found, folder: Path) -> tuple[str, ...]:
     """Reload an export and compare it with the model. Returns sentences for readers. Raises ExportError."""
-    reader = chosen.readers[source.layout]
-    expected = check.comparable(source, check.reference(source, run))
+    reader, everything = chosen.readers[source.layout], check.reference(source, run)
+    expected = check.comparable(source, everything)
     if reader.script:
-        given = check.reloaded(reader.script, folder, expected.texts, _base(source))
+        exact = folder / FP32 if chosen.costs else folder
+        given = check.reloaded(reader.script, exact, expected.texts, _base(source))
         largest = check.compare(given, expected, reader.libraries)
         how = f"with {reader.libraries} alone, a new process gives"
     else:
         given = load_classifier([folder], source.encoder).predict_proba(expected.texts)
         largest = check.compare(given, expected, "Tuneoff")
         how = f"not with the library {reader.libraries}, but as Tuneoff reloads it, it gives"
-    return (f"Checked: {how} the {expected.origin}; the largest difference is {largest:.1g}.", *_first_tokens(source))
+    what = " (of the fp32 model)" if chosen.costs else ""
+    checked = f"Checked: {how} the {expected.origin}; the largest difference is {largest:.1g}{what}."
+    costs = chosen.costs(source, folder, check.comparable(source, everything, _MAX_MEASURED)) if chosen.costs else ()
+    return (checked, *costs, *_first_tokens(source))
 
 
 def _base(source: Source) -> Sequence[str]:
