@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneoff.comparison.assemble import compare
 from tuneoff.deliver import check
+from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.classifier import load_classifier, verified_encoder
 from tuneoff.deliver.find import Found, find
 from tuneoff.deliver.layouts import (
@@ -27,6 +29,7 @@ from tuneoff.deliver.quantize import FP32, costs_of_int8, write_int8
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.encoder.config import resolve
 from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.spec import read_study
 
 _MAX_MEASURED = 5000  # examples on which the costs of a format are measured
 
@@ -135,6 +138,7 @@ def export(
         source.saved.write(unfinished)
         notes = _checked(chosen, source, run, unfinished) if is_checked else ("Nothing was checked (--no-check).",)
         shutil.rmtree(unfinished / FP32, ignore_errors=True)
+        write_card(unfinished, _facts(source, run, to, notes))
         shutil.rmtree(target, ignore_errors=True)
         unfinished.rename(target)
     finally:
@@ -189,6 +193,15 @@ def _checked(chosen: Format, source: Source, run: Found, folder: Path) -> tuple[
     checked = f"Checked: {how} the {expected.origin}; the largest difference is {largest:.1g}{what}."
     costs = chosen.costs(source, folder, check.comparable(source, everything, _MAX_MEASURED)) if chosen.costs else ()
     return (checked, *costs, *_first_tokens(source))
+
+
+def _facts(source: Source, run: Found, to: str, notes: tuple[str, ...]) -> ModelFacts:
+    """Gather what the card tells: of a model in a study, also its run, the data and the comparison."""
+    if run.store is None:
+        return ModelFacts(source.saved, notes=notes, format=to)
+    study = read_study(str(run.store.folder / "study.yaml"))
+    record, (data, _, _) = run.store.runs.record(source.saved.run_id), run.store.read_data()
+    return ModelFacts(source.saved, record, DataFacts.of(data), compare(study, run.store), notes, to)
 
 
 def _base(source: Source) -> Sequence[str]:

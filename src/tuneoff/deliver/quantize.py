@@ -49,7 +49,7 @@ def costs_of_int8(source: Source, target: Path, expected: Reference) -> tuple[st
     accuracy = _accuracy(source, given, expected)
     return (
         accuracy,
-        f"8-bit weights take {size(sizes[0])} instead of {size(sizes[1])}. Classification of a text, with tokenization, "
+        f"8-bit weights take {size(sizes[0])} instead of {size(sizes[1])}. Classifying a text, with tokenization, "
         f"takes {seconds(times[0])} instead of {seconds(times[1])} (one thread, median of {len(texts)} texts).",
     )
 
