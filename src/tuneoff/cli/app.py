@@ -372,6 +372,12 @@ def export(
     no_check: Annotated[
         bool, typer.Option("--no-check", help="do not reload the export to compare its probabilities")
     ] = False,
+    hub_format: Annotated[
+        OptionalText, typer.Option("--format", help="with --to hub:NAME: format of what is uploaded")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="with --to hub:NAME: a repository that everyone reads, not a private one")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Export a trained model to a format of another library, and check there that it gives the same probabilities."""
@@ -380,7 +386,15 @@ def export(
     _end_imports()
     with error_console.status(f"exporting to {visible(to)}"):
         exported = export_model(
-            name, to, strategy=strategy, encoder=encoder, out=out, overwrite=overwrite, is_checked=not no_check
+            name,
+            to,
+            strategy=strategy,
+            encoder=encoder,
+            out=out,
+            overwrite=overwrite,
+            is_checked=not no_check,
+            hub_format=hub_format,
+            is_public=public,
         )
     print_export(exported, as_json)
 

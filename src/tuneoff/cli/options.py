@@ -63,7 +63,7 @@ COST_HELP = "cost that the verdict saves where a cheaper strategy is within the 
 )
 FORMAT_HELP = (
     "merged (one transformers model), onnx, onnx-int8 (8-bit weights), safetensors (the weights as stored), adapterhub "
-    "(a bottleneck adapter) or skops (TF-IDF, majority, probe)"
+    "(a bottleneck adapter), skops (TF-IDF, majority, probe), or hub:OWNER/NAME to upload to the Hugging Face hub"
 )
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
 Margin = Annotated[

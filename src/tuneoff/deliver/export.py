@@ -4,11 +4,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuneoff.comparison.assemble import compare
-from tuneoff.deliver import check
+from tuneoff.deliver import check, hub
 from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.classifier import load_classifier, verified_encoder
 from tuneoff.deliver.find import Found, find
@@ -93,6 +93,10 @@ FORMATS = {
 }
 
 
+# layout of the stored model -> the format that most libraries load
+_ON_HUB = {WHOLE: "merged", PEFT: "merged", BOTTLENECK: "adapterhub", TEXTS: "skops", PROBE: "skops"}
+
+
 @dataclass(frozen=True)
 class Exported:
     """An export."""
@@ -117,15 +121,27 @@ def export(
     out: str | Path | None = None,
     overwrite: bool = False,
     is_checked: bool = True,
+    hub_format: str | None = None,
+    is_public: bool = False,
 ) -> Exported:
     """Export the model of a study (by default the recommended one), of a run's folder or of a model's folder.
 
     encoder: place of the pretrained encoder, if it is not where it was at training. out: by default a folder in the
     study's exports/. The folder gets its final name once the export is complete and checked.
+    to: a key of FORMATS, or hub:OWNER/NAME to upload an export to the Hugging Face hub with your credentials, as a
+    private repository unless is_public; hub_format is then its format, by default the one that most libraries load.
     Raises ConfigError, StoreError, ModelError or ExportError, in one line.
     """
-    run, chosen = find(name, strategy), format_of(to)
+    run = find(name, strategy)
     source = _source(run, encoder)
+    if to.startswith(hub.PREFIX):
+        repository = to.removeprefix(hub.PREFIX)
+        hub.check_upload(repository)
+        options = {"strategy": strategy, "encoder": encoder, "out": out, "overwrite": overwrite}
+        exported = export(name, hub_format or _ON_HUB[source.layout], **options, is_checked=is_checked)  # type: ignore[arg-type]
+        address = hub.upload(exported.folder, repository, is_public)
+        return replace(exported, notes=(*exported.notes, f"Uploaded to {address}"))
+    chosen = format_of(to)
     _require_layout(source, to)
     target = Path(out).expanduser() if out else _default_folder(run, to)
     if target.exists() and not overwrite:
@@ -149,7 +165,7 @@ def export(
 def format_of(to: str) -> Format:
     """Return the row of FORMATS. Raises ConfigError."""
     if to not in FORMATS:
-        raise ConfigError(unknown("format", to, FORMATS))
+        raise ConfigError(f"{unknown('format', to, FORMATS)}, hub:OWNER/NAME")
     return FORMATS[to]
 
 
