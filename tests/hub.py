@@ -1,8 +1,9 @@
-"""Local HTTP server with the part of the Hugging Face hub's API that downloads use.
+"""Local HTTP server with the part of the Hugging Face hub's API that downloads and uploads use.
 
-It serves datasets from ROOT/datasets/OWNER/NAME and models from ROOT/models/OWNER/NAME.
+It stores uploads to models with the token TOKEN, and refuses others. It serves datasets from ROOT/datasets/OWNER/NAME and models from ROOT/models/OWNER/NAME.
 """
 
+import base64
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+TOKEN = "hf_test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -28,8 +30,53 @@ def hub(root: Path) -> Iterator[str]:
             self._respond(with_body=False)
 
         def do_POST(self) -> None:
-            request_body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            request_body = self._read_body().decode()
+            if match := re.fullmatch(
+                r"/api/(repos/create|validate-yaml|models/(.+/.+)/(preupload|commit)/main)", self._path
+            ):
+                self._accept(match[1] if match[2] is None else match[3], match[2], request_body)
+                return
             self._respond(with_body=True, request_body=request_body)
+
+        @property
+        def _path(self) -> str:
+            return unquote(urlparse(self.path).path)
+
+        def _read_body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
+
+        def _accept(self, endpoint: str, name: str | None, body: str) -> None:
+            """Part of an upload: create a repository, check its card, say how to send files, store them."""
+            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+                self.send_response(401)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            reply: dict[str, object] = {"errors": [], "warnings": []}
+            if endpoint == "repos/create":
+                asked = json.loads(body)
+                name = f"{asked.get('organization') or 'me'}/{asked['name']}"
+                (root / "models" / name).mkdir(parents=True, exist_ok=True)
+                (root / "created.json").write_text(body)
+                reply = {"url": f"http://{self.headers['Host']}/{name}", "name": name, "id": name}
+            elif endpoint == "preupload":
+                files = json.loads(body)["files"]
+                reply = {"files": [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files]}
+            elif endpoint == "commit":
+                for line in map(json.loads, body.splitlines()):
+                    if line["key"] == "file":
+                        file = root / "models" / str(name) / line["value"]["path"]
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(base64.b64decode(line["value"]["content"]))
+                reply = {"commitUrl": f"http://{self.headers['Host']}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+            self._send(json.dumps(reply).encode(), {"Content-Type": "application/json"}, True)
 
         def _respond(self, with_body: bool, request_body: str = "") -> None:
             path = unquote(urlparse(self.path).path)

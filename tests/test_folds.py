@@ -229,7 +229,7 @@ def test_a_test_split_that_is_given_is_read_by_the_last_run_alone(encoder, toy_c
     stored = runs.predictions(final.run_id, "test")
     assert final.metrics["test"]["accuracy"] == (stored["label"] == stored["predicted"]).mean()
     assert "On the test split of 20 examples, which no other run reads" in (study.folder / "report.md").read_text()
-    assert "| test |" in (runs.path(final.run_id) / "model" / "README.md").read_text()
+    assert "| metric | test |" in (runs.path(final.run_id) / "model" / "README.md").read_text()
     folder = runs.path(final.run_id) / "model"
     base = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2)
     batch = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")

@@ -1,5 +1,6 @@
-"""Data and encoders by hub name, from a local server, through the real clients."""
+"""Data and encoders by hub name, and uploads, with a local server, through the real clients."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.hub import hub
+from tests.hub import TOKEN, hub
 from tests.tiny import toy_texts
 
 pytestmark = pytest.mark.slow
@@ -96,3 +97,33 @@ def test_hub_datasets_that_cannot_be_loaded_are_one_line(tuneoff):
         assert failed.returncode == 2
         assert message in failed.stderr
         assert failed.stderr.count("\n") == 1
+
+
+def test_an_export_is_uploaded_with_the_users_credentials(tuneoff, finished, tmp_path):
+    study, remote = str(finished[0].folder), tmp_path / "hub" / "models" / "me" / "reviews"
+    options = ["export", study, "--strategy", "lora", "--to", "hub:me/reviews", "--out", "exported"]
+    failed = tuneoff(*options)
+    assert failed.stderr == (
+        "tuneoff: there are no credentials for the hub; log in with: hf auth login, or set HF_TOKEN\n"
+    )
+    assert not (tmp_path / "exported").exists()
+    failed = tuneoff(*options, HF_TOKEN="hf_wrong")
+    assert failed.returncode == 2
+    assert "tuneoff: the upload to hub:me/reviews failed (" in failed.stderr
+    assert "the export is in exported, and the same command with --overwrite tries again" in failed.stderr
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert (tmp_path / "exported" / "README.md").is_file()
+    assert not remote.exists()  # nothing was sent
+    uploaded = tuneoff(*options, "--overwrite", HF_TOKEN=TOKEN)
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert "Uploaded to http://127.0.0.1:" in uploaded.stdout
+    local = {file.name: file.read_bytes() for file in (tmp_path / "exported").iterdir()}
+    assert {file.name: file.read_bytes() for file in remote.iterdir()} == local
+    created = json.loads((tmp_path / "hub" / "created.json").read_text())
+    assert created.get("private") is True or created.get("visibility") == "private"
+    public = tuneoff(*options, "--overwrite", "--public", "--format", "safetensors", "--no-check", HF_TOKEN=TOKEN)
+    assert public.returncode == 0, public.stderr
+    created = json.loads((tmp_path / "hub" / "created.json").read_text())
+    assert created.get("private") is False or created.get("visibility") == "public"
+    assert (remote / "adapter_model.safetensors").is_file()
+    assert "hub:a b is no name on the hub" in tuneoff(*options[:5], "hub:a b").stderr

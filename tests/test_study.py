@@ -77,8 +77,8 @@ def test_a_study_leaves_what_the_docs_say(finished):
     for part in (
         lora.run_id,
         "negative, positive",
-        "peft.PeftModel.from_pretrained",
-        f"| test | {lora.metrics['test']['accuracy']:.3f} |",
+        "PeftModel.from_pretrained",
+        f"| accuracy | {lora.metrics['validation']['accuracy']:.3f} | {lora.metrics['test']['accuracy']:.3f} |",
     ):
         assert part in card
     stored = json.loads((folder / "run.json").read_text())

@@ -26,6 +26,10 @@ class StoreError(TuneoffError, OSError):
     """A study folder that cannot be read or written."""
 
 
+class ExportError(TuneoffError, ValueError):
+    """A model that cannot be exported, or an export that does not give the model's probabilities."""
+
+
 class LibraryError(TuneoffError, ImportError):
     """A library that cannot be imported."""
 

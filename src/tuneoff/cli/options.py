@@ -68,6 +68,10 @@ StudyName = Annotated[
 COST_HELP = "cost that the verdict saves where a cheaper strategy is within the margin: " + ", ".join(
     f"{key} ({name})" for key, name in complete_cost()
 )
+FORMAT_HELP = (
+    "merged (one transformers model), onnx, onnx-int8 (8-bit weights), safetensors (the weights as stored), adapterhub "
+    "(a bottleneck adapter), skops (TF-IDF, majority, probe), or hub:OWNER/NAME to upload to the Hugging Face hub"
+)
 Cost = Annotated[OptionalText, typer.Option(help=COST_HELP, autocompletion=complete_cost)]
 Margin = Annotated[
     OptionalText,

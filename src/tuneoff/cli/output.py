@@ -10,13 +10,14 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from tuneoff.formats import shorten, show_control_characters
+from tuneoff.formats import shorten, show_control_characters, size
 
 if TYPE_CHECKING:
     from tuneoff.comparison.detection import Detection
     from tuneoff.comparison.result import Comparison
     from tuneoff.data.dataset import Dataset
     from tuneoff.data.describe import DataDescription
+    from tuneoff.deliver.export import Exported
     from tuneoff.tables import Table as TypedTable
     from tuneoff.trackers import Tracked
 
@@ -97,6 +98,19 @@ def _print_typed_table(typed: "TypedTable", styles: list[str]) -> None:
     for cells, style in zip(typed.text_rows(), styles, strict=True):
         table.add_row(*map(visible, cells), style=style)
     console.print(table)
+
+
+def print_export(exported: "Exported", as_json: bool) -> None:
+    """Print the folder of an export, its size, and what was checked."""
+    if as_json:
+        fields = {"folder": str(exported.folder), "strategy": exported.label, "format": exported.format}
+        print(json.dumps({**fields, "bytes": exported.size_bytes, "notes": exported.notes}, indent=1))
+        return
+    for note in exported.notes:
+        console.print(visible(note))
+    console.print(
+        f"{visible(exported.label)}: {visible(str(exported.folder))} ({size(exported.size_bytes)})", soft_wrap=True
+    )
 
 
 def print_detection(detection: "Detection") -> None:

@@ -95,12 +95,12 @@ def _of_linear_model(folder: Path, saved: SavedModel, encoder: str | None) -> Ex
 def _of_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Explain:
     import torch
 
-    from tuneoff.deliver.classifier import encoder_of_saved
+    from tuneoff.deliver.classifier import verified_encoder
     from tuneoff.encoder.config import load_tokenizer
     from tuneoff.encoder.load import load_model
 
     scaler, linear = read_skops(folder)
-    name = encoder_of_saved(saved, encoder)
+    name = verified_encoder(saved, encoder)
     model, pooling = load_model(name, ("0", "1"), seed=0).eval(), saved.strategy.pooling  # type: ignore[attr-defined]
     weights, intercepts = _coefficients(linear)
     matrix = torch.from_numpy(weights / scaler.scale_).float()  # (C, H)
@@ -114,11 +114,11 @@ def _of_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Explain:
 
 
 def _of_model(folder: Path, saved: SavedModel, encoder: str | None) -> Explain:
-    from tuneoff.deliver.classifier import encoder_of_saved, is_whole
+    from tuneoff.deliver.classifier import is_whole, verified_encoder
     from tuneoff.encoder.config import load_tokenizer
 
     model = restored_model(folder, saved, encoder).cpu()
-    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else encoder_of_saved(saved, encoder))
+    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else verified_encoder(saved, encoder))
     return _integrated(model, tokenizer, saved, lambda **inputs: model(**inputs).logits)
 
 

@@ -107,6 +107,8 @@ def load_classifier(folders: Sequence[Path], encoder: str | None = None) -> Clas
 
 
 def _load(folder: Path, saved: SavedModel, encoder: str | None) -> Predict:
+    if (folder / "model.onnx").is_file():
+        raise StoreError(f"{folder} is an ONNX export, which onnxruntime reads (its README.md shows how); load the run")
     kind = STRATEGIES[saved.strategy.name].fits_on
     return {"texts": _load_text_model, "embeddings": _load_probe, "model": _load_model}[kind](folder, saved, encoder)
 
@@ -123,7 +125,7 @@ def _load_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
 
     classifier, probabilities = read_skops(folder), STRATEGIES[saved.strategy.name].probabilities
     assert probabilities is not None
-    embedder = Embedder(encoder_of_saved(saved, encoder), saved.strategy.pooling, saved.truncation)  # type: ignore[attr-defined]
+    embedder = Embedder(verified_encoder(saved, encoder), saved.strategy.pooling, saved.truncation)  # type: ignore[attr-defined]
     return lambda texts: probabilities(classifier, embedder.vectors(texts))
 
 
@@ -134,7 +136,7 @@ def _load_model(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
     from tuneoff.engine.inputs import SplitInputs, predict_logits
 
     model = restored_model(folder, saved, encoder)
-    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else encoder_of_saved(saved, encoder))
+    tokenizer = load_tokenizer(str(folder) if is_whole(folder) else verified_encoder(saved, encoder))
 
     def predict(texts: pa.Table) -> np.ndarray:
         table = tokenize_in_memory(texts, tokenizer, saved.truncation)
@@ -151,7 +153,7 @@ def restored_model(folder: Path, saved: SavedModel, encoder: str | None = None) 
 
     if is_whole(folder):
         return load_model(str(folder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel).to(device()).eval()
-    model = load_model(encoder_of_saved(saved, encoder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel)
+    model = load_model(verified_encoder(saved, encoder), saved.label_names, seed=0, is_multilabel=saved.is_multilabel)
     adapted = STRATEGIES[saved.strategy.name].apply(model, saved.strategy)
     if adapted.load is None:
         raise StoreError(f"folder {str(folder)!r} holds no model.safetensors; restore it, or run the study again")
@@ -167,7 +169,7 @@ def is_whole(folder: Path) -> bool:
     return (folder / "model.safetensors").is_file()
 
 
-def encoder_of_saved(saved: SavedModel, encoder: str | None) -> str:
+def verified_encoder(saved: SavedModel, encoder: str | None) -> str:
     """Return the name of the pretrained encoder, if its weights are those of the training run."""
     from tuneoff.encoder.heads import start_fingerprint
 

@@ -25,15 +25,34 @@ def resolve(name: str) -> str:
     """
     if name.startswith("packaged:"):
         return str(packaged.model_folder(name.removeprefix("packaged:")))
-    folder = Path(name).expanduser()
-    looks_local = folder.is_dir() or name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
-    if not looks_local:
+    if not _looks_local(name):
         return name.removeprefix("hf:")
+    folder = Path(name).expanduser()
     if not folder.is_dir():
         raise ModelError(f"model folder {name!r} does not exist; give a folder, packaged:minilm or a name on the hub")
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {name!r} has no config.json; save the model with save_pretrained")
     return str(folder)
+
+
+def hub_name(name: str) -> str | None:
+    """Return the name of a model on the hub, also of a packaged one; None for a local folder."""
+    if name.startswith("packaged:"):
+        return packaged.HUB_NAMES.get(name.removeprefix("packaged:"))
+    return None if _looks_local(name) else name.removeprefix("hf:")
+
+
+def published_name(name: str) -> str:
+    """Return the name of a model for files that others read: its name on the hub, else its folder.
+
+    A path into the packages of one environment would mean nothing in another one.
+    """
+    return hub_name(name) or resolve(name)
+
+
+def _looks_local(name: str) -> bool:
+    is_path = name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1
+    return is_path or Path(name).expanduser().is_dir()
 
 
 def config_file(name: str) -> Path | None:

@@ -11,7 +11,7 @@ from transformers.utils import logging
 
 from tuneoff.compat import initialise_module
 from tuneoff.encoder.anatomy import head_modules, is_head, output_layer
-from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, resolve
+from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, published_name, resolve
 from tuneoff.encoder.heads import head_labels, head_rows
 from tuneoff.encoder.packed import use_packed_attention
 from tuneoff.errors import ModelError
@@ -52,6 +52,7 @@ def load_model(
     missing = [key for key in not_loaded if not is_head(model, key)]
     if missing:
         raise ModelError(f"the weights of {name!r} lack {len(missing)} of the encoder's parameters, e.g. {missing[0]}")
+    model.config.name_or_path = published_name(name)  # adapters name their base model by it
     initialise_head(model, seed, only=not_loaded | _fit_output_layer(model, head_labels(name), label_names))
     use_packed_attention(model)
     return model

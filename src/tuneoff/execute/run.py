@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from tuneoff.data.splits import parts_of
-from tuneoff.deliver.card import write_card
+from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations
@@ -68,8 +68,9 @@ def run_one(
 
     def save(folder: Path) -> None:
         fitted.save(folder)
-        SavedModel.of_run(record, dataset.label_names, dataset.is_multilabel, dataset.is_pair).write(folder)
-        write_card(folder, record, dataset)
+        saved = SavedModel.of_run(record, dataset.label_names, dataset.is_multilabel, dataset.is_pair)
+        saved.write(folder)
+        write_card(folder, ModelFacts(saved, record, DataFacts.of(dataset)))
 
     # of the runs of folds, the first shows the size of the model; the model that is handed over has seen all examples
     return store.write(
