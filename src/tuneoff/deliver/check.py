@@ -97,7 +97,7 @@ def reloaded(script: str, folder: Path, texts: pa.Table, base: Sequence[str] = (
         inputs.write_text(json.dumps(examples), encoding="utf-8")
         command = [sys.executable, "-P", str(SCRIPTS / script), str(folder), str(inputs), str(output), *base]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", env=environment, check=False)
         if ended.returncode != 0:
             reason = (ended.stderr.strip().splitlines() or [f"it ended with code {ended.returncode}"])[-1]
             raise ExportError(f"the export does not load in a new process ({script}): {one_line(reason, 200)}")
