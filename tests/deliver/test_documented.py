@@ -18,7 +18,7 @@ SECTIONS = [
 
 
 def code_blocks(file, heading):
-    """The code of one section, as pairs of language and text; the shell has no language."""
+    """The code of one section, as pairs of language and text; the shell has no language, what needs more has "sh"."""
     text = (ROOT / file).read_text(encoding="utf-8")
     section = text.split(f"{heading}\n", 1)[1]
     section = re.split(r"^#+ ", section, maxsplit=1, flags=re.MULTILINE)[0]
@@ -34,7 +34,7 @@ def test_a_section_works_when_pasted(file, heading, finished, tmp_path):
     (tmp_path / "new.csv").write_text("text\na fine film\nnot good\n")
     blocks = code_blocks(file, heading)
     assert blocks
-    for language, code in blocks:
+    for language, code in [block for block in blocks if block[0] != "sh"]:
         command = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", as_module(code)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
