@@ -1,6 +1,8 @@
 """What a strategy saves is restored on a fresh encoder, with the same logits, for every method and architecture."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from tests.saved import saved_model
 from tests.strategies.rows import STRATEGY_NAMES
 from tests.tiny import toy_texts, word_tokenizer
 from tuneoff.deliver.classifier import as_texts, load_classifier, restored_model
-from tuneoff.errors import ModelError
+from tuneoff.errors import ConfigError, DataError, ModelError
 from tuneoff.spec import parse_strategy
 
 TEXTS = toy_texts(6, np.random.default_rng(0))[0]
@@ -51,3 +53,16 @@ def test_an_adapter_of_another_shape_is_refused(tmp_path):
 def test_texts_are_read_from_lists_pairs_and_tables():
     assert as_texts(["a", "b"], False).to_pydict() == {"text": ["a", "b"]}
     assert as_texts([("a", "b")], True).to_pydict() == {"text": ["a"], "text_pair": ["b"]}
+    frame = pd.DataFrame({"text": ["a"], "n": [1], "text_pair": ["b"]})
+    assert as_texts(frame, False).to_pydict() == {"text": ["a"]}
+    assert as_texts(pa.Table.from_pandas(frame), True).to_pydict() == {"text": ["a"], "text_pair": ["b"]}
+    assert as_texts(pd.DataFrame({"body": ["a"]}), False).to_pydict() == {"text": ["a"]}
+    for wrong, message in (
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "the table has no column 'text'; it has a, b"),
+        (pd.DataFrame({"text": [1]}), "column 'text' holds no texts"),
+        (pd.DataFrame({"text": ["a", None]}), "column 'text' holds missing values"),
+    ):
+        with pytest.raises(DataError, match=message):
+            as_texts(wrong, False)
+    with pytest.raises(ConfigError, match="texts is a dict"):
+        as_texts({"text": ["a"]}, False)

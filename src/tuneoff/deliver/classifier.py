@@ -6,7 +6,7 @@ pooling, in fp32 on packed batches, and the thresholds of multi-label data.
 # N examples  C classes  H hidden
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ class Classifier:
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Return the probability of each class, or of each label of multi-label data. (N, C).
 
-        texts: a sequence of texts, of pairs of texts where the model was trained on pairs, a pandas Series, or an Arrow
-        table with the columns text and text_pair. Raises DataError for anything else.
+        texts: a sequence of texts, of pairs of texts where the model was trained on pairs, a pandas Series, or a DataFrame
+        or Arrow table with the columns text and text_pair. Raises DataError for anything else.
         """
         parts = list(self.probabilities_of_chunks(as_texts(texts, self.saved.is_pair)))
         return np.concatenate([np.empty((0, len(self.saved.label_names))), *parts])
@@ -212,12 +212,11 @@ def joined_texts(texts: pa.Table) -> list[str]:
 def as_texts(texts: Any, is_pair: bool) -> pa.Table:
     """Return texts as an Arrow table with the columns text and, for pairs, text_pair. Raises DataError."""
     wanted = ["text", "text_pair"] if is_pair else ["text"]
+    if hasattr(texts, "columns") and hasattr(texts, "iloc"):  # a DataFrame, without importing pandas
+        texts = pa.Table.from_pandas(texts, preserve_index=False)
     if isinstance(texts, pa.Table):
-        missing = [name for name in wanted if name not in texts.column_names]
-        if missing:
-            raise DataError(f"the table has no column {missing[0]!r}; it has {', '.join(texts.column_names)}")
-        return pa.table({name: texts[name].cast(pa.large_string()) for name in wanted})
-    if isinstance(texts, str) or not hasattr(texts, "__len__") or not hasattr(texts, "__iter__"):
+        return _text_columns(texts, wanted)
+    if isinstance(texts, (str, Mapping)) or not hasattr(texts, "__len__") or not hasattr(texts, "__iter__"):
         example = "[(first, second), ...]" if is_pair else "[text, ...]"
         raise ConfigError(f"texts is a {type(texts).__name__}; give a list: {example}")
     rows = [tuple(row) if is_pair and not isinstance(row, str) else (row,) for row in texts]
@@ -229,3 +228,15 @@ def as_texts(texts: Any, is_pair: bool) -> pa.Table:
         raise DataError(f"texts[{wrong}] is not {what}, but {texts[wrong]!r:.80}")
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(wanted)
     return pa.table({name: pa.array(column, pa.large_string()) for name, column in zip(wanted, columns, strict=True)})
+
+
+def _text_columns(table: pa.Table, wanted: list[str]) -> pa.Table:
+    """Return the columns with the wanted names, or all columns of a table that has as many."""
+    names = wanted if set(wanted) <= set(table.column_names) else table.column_names
+    if len(names) != len(wanted):
+        missing = next(name for name in wanted if name not in table.column_names)
+        raise DataError(f"the table has no column {missing!r}; it has {', '.join(map(str, table.column_names))}")
+    wrong = [n for n in names if not (pa.types.is_string(table[n].type) or pa.types.is_large_string(table[n].type))]
+    if wrong or any(table[name].null_count for name in names):
+        raise DataError(f"column {(wrong or names)[0]!r} holds {'no texts' if wrong else 'missing values'}")
+    return pa.table({ours: table[name].cast(pa.large_string()) for ours, name in zip(wanted, names, strict=True)})
