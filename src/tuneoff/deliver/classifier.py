@@ -42,8 +42,8 @@ class Classifier:
     def predict_proba(self, texts: Any) -> np.ndarray:
         """Return the probability of each class, or of each label of multi-label data. (N, C).
 
-        texts: a sequence of texts, of pairs of texts where the model was trained on pairs, a pandas Series, or a DataFrame
-        or Arrow table with the columns text and text_pair. Raises DataError for anything else.
+        texts: a sequence of texts, of pairs of texts where the model was trained on pairs, a pandas Series, or a
+        DataFrame or Arrow table with the columns text and text_pair. Raises DataError for anything else.
         """
         parts = list(self.probabilities_of_chunks(as_texts(texts, self.saved.is_pair)))
         return np.concatenate([np.empty((0, len(self.saved.label_names))), *parts])
