@@ -3,7 +3,6 @@
 Imports are inside the commands: torch and transformers take seconds, and most commands need neither.
 """
 
-import gc
 import io
 import json
 import os
@@ -19,9 +18,9 @@ from rich.console import Console
 from tuneoff import __version__
 from tuneoff.cli.completion import complete_in_bash, is_bash_completion
 from tuneoff.cli.hub import stay_offline_without_network
+from tuneoff.cli.imports import begin_imports, end_imports
 from tuneoff.cli.options import (
     COST_HELP,
-    FORMAT_HELP,
     Command,
     Cost,
     GramsPerKwh,
@@ -37,6 +36,7 @@ from tuneoff.cli.options import (
     TextList,
     Track,
     Watts,
+    checked_path,
     complete_cost,
     joined,
     parse_cost,
@@ -56,16 +56,15 @@ from tuneoff.cli.output import (
     options_of,
     print_classes,
     print_detection,
-    print_export,
     print_options,
     print_result,
     print_samples,
     print_tracked,
     visible,
 )
-from tuneoff.cli.predict import embed, predict
+from tuneoff.cli.winner import check, embed, export, predict, serve, track
 from tuneoff.costs import DEFAULT_COST
-from tuneoff.errors import ConfigError, StoreError, TuneoffError
+from tuneoff.errors import StoreError, TuneoffError
 from tuneoff.formats import show_control_characters
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def main() -> None:
     for variable, value in _QUIET_LIBRARIES.items():  # before any command: peft's options are checked by peft
         os.environ.setdefault(variable, value)
     _print_any_character()
-    gc.disable()  # garbage collection is a fifth of the import time; _end_imports enables it
+    begin_imports()
     try:
         if is_bash_completion():
             complete_in_bash(app)
@@ -315,7 +314,7 @@ def plan(
     gap = check_difference(detect) if detect else None
     study = Study.open(study_name)
     stay_offline_without_network(study.spec.model, study.spec.data.source)
-    _end_imports()
+    end_imports()
     with console.status("loading data and timing a few steps"):
         missing = study.plan()
         detection = study.detection(gap, missing) if gap else None
@@ -386,120 +385,8 @@ def report(
     if predictions:
         study = study.add_predictions(split_lists(predictions))
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
-    _end_imports()
+    end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
-
-
-@app.command(cls=Command)
-def track(
-    folder: Annotated[str, typer.Argument(help="a study's folder")],
-    to: Annotated[
-        TextList,
-        typer.Option(
-            help="mlflow, tensorboard, wandb or trackio; options after colons: mlflow:uri=http://localhost:5000; "
-            "repeatable, or separated by commas; by default those of the study"
-        ),
-    ] = None,
-) -> None:
-    """Store a finished study in trackers. Nothing is trained, and what is stored already is not stored twice."""
-    if not Path(folder).is_dir():
-        raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
-    from tuneoff.study import Study
-    from tuneoff.track import check_installed
-
-    study = Study.open(folder)
-    study = study.changed(track=split_lists(to)) if to else study
-    if not study.spec.track:
-        raise ConfigError("no tracker given; name one, e.g. --to mlflow")
-    check_installed(study.spec.track)
-    if not (study.folder / "report.md").is_file():
-        raise StoreError(f"study {folder!r} has no report; write it first: tuneoff report {folder}")
-    _end_imports()
-    results = list(study.track())
-    for result in results:
-        print_tracked(result, console)
-    if any(result.error for result in results):
-        raise typer.Exit(1)
-
-
-@app.command(cls=Command)
-def check(
-    new: Annotated[str, typer.Argument(help="a study's folder, or a folder of runs of one strategy")],
-    old: Annotated[str, typer.Option("--not-worse-than", help="the same of what it is compared with")],
-    margin: Annotated[
-        OptionalText, typer.Option(help="largest acceptable loss, in the metric's units: 0.01 is a point")
-    ] = None,
-    metric: Annotated[OptionalText, typer.Option(help="any stored metric; by default that of the new study")] = None,
-    strategy: Annotated[
-        OptionalText, typer.Option(help="new strategy, as on the leaderboard; by default the recommended one")
-    ] = None,
-    old_strategy: Annotated[OptionalText, typer.Option(help="old strategy; by default the recommended one")] = None,
-    comment: Annotated[OptionalText, typer.Option(metavar="FILE", help="also write a comment in Markdown")] = None,
-    as_json: Json = False,
-) -> None:
-    """Check that a new model is not worse than an old one on the same test examples. Exit code 1 if it is not shown."""
-    from tuneoff.comparison import gate
-    from tuneoff.scoring.decision import DEFAULT_MARGIN
-    from tuneoff.spec import check_margin
-
-    accepted = DEFAULT_MARGIN if margin is None else check_margin(margin)
-    for folder in (new, old):
-        if not Path(folder).is_dir():
-            raise StoreError(f"folder {folder!r} does not exist; give a study's folder: results/NAME")
-    comment_path = _checked_path(comment, "--comment", "comment.md") if comment else None
-    _end_imports()
-    checked = gate.check(new, old, accepted, metric, strategy, old_strategy)
-    if comment_path:
-        comment_path.write_text(checked.markdown, encoding="utf-8")
-    if as_json:
-        print(json.dumps(checked.to_json(), indent=1, ensure_ascii=False))
-    else:
-        for line in checked.lines:
-            console.print(visible(line), soft_wrap=True)
-    if not checked.passes:
-        raise typer.Exit(1)
-
-
-@app.command(cls=Command)
-def export(
-    name: Annotated[str, typer.Argument(metavar="RUN", help="a study's folder, a run's folder or a model's folder")],
-    to: Annotated[str, typer.Option(help=FORMAT_HELP)],
-    strategy: Annotated[
-        OptionalText, typer.Option(help="of a study, as on its leaderboard; by default the recommended one")
-    ] = None,
-    encoder: Annotated[
-        OptionalText, typer.Option(help="place of the pretrained encoder, if it is not where it was at training")
-    ] = None,
-    out: Annotated[OptionalText, typer.Option(help="folder to write; by default one in the study's exports/")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a folder that exists")] = False,
-    no_check: Annotated[
-        bool, typer.Option("--no-check", help="do not reload the export to compare its probabilities")
-    ] = False,
-    hub_format: Annotated[
-        OptionalText, typer.Option("--format", help="with --to hub:NAME: format of what is uploaded")
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="with --to hub:NAME: a repository that everyone reads, not a private one")
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Export a trained model to a format of another library, and check there that it gives the same probabilities."""
-    from tuneoff.deliver.export import export as export_model
-
-    _end_imports()
-    with error_console.status(f"exporting to {visible(to)}"):
-        exported = export_model(
-            name,
-            to,
-            strategy=strategy,
-            encoder=encoder,
-            out=out,
-            overwrite=overwrite,
-            is_checked=not no_check,
-            hub_format=hub_format,
-            is_public=public,
-        )
-    print_export(exported, as_json)
 
 
 @app.command(cls=Command)
@@ -514,7 +401,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Describe the data: splits, class balance, lengths, what the checks found, and samples."""
-    report_path = _checked_path(report_name) if report_name else None
+    report_path = checked_path(report_name) if report_name else None
     stay_offline_without_network([model], data["source"])
     from tuneoff.data.describe import describe
     from tuneoff.data.load import load_dataset
@@ -523,7 +410,7 @@ def inspect(
     from tuneoff.encoder.config import load_tokenizer
     from tuneoff.validation import validated
 
-    _end_imports()
+    end_imports()
     dataset = load_dataset(validated(DataSpec, data, "inspect"), evaluate=None)  # folds or splits, as compare chooses
     policy = TruncationPolicy(512)
     description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
@@ -545,16 +432,6 @@ def inspect(
     print_samples(dataset, samples)
     if report_path:
         console.print(f"\nReport: {visible(str(report_path))}", soft_wrap=True)
-
-
-def _checked_path(name: str, option: str = "--report", example: str = "data.html") -> Path:
-    """Return the path of a file to write. Raises ConfigError, before any work, if it cannot be written there."""
-    path = Path(name).expanduser()
-    if path.is_dir():
-        raise ConfigError(f"{option} {name!r} is a folder; name a file in it, e.g. {path / example}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"{option} {name!r}: folder {str(path.parent)!r} does not exist; create it first")
-    return path
 
 
 @app.command(cls=Command)
@@ -590,8 +467,8 @@ def params(
     console.print("Every parameter is counted once, added ones included; peft's own totals count the head twice.")
 
 
-app.command(cls=Command)(predict)
-app.command(cls=Command)(embed)
+for command in (predict, embed, export, serve, track, check):
+    app.command(cls=Command)(command)
 
 
 @app.command("strategies", cls=Command)
@@ -651,24 +528,6 @@ def clean(
 
 
 @app.command(cls=Command)
-def serve(
-    folder: Annotated[str, typer.Argument(help="a study's folder, or the folder of a run or a model")],
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8000,
-    host: Annotated[
-        str, typer.Option(help="address to listen on; anything but loopback lets other machines send texts")
-    ] = "127.0.0.1",
-    encoder: Annotated[
-        OptionalText, typer.Option(help="place of the pretrained encoder, if it is not where it was at training")
-    ] = None,
-) -> None:
-    """Open a page on this machine to try the models: labels, confidences and the words that decided. Also as JSON."""
-    from tuneoff.cli.serving import serve_models
-
-    _end_imports()
-    serve_models(folder, host, port, encoder)
-
-
-@app.command(cls=Command)
 def doctor(as_json: Json = False) -> None:
     """Check this machine and installation."""
     from tuneoff.doctor import examine
@@ -707,7 +566,7 @@ def _run(
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)
-    _end_imports()
+    end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     tracked: list[Tracked] = []
     with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
@@ -722,9 +581,3 @@ def _run(
     print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
-
-
-def _end_imports() -> None:
-    """Enable garbage collection before real work starts; imported modules are not garbage."""
-    gc.freeze()
-    gc.enable()

@@ -4,6 +4,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -262,3 +263,13 @@ def parse_seeds(text: str) -> int | list[int] | dict[str, Any]:
 
 def _numbers(parts: list[str]) -> int | list[int]:
     return int(parts[0]) if len(parts) == 1 else [int(part) for part in parts]
+
+
+def checked_path(name: str, option: str = "--report", example: str = "data.html") -> Path:
+    """Return the path of a file to write. Raises ConfigError, before any work, if it cannot be written there."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"{option} {name!r} is a folder; name a file in it, e.g. {path / example}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {name!r}: folder {str(path.parent)!r} does not exist; create it first")
+    return path
