@@ -3,10 +3,13 @@
 python benchmarks/formats.py STUDY > table.md    STUDY: a finished study's folder. Exports go to a temporary folder.
 """
 
+import os
 import re
 import sys
 import tempfile
 from pathlib import Path
+
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 from tuneoff.deliver.export import FORMATS, export
 from tuneoff.errors import ConfigError, TuneoffError

@@ -48,6 +48,10 @@ class _Probe(nn.Module):
     def __init__(self, encoder: nn.Module, pooling: str, classifier: Any) -> None:
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
+        # standardized first: weights with the scale in them may be so large that 8 bits hold nothing else (an embedding
+        # of MiniLM has dimensions with a standard deviation of 1e-30)
+        self.mean = nn.Buffer(torch.from_numpy(classifier[0].mean_.astype(np.float32)))
+        self.scale = nn.Buffer(torch.from_numpy(classifier[0].scale_.astype(np.float32)))
         weight, bias = linear_map(classifier)
         self.linear = nn.Linear(weight.shape[1], weight.shape[0])
         self.linear.weight.data, self.linear.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
@@ -57,23 +61,22 @@ class _Probe(nn.Module):
         segments = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **segments).last_hidden_state
         mask = attention_mask[..., None].to(states.dtype)  # (B, L, 1)
-        return self.linear((states * mask).sum(1) / mask.sum(1) if self.pooling == "mean" else states[:, 0])
+        pooled = (states * mask).sum(1) / mask.sum(1) if self.pooling == "mean" else states[:, 0]
+        return self.linear((pooled - self.mean) / self.scale)
 
 
 def linear_map(classifier: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights, (C, H), and the biases, (C,), of a fitted probe, standardization included, in fp32.
+    """Return the weights, (C, H), and the biases, (C,), of a fitted probe on standardized embeddings, in fp32.
 
     Two classes of single-label data share one row w, b of scikit-learn: theirs are half of it, with both signs, whose
     softmax is the logistic function of w x + b.
     """
     scaler, last = classifier[0], classifier[-1]
-    each = getattr(last, "estimators_", [last])
-    weight = np.concatenate([_coefficients(one, len(scaler.mean_))[0] for one in each])
-    bias = np.concatenate([_coefficients(one, len(scaler.mean_))[1] for one in each])
+    rows = [_coefficients(one, len(scaler.mean_)) for one in getattr(last, "estimators_", [last])]
+    weight, bias = (np.concatenate(part) for part in zip(*rows, strict=True))
     if len(weight) == 1 and not hasattr(last, "estimators_"):
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight = weight / scaler.scale_
-    return weight.astype(np.float32), (bias - weight @ scaler.mean_).astype(np.float32)
+    return weight.astype(np.float32), bias.astype(np.float32)
 
 
 def _coefficients(estimator: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
