@@ -77,5 +77,5 @@ def test_8_bit_weights_are_measured(finished, tmp_path):
     assert "on 20 test examples" in accuracy
     assert "one thread, median of 20 texts" in size
     assert sorted(path.name for path in exported.folder.iterdir()) == [
-        "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "tuneoff.json",
+        "README.md", "config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json", "tuneoff.json",
     ]  # fmt: skip
