@@ -93,7 +93,7 @@ def _document(function: Callable[..., Any]) -> None:
         for name, field in model.model_fields.items():
             if name in left_out:
                 continue
-            default = _DEFAULTS.get(name, field.get_default(call_default_factory=True))
+            default = _DEFAULTS.get(name, field.get_default(call_default_factory=True, validated_data={}))
             if model is not Recipe:
                 passed.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_Shown(default)))
             line = f"{name}={_Shown(default)!r}" + (f": {field.description}" if field.description else "")
