@@ -14,7 +14,10 @@ SECTIONS = [
     ("docs/using.md", "## Predict a file"),
     ("docs/using.md", "## From Python"),
     ("docs/using.md", "## Embeddings"),
+    ("docs/using.md", "## scikit-learn"),
 ]
+# what the example of a section takes as given
+GIVEN = {"## scikit-learn": "texts, labels = ['good fine film', 'bad poor film'] * 12, ['yes', 'no'] * 12\n"}
 
 
 def code_blocks(file, heading):
@@ -35,7 +38,11 @@ def test_a_section_works_when_pasted(file, heading, finished, tmp_path):
     blocks = code_blocks(file, heading)
     assert blocks
     for language, code in [block for block in blocks if block[0] != "sh"]:
-        command = [sys.executable, "-c", code] if language == "python" else ["bash", "-ec", as_module(code)]
+        command = (
+            [sys.executable, "-c", GIVEN.get(heading, "") + code]
+            if language == "python"
+            else ["bash", "-ec", as_module(code)]
+        )
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     if "predicted.parquet" in str(blocks):
