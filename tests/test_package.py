@@ -22,6 +22,8 @@ SOURCE = ROOT / "src" / "tuneoff"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # of their many major releases each has the few functions that are used; transformers bounds tokenizers
 WITHOUT_UPPER_BOUND = {"tokenizers", "pyarrow", "psutil", "platformdirs", "filelock"}
+# packages of modules of extras, which need not be installed
+_PACKAGE_OF = {"mlflow": "mlflow-skinny"}
 
 
 def names(requirements):
@@ -39,7 +41,7 @@ def imported_packages():
             elif isinstance(node, ast.ImportFrom) and node.module:
                 modules.add(node.module.partition(".")[0])
     modules -= sys.stdlib_module_names | {"tuneoff"}
-    return {canonicalize_name(distributions.get(module, [module])[0]) for module in modules}
+    return {canonicalize_name(distributions.get(module, [_PACKAGE_OF.get(module, module)])[0]) for module in modules}
 
 
 def test_every_imported_package_is_a_declared_dependency():

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from huggingface_hub import ModelCard
+from packaging.version import Version
 from peft import AutoPeftModelForSequenceClassification, PeftModel
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
@@ -116,8 +118,9 @@ def test_an_adapter_of_four_classes_loads_in_three_ways(tmp_path):
             AutoModelForSequenceClassification.from_pretrained(saved.model, num_labels=4), folder
         ),
         AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=4),
-        pipeline("text-classification", str(folder), model_kwargs={"num_labels": 4}).model,
     ]
+    if Version(transformers.__version__) >= Version("5.23"):  # 5.7 leaves the head untrained, without a word
+        models.append(pipeline("text-classification", str(folder), model_kwargs={"num_labels": 4}).model)
     for model in models:
         with torch.no_grad():
             np.testing.assert_allclose(model.eval()(**batch).logits.softmax(-1).numpy(), expected, atol=1e-5)
