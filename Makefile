@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: demo test check lowest format bench clean
+.PHONY: demo test check lint lowest format bench clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
@@ -15,11 +15,13 @@ demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and
 test: $(READY)        ## the whole test suite
 	$(BIN)/python -m pytest
 
-check: $(READY)       ## format, lint, types, fast tests
+check: lint           ## format, lint, types, fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(READY)        ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -m "not slow"
 
 lowest: $(LOWEST_READY)   ## fast tests at the lower bounds of the dependencies; their deprecations are no errors
 	$(LOWEST)/bin/python -m pytest -m "not slow" -W default
