@@ -76,6 +76,23 @@ def test_rows_of_another_width_and_lines_that_are_no_json_are_counted(tmp_path):
     assert len(bad) == 3
 
 
+def test_row_numbers_count_rows_that_were_left_out_in_every_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_BLOCK_BYTES", 200)
+    lines = [f"text {n},{n}" + (",wide" if n % 10 == 0 else "") for n in range(1, 101)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,n", *lines]) + "\n")
+    bad = BadRows()
+    rows = read(tmp_path / "a.csv", "csv", bad)
+    assert bad.left_out == list(range(10, 101, 10))
+    assert bad.numbers_of(range(1, len(rows) + 1)) == [int(row["n"]) for row in rows]
+
+
+def test_a_parquet_file_without_rows_is_no_rows(tmp_path):
+    path = tmp_path / "none.parquet"
+    pyarrow.parquet.write_table(pa.table({"text": pa.array([], pa.string())}), path)
+    (table,) = read_batches(str(path), "parquet", BadRows())
+    assert (table.num_rows, table.column_names) == (0, ["text"])
+
+
 def test_standard_input_and_output(tmp_path, monkeypatch):
     source, target = io.TextIOWrapper(io.BytesIO(b"text\na\nb\n")), io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdin", source)
@@ -94,7 +111,8 @@ def test_standard_input_and_output(tmp_path, monkeypatch):
     [
         ("", "csv", "the data is empty: it has no header"),
         ("text,text\na,b\n", "csv", "column 'text' occurs 2 times"),
-        ("", "jsonl", "the data is empty"),
+        ("", "jsonl", "the data is empty: no line of it is a JSON object"),
+        ("[1]\n", "jsonl", "the data is empty: no line of it is a JSON object"),
         ("no parquet", "parquet", "data file 'bad.parquet' cannot be read"),
     ],
 )

@@ -144,6 +144,18 @@ def test_a_folder_that_exists_is_kept(tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
+def test_what_is_no_export_is_never_replaced(tmp_path):
+    saved_model("full", "bert", tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    (tmp_path / "run.json").write_text("{}")  # the model's folder is one of a run
+    for folder in ("mine", "model", "run.json"):
+        with pytest.raises(StoreError, match=f"{folder} is not an export, so that --overwrite does not replace it"):
+            export(tmp_path / "model", "merged", out=tmp_path / folder, overwrite=True, is_checked=False)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years"
+    assert (tmp_path / "model" / "model.safetensors").is_file()
+
+
 @pytest.mark.slow
 def test_an_export_that_gives_other_probabilities_is_not_kept(finished, tmp_path):
     study = shutil.copytree(finished[0].folder, tmp_path / "study")

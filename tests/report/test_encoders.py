@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.stored import stored_study
+from tuneoff.deliver.find import find
 from tuneoff.report.sections.encoders import encoders_text, scores, section
 from tuneoff.report.sections.leaderboard import leaderboard, short_leaderboard
 from tuneoff.study import Study
@@ -50,3 +51,16 @@ def test_a_sentence_compares_the_best_strategies_of_the_encoders(comparison, met
 
 def test_one_encoder_has_no_such_section(tmp_path):
     assert section(stored_study(tmp_path / "one", ROWS[:2]).comparison()) is None
+
+
+def test_a_strategy_is_found_by_its_name_on_the_leaderboard(comparison, tmp_path):
+    folder = tmp_path / "made"
+    (folder / "comparison.json").write_text(json.dumps(comparison.to_json(), default=str))
+    for run in folder.glob("runs/*"):
+        (run / "model").mkdir(exist_ok=True)
+    for name, group in (
+        ("probe on other", "probe-00000002"),
+        ("probe on m", "probe-00000000"),
+        ("probe", "probe-00000000"),
+    ):
+        assert find(folder, strategy=name).runs[0].group == group

@@ -3,12 +3,13 @@
 Rows that cannot be read are counted with their numbers, and the others are not lost.
 """
 
+import bisect
 import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,11 +36,30 @@ class BadRows:
     """Numbers of the rows that could not be used, by reason; the first row of the data is 1."""
 
     by_reason: dict[str, list[int]] = field(default_factory=dict)
+    left_out: list[int] = field(default_factory=list)  # those of them that are in no batch
 
     def add(self, reason: str, rows: Any) -> None:
         """Count some rows."""
         if len(rows):
             self.by_reason.setdefault(reason, []).extend(int(row) for row in rows)
+
+    def leave_out(self, reason: str, row: int) -> None:
+        """Count a row that is in no batch."""
+        self.add(f"{reason}, and left out", [row])
+        bisect.insort(self.left_out, row)
+
+    def numbers_of(self, positions: Iterable[int]) -> list[int]:
+        """Return the row numbers of places in the batches, both from 1: rows that were left out count too.
+
+        >>> BadRows(left_out=[2, 3]).numbers_of([1, 2, 3])
+        [1, 4, 5]
+        """
+        numbers = []
+        for number in map(int, positions):
+            for row in self.left_out:
+                number += row <= number
+            numbers.append(number)
+        return numbers
 
     def __len__(self) -> int:
         return sum(map(len, self.by_reason.values()))
@@ -72,15 +92,19 @@ def read_batches(name: str, format_name: str, bad: BadRows) -> Iterator[pa.Table
         if format_name == "parquet":
             if name == STANDARD:
                 raise ConfigError("Parquet cannot be read from standard input, because its index is at the end")
-            for batch in pyarrow.parquet.ParquetFile(name, memory_map=True).iter_batches(BATCH_ROWS):
+            file = pyarrow.parquet.ParquetFile(name, memory_map=True)
+            if not file.metadata.num_rows:
+                yield file.schema_arrow.empty_table()
+            for batch in file.iter_batches(BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
             return
-        with _binary_input(name) as file:
+        with _binary_input(name) as stream:
             if format_name == "jsonl":
-                yield from _json_batches(file, bad)
+                yield from _json_batches(stream, bad)
             else:
                 is_file = format_name == "csv" and name != STANDARD
-                yield from _csv_batches(file, find_separator(Path(name)) if is_file else _DELIMITERS[format_name], bad)
+                separator = find_separator(Path(name)) if is_file else _DELIMITERS[format_name]
+                yield from _csv_batches(stream, separator, bad)
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         if isinstance(error, (DataError, ConfigError, StoreError, BrokenPipeError)):
             raise
@@ -104,10 +128,9 @@ def _csv_batches(file: IO[bytes], separator: str, bad: BadRows) -> Iterator[pa.T
     repeated = [column for column in names if names.count(column) > 1]
     if repeated:
         raise DataError(f"column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename one of them")
-    skipped: list[int] = []  # numbers as pyarrow counts them, from 1 and without the header
 
     def skip(row: Any) -> str:
-        skipped.append(row.number or 0)
+        bad.leave_out("another number of fields than the header", row.number)
         return "skip"
 
     parse = pyarrow.csv.ParseOptions(
@@ -132,7 +155,6 @@ def _csv_batches(file: IO[bytes], separator: str, bad: BadRows) -> Iterator[pa.T
     with reader:
         for batch in reader:
             yield pa.table({name: as_strings(column) for name, column in zip(names, batch.columns, strict=True)})
-    bad.add("another number of fields than the header, and left out", skipped)
 
 
 def _header(file: IO[bytes], delimiter: str) -> list[str]:
@@ -170,10 +192,10 @@ def decoded(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
 
 def _json_batches(file: IO[bytes], bad: BadRows) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
-    number = 0
+    has_rows = False
     for number, line in enumerate(file, start=1):
         if not line.strip():
-            bad.add("nothing on their line, and left out", [number])
+            bad.leave_out("nothing on their line", number)
             continue
         try:
             row = json.loads(line)
@@ -181,15 +203,16 @@ def _json_batches(file: IO[bytes], bad: BadRows) -> Iterator[pa.Table]:
             row = None
         if isinstance(row, dict):
             rows.append(row)
+            has_rows = True
         else:
-            bad.add("no JSON object, and left out", [number])
+            bad.leave_out("no JSON object", number)
         if len(rows) == BATCH_ROWS:
             yield _table_of(rows)
             rows = []
     if rows:
         yield _table_of(rows)
-    elif number == 0:
-        raise DataError("the data is empty")
+    if not has_rows:
+        raise DataError("the data is empty: no line of it is a JSON object")
 
 
 def _table_of(rows: list[dict[str, Any]]) -> pa.Table:

@@ -26,7 +26,7 @@ from tuneoff.deliver.layouts import (
 )
 from tuneoff.deliver.onnx import write_onnx
 from tuneoff.deliver.quantize import FP32, costs_of_int8, write_int8
-from tuneoff.deliver.saved import SavedModel
+from tuneoff.deliver.saved import DESCRIPTION, SavedModel
 from tuneoff.encoder.config import resolve
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.spec import read_study
@@ -144,8 +144,7 @@ def export(
     chosen = format_of(to)
     _require_layout(source, to)
     target = Path(out).expanduser() if out else _default_folder(run, to)
-    if target.exists() and not overwrite:
-        raise StoreError(f"{target} exists already; give --overwrite, or another folder with --out")
+    _require_replaceable(target, source, overwrite)
     unfinished = target.with_name(f".unfinished-{target.name}-{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -160,6 +159,18 @@ def export(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return Exported(target, run.label, to, notes)
+
+
+def _require_replaceable(target: Path, source: Source, overwrite: bool) -> None:
+    """Raise StoreError for a folder that may not be replaced: only an empty one and an earlier export may."""
+    if not target.exists():
+        return
+    if not overwrite:
+        raise StoreError(f"{target} exists already; give --overwrite, or another folder with --out")
+    is_empty = target.is_dir() and not any(target.iterdir())
+    is_export = (target / DESCRIPTION).is_file() and not (target.parent / "run.json").is_file()
+    if not (is_empty or is_export) or target.resolve() == source.folder.resolve():
+        raise StoreError(f"{target} is not an export, so that --overwrite does not replace it; name another with --out")
 
 
 def format_of(to: str) -> Format:

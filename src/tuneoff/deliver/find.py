@@ -10,6 +10,7 @@ from tuneoff.deliver.classifier import Classifier, load_classifier
 from tuneoff.deliver.saved import model_folder_of
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.files import read_json
+from tuneoff.formats import encoder_names
 from tuneoff.runs import OK, RunRecord, StudyStore
 from tuneoff.scoring.metrics import direction
 from tuneoff.strategies import STRATEGIES
@@ -40,8 +41,8 @@ def find(
     """Find the model of a study's folder, of a run's folder or of a model's folder.
 
     strategy: as on the leaderboard, or its name alone ("lora" for "lora rank=4") if only one has that name; by default
-    the recommended one. run: id of one of the study's runs. ensemble: the
-    models of all seeds. encoder: of a study with several encoders, that of the strategy.
+    the recommended one. Of several encoders the best is meant, unless it is named: "lora on minilm", or encoder. run:
+    id of one of the study's runs. ensemble: the models of all seeds.
     Raises StoreError or ConfigError, in one line, for a study without such a model.
     """
     path = Path(name).expanduser()
@@ -121,13 +122,13 @@ def _row(compared: Mapping[str, Any], strategy: str | None, encoder: str | None,
     if strategy is None:
         verdict = compared["verdict"] or {}
         if not verdict.get("recommended"):
-            best = next((row["label"] for row in rows if row["standing"] == BEST), None)
+            best = next((row["label"] for row in rows if row.get("standing") == BEST), None)
             hint = f"; choose one, e.g. --strategy {best!r}" if best else ""
             raise StoreError(f"the verdict of {folder} recommends no strategy (tuneoff report {folder} says why){hint}")
         return next(row for row in rows if row["group"] == verdict["recommended"])
     of_encoder = [row for row in rows if encoder in (None, row["model"])]
-    label = _label(strategy)
-    fitting = [row for row in of_encoder if row["label"] == label]
+    label, short = _label(strategy), encoder_names({row["model"]: None for row in rows if row["model"]})
+    fitting = [row for row in of_encoder if label in (row["label"], f"{row['label']} on {short.get(row['model'])}")]
     if not fitting:
         fitting = [row for row in of_encoder if row["strategy"] == strategy]
         if len({row["label"] for row in fitting}) != 1:

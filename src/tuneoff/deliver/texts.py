@@ -79,8 +79,8 @@ def _text_batch(batch: pa.Table, start: int, names: tuple[str, ...], bad: BadRow
             raise DataError(f"text column {name!r} holds {column.type}, not text; name another column with --text")
         filled = pc.fill_null(column.cast(pa.large_string()), "")
         is_empty = pc.equal(pc.utf8_trim_whitespace(filled), "").to_numpy()
-        bad.add("a text that is not UTF-8", start + wrong + 1)
-        bad.add("an empty text", start + np.flatnonzero(is_empty & ~is_bad) + 1)
+        bad.add("a text that is not UTF-8", bad.numbers_of(start + wrong + 1))
+        bad.add("an empty text", bad.numbers_of(start + np.flatnonzero(is_empty & ~is_bad) + 1))
         is_bad |= is_empty
         is_bad[wrong] = True
         texts[ours] = filled
