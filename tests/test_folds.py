@@ -272,11 +272,26 @@ def test_automatic_folds_are_written_down(encoder, toy_csv, tmp_path):
     stored = Study.open(study.folder).spec
     assert (stored.num_folds, stored.seeds) == (5, None)
     one_split = changed(study, evaluate="split", seeds=1)
-    with pytest.raises(StoreError, match=r"other settings: evaluation 5 folds, now one split\. Give"):
-        one_split.run()
+    for refused in (one_split.plan, one_split.run):
+        with pytest.raises(StoreError, match=r"other settings: evaluation 5 folds, now one split\. Give"):
+            refused()
     split = one_split.run(replace=True)
     assert split.final is None
     assert split.rows[0].repeats == "one run"
+
+
+def test_a_plan_includes_the_run_on_all_labelled_examples(encoder, toy_csv, tmp_path):
+    study = Study(toy_spec(encoder, toy_csv, strategies=["tfidf", "full"], **FOLDS), tmp_path / "results")
+    plan = study.plan()
+    assert plan.final is not None
+    assert (plan.final.job.run.fold, plan.final.job.run.final is None) == (None, False)
+    without = replace(plan, final=None)
+    assert plan.seconds == pytest.approx(without.seconds + plan.final.seconds(plan.speed))
+    plans = []
+    study.run(on_plan=plans.append)
+    assert [(one.final is None, [e.job.run.final is None for e in one.estimates]) for one in plans[-1:]] == [
+        (True, [False])
+    ]
 
 
 def test_settings_of_the_last_run_are_medians_and_the_most_frequent_option(encoder, toy_csv):

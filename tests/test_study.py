@@ -139,7 +139,9 @@ def test_a_seed_or_strategy_more_runs_only_that(small):
 def test_a_study_that_names_fewer_strategies_keeps_the_stored_ones(small):
     small.run()
     plans: list[Plan] = []
-    comparison = changed(small, strategies=["full"]).run(on_plan=plans.append)
+    extended = changed(small, strategies=["full"])
+    assert extended.plan().extension == f"extends {small.folder}: tfidf and head are stored, full is new"
+    comparison = extended.run(on_plan=plans.append)
     assert [e.job.run.strategy.name for e in plans[0].estimates] == ["full"]
     assert plans[0].extension == f"extends {small.folder}: tfidf and head are stored, full is new"
     assert {row.strategy for row in comparison.rows} == {"tfidf", "head", "full"}

@@ -192,6 +192,16 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
     return [by_group[job.run.group].of(job) for job in jobs]
 
 
+def largest_final(prepared: Prepared) -> Estimate | None:
+    """Estimate the run on all labelled examples after folds, of the strategy that takes longest: the pick is unknown.
+
+    None without folds.
+    """
+    first = {run.group: run for run in prepared.runs if run.fold}
+    jobs = [Job(run=run.model_copy(update={"fold": None, "seed": 0, "final": Final()})) for run in first.values()]
+    return max(estimates(prepared, jobs), key=lambda e: e.operations, default=None)
+
+
 def _num_tokens(table: TokenTable) -> int:
     return int(table.offsets[-1])
 

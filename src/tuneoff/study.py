@@ -33,7 +33,7 @@ from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, write_json
-from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, search_jobs
+from tuneoff.grid import Prepared, estimates, final_run, largest_final, largest_model, prepare, search_jobs
 from tuneoff.runs import OK, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -74,13 +74,20 @@ class Plan:
     estimates: list[Estimate]
     slots: Slots
     speed: float | None  # operations per second of one job; None if it was never measured
+    # with folds: the run on all labelled examples that follows, of the strategy that takes longest
+    final: Estimate | None = None
 
     @property
     def seconds(self) -> float | None:
         """Time until all of them are done; None without a speed."""
         if self.speed is None:
             return None
-        return expected_seconds([(e, e.seconds(self.speed)) for e in self.estimates], self.slots.workers)
+        jobs = expected_seconds([(e, e.seconds(self.speed)) for e in self.estimates], self.slots.workers)
+        return jobs + self.final_seconds(self.speed)
+
+    def final_seconds(self, speed: float) -> float:
+        """Return the time of the run on all labelled examples, at most; 0 if none follows."""
+        return self.final.seconds(speed) if self.final and self.estimates else 0.0
 
 
 @dataclass(frozen=True)
@@ -172,8 +179,10 @@ class Study:
         findings = (*description.findings, *prepared.heads.values())
         speed = stored_speed(self.spec, slots)
 
-        def announce(missing: list[Estimate]) -> list[Estimate]:
-            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed))
+        largest = largest_final(prepared)
+
+        def announce(missing: list[Estimate], then: Estimate | None = largest) -> list[Estimate]:
+            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed, then))
             return missing
 
         with self._session(slots) as started:
@@ -192,7 +201,7 @@ class Study:
             execute(announce(self._missing(prepared, searches)))
             final = self._final_runs() if self.spec.num_folds else []
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
-            execute(announce(missing_final) if missing_final else [])
+            execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
 
     def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
@@ -328,10 +337,14 @@ class Study:
             yield from track(comparison or self.comparison(), self.folder, self.spec.track)
 
     def plan(self) -> "Plan":
-        """Estimate the missing searches and runs; nothing is trained but a few steps to measure the speed."""
+        """Estimate the missing searches and runs; nothing is trained but a few steps to measure the speed.
+
+        Raises ConfigError where the stored study cannot be extended by this one.
+        """
         from tuneoff.execute.speed import measure_speed
 
         prepared = prepare(self.spec)
+        extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
         searches = search_jobs(prepared.spec, prepared)
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
         missing = self._unfinished(searches) + self._unfinished(runs)
@@ -345,7 +358,8 @@ class Study:
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
         findings = (*check_data(prepared.dataset), *prepared.heads.values())
-        return Plan(prepared.spec, prepared.dataset, findings, "", in_order, slots, speed)
+        final = largest_final(prepared)
+        return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":
         """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""

@@ -326,6 +326,8 @@ def plan(
         return
     if detection:
         print_detection(detection)
+    if missing.extension:
+        console.print(visible(missing.extension), soft_wrap=True)
     if not missing.estimates:
         console.print(
             f"Nothing is missing: every run of {visible(study.spec.name)} is stored in {visible(str(study.folder))}"
@@ -351,8 +353,11 @@ def plan(
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
-    if missing.dataset.folds:
-        console.print("After them, the strategy that the verdict picks is trained once on all labelled examples.")
+    if missing.final:
+        console.print(
+            "Included: after them, the strategy that the verdict picks is trained once on all labelled examples, in at "
+            f"most {seconds(missing.final_seconds(missing.speed))}."
+        )
 
 
 @app.command(cls=Command)

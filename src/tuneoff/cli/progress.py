@@ -101,7 +101,7 @@ class StudyProgress:
         if self._plan is None or speed is None:
             return None
         left = [(e, (1 - self._shares.get(job_id, 0.0)) * e.seconds(speed)) for job_id, e in self._estimates.items()]
-        return expected_seconds(left, self._plan.slots.workers)
+        return expected_seconds(left, self._plan.slots.workers) + self._plan.final_seconds(speed)
 
     @property
     def _speed(self) -> float | None:
