@@ -27,7 +27,7 @@ from tuneoff.grid import final_run, prepare, search_jobs
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import evaluate
 from tuneoff.spec import Job
-from tuneoff.study import Study
+from tuneoff.study import Plan, Study
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05"]
@@ -286,8 +286,10 @@ def test_a_plan_includes_the_run_on_all_labelled_examples(encoder, toy_csv, tmp_
     assert plan.final is not None
     assert (plan.final.job.run.fold, plan.final.job.run.final is None) == (None, False)
     without = replace(plan, final=None)
+    assert plan.speed
+    assert without.seconds
     assert plan.seconds == pytest.approx(without.seconds + plan.final.seconds(plan.speed))
-    plans = []
+    plans: list[Plan] = []
     study.run(on_plan=plans.append)
     assert [(one.final is None, [e.job.run.final is None for e in one.estimates]) for one in plans[-1:]] == [
         (True, [False])
