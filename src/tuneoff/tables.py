@@ -148,13 +148,18 @@ _LONG = 40  # characters of a cell from which its column is set as paragraphs
 _WIDE = 8  # columns from which a table is scaled to the width of the text
 
 
+def needs_unicode_engine(text: str) -> bool:
+    """Return True for LaTeX that pdfLaTeX cannot set, but LuaLaTeX and XeLaTeX can."""
+    return any(c > _LAST_LATIN for c in text)
+
+
 def latex(table: Table, caption: str) -> str:
     """Return a table as a booktabs table: numbers to the right, names to the left, long texts as paragraphs."""
     head = [latex_text(column.title) for column in table.columns]
     rows = [" & ".join(map(latex_text, row)) + r" \\" for row in table.text_rows()]
     is_wide = len(head) >= _WIDE
     needs = "graphicx and booktabs" if is_wide else "booktabs"
-    is_foreign = any(c > _LAST_LATIN for c in "".join([latex_text(caption), *head, *rows]))
+    is_foreign = needs_unicode_engine("".join([latex_text(caption), *head, *rows]))
     return "\n".join(
         [
             f"% needs {needs}" + ("; LuaLaTeX or XeLaTeX, with a font that has its letters" if is_foreign else ""),

@@ -1,4 +1,4 @@
-"""Write a report: page, Markdown, tables and figures. Reads a Comparison, never a run folder."""
+"""Write a report: page, Markdown, LaTeX, tables and figures. Reads a Comparison, never a run folder."""
 
 import json
 import re
@@ -15,6 +15,7 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.files import read_json, write_json
 from tuneoff.formats import markdown_text
 from tuneoff.report.page import page
+from tuneoff.report.paper import paper
 from tuneoff.report.section import Block, Bullets, Chart, Details, Figures, Heading, Section, TableBlock, Text
 from tuneoff.report.sections import sections
 from tuneoff.report.sections.data import data_section
@@ -46,17 +47,20 @@ _SCALE = 2.5  # pixels of a PNG per pixel of the SVG: 300 dots per inch where a 
 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
-    """Write report/index.html, report.md, tables/ and figures/ into a study's folder."""
+    """Write report/index.html, report/report.tex, report.md, tables/ and figures/ into a study's folder."""
     parts = sections(comparison)
     charts = {name: chart for section in parts for name, chart in section.charts()}
     specs, on_page = _specs(charts)
     encoders = ", ".join(dict.fromkeys(comparison.study.model))
     figures = {name: _svg(spec) for name, spec in specs.items()}
-    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page, _sizes(figures))
+    sizes = _sizes(figures)
+    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page, sizes)
     text = markdown(comparison.name, parts)
+    written_paper = paper(comparison, parts, sizes)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(html, encoding="utf-8")
+    (folder / "report" / "report.tex").write_text(written_paper, encoding="utf-8")
     (folder / "report.md").write_text(text, encoding="utf-8")
     tables_to_write = [table for section in parts for table in section.tables()]
     names = [f"tables/{table.name}.{suffix}" for table in tables_to_write for suffix in ("csv", "md", "tex")]

@@ -14,6 +14,7 @@ from tuneoff.report.sections import (
     encoders,
     errors,
     leaderboard,
+    methods,
     provenance,
     reported,
     search,
@@ -35,6 +36,7 @@ SECTIONS: list[Callable[[Comparison], Section | None]] = [
     calibration.section,
     compute.section,
     reported.section,
+    methods.section,
     provenance.section,
 ]
 

@@ -17,7 +17,10 @@ def section(comparison: Comparison) -> Section:
         "machine with the same number of threads it gives the same bits."
     )
     study = yaml.safe_dump(comparison.study.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    files = "Tables are in tables/ as CSV, Markdown and LaTeX, charts in figures/ as SVG and PNG, predictions in runs/."
+    files = (
+        "Tables are in tables/ as CSV, Markdown and LaTeX, charts in figures/ as SVG and PNG, predictions in runs/; "
+        "report/report.tex is this report as a LaTeX document."
+    )
     blocks: list[Block] = [Text(text), Bullets(_facts(comparison)), Details("The resolved study", [Code(study)])]
     return Section("provenance", "Provenance", [*blocks, Text(files)])
 
