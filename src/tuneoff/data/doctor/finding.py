@@ -1,8 +1,10 @@
 """A finding of the data checks: a defect, how much it harms, and what to do."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_MAX_SHORT = 5  # findings on the console and on top of the report
 
 
 @dataclass(frozen=True)
@@ -24,3 +26,10 @@ class Finding:
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings, most harmful first."""
     return sorted(findings, key=lambda finding: -finding.harm)
+
+
+def short_findings(findings: Sequence[Finding], place: str) -> list[str]:
+    """Write the most harmful findings, one line each, and the number of the others. place: where these are."""
+    lines = [finding.line for finding in findings[:_MAX_SHORT]]
+    rest = len(findings) - _MAX_SHORT
+    return [*lines, f"{rest} more: {place}"] if rest > 0 else lines
