@@ -10,7 +10,7 @@ the first |A| - ceil(t |A|) + 1 elements of each, if all elements are in one ord
 ICDE 2006). In the order of frequency, rarest first, few texts share such an element. Only these pairs are compared, in
 blocks, so that memory stays bounded. No pair is missed, unless the number of candidates is limited: a million texts
 made from one template would have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts
-that share an element, the last ones.
+that share an element, evenly spread over them.
 
 Words and shingles are hashed, so that memory holds no strings: words and texts in 64 bits, shingles in 31.
 
@@ -111,29 +111,35 @@ def similar_pairs(shingles: sparse.csr_array, limit: int | None = None) -> Itera
     limit: of earlier texts that a text is compared with for each element that it shares with them.
     """
     postings = _postings(shingles)
-    if not len(postings):
-        return
+    shared = postings >> 32
+    is_shared = np.zeros(len(postings), bool)
+    is_shared[1:] = shared[1:] == shared[:-1]
+    starts = np.maximum.accumulate(np.where(is_shared, 0, np.arange(len(postings))))
+    ranks = (np.arange(len(postings)) - starts).astype(np.int32)  # among the entries of a shingle
     rows = (postings & (2**32 - 1)).astype(np.int32)
-    starts = np.flatnonzero(np.diff(postings >> 32, prepend=-1))  # of the entries of each shingle
-    ranks = np.arange(len(rows)) - np.repeat(starts, np.diff(starts, append=len(rows)))
-    costs = ranks if limit is None else np.minimum(ranks, limit)  # candidates that each entry gives
-    by_row = np.argsort(rows, kind="stable")
-    by_row = by_row[costs[by_row] > 0]
-    totals, sizes = np.cumsum(costs[by_row]), np.diff(shingles.indptr)
-    while len(by_row):
+    del postings, shared, starts
+    entries = np.flatnonzero(is_shared)
+    entries = entries[np.argsort(rows[entries], kind="stable")]
+    costs = ranks[entries] if limit is None else np.minimum(ranks[entries], limit)  # candidates that each entry gives
+    totals, in_order, sizes, start = np.cumsum(costs, dtype=np.int64), rows[entries], np.diff(shingles.indptr), 0
+    while start < len(entries):
+        end = int(np.searchsorted(totals, totals[start] + _BLOCK_PAIRS))
         # whole rows, so that each pair is in one block
-        end = max(1, int(np.searchsorted(totals, (totals[0] - costs[by_row[0]]) + _BLOCK_PAIRS)))
-        end = int(np.searchsorted(rows[by_row], rows[by_row[end - 1]], side="right"))
-        entries, by_row, totals = by_row[:end], by_row[end:], totals[end:]
-        yield _similar(shingles, sizes, *_candidates(rows, entries, costs[entries]))
+        end = int(np.searchsorted(in_order, in_order[max(start, end - 1)], side="right"))
+        yield _similar(shingles, sizes, *_candidates(rows, ranks, entries[start:end], costs[start:end]))
+        start = end
 
 
-def _candidates(rows: np.ndarray, entries: np.ndarray, costs: np.ndarray) -> Pairs:
-    """Return pairs of rows without repeats: of each entry with the entries before it, as many as it costs."""
-    ends = np.cumsum(costs)
-    back = np.arange(ends[-1]) - np.repeat(ends - costs, costs) + 1
-    entries = np.repeat(entries, costs)
-    pairs = np.unique((rows[entries - back].astype(np.int64) << 32) | rows[entries])
+def _candidates(rows: np.ndarray, ranks: np.ndarray, entries: np.ndarray, costs: np.ndarray) -> Pairs:
+    """Return pairs of rows without repeats: of each entry with as many earlier entries of its shingle as it costs.
+
+    They are evenly spread over the earlier entries, so that all splits are among them. rows, ranks: of all entries.
+    """
+    ends = np.cumsum(costs, dtype=np.int64)
+    steps = np.arange(ends[-1]) - np.repeat(ends - costs, costs)
+    later, behind = np.repeat(entries, costs), np.repeat(ranks[entries].astype(np.int64), costs)
+    earlier = later - behind + behind * steps // np.repeat(costs, costs)
+    pairs = np.unique((rows[earlier].astype(np.int64) << 32) | rows[later])
     return pairs >> 32, pairs & (2**32 - 1)
 
 

@@ -17,7 +17,7 @@ from tuneoff.data.repeats import HashedTexts, Pairs, hash_texts, jaccard, joined
 
 # of earlier texts that a text is compared with for each shingle that they share: bounds time and memory where a million
 # texts were made from few templates
-_LIMIT = 32
+_LIMIT = 16
 _LARGEST = np.iinfo(np.int64).max
 _JACCARD = 0.7  # of each text of a pair: pairs with one premise and two hypotheses are no copies
 CLEAN, LEAKED, REPEATED = 0, 1, 2  # codes of scored examples
@@ -43,7 +43,7 @@ class Copies:
 
     texts: dict[str, np.ndarray]  # split -> number of each example's text, (N,)
     labels: dict[str, np.ndarray]  # split -> number of each example's label or set of labels, (N,)
-    near: Pairs  # numbers of nearly equal texts, each pair in both directions
+    near: Pairs  # numbers of nearly equal texts, each pair once
     num_texts: int
 
     def twins(self, split: str, others: Sequence[str]) -> Twins:
@@ -86,10 +86,10 @@ class Copies:
 
     def _of_near(self, ranges: "_Ranges") -> "_Ranges":
         """Return the range of values of each text's nearly equal texts."""
-        left, right = self.near
         low, high = np.full(self.num_texts, _LARGEST), np.full(self.num_texts, -_LARGEST)
-        np.minimum.at(low, left, ranges.low[right])
-        np.maximum.at(high, left, ranges.high[right])
+        for text, other in (self.near, self.near[::-1]):
+            np.minimum.at(low, text, ranges.low[other])
+            np.maximum.at(high, text, ranges.high[other])
         return _Ranges(low, high)
 
 
@@ -120,7 +120,7 @@ def copies_of(tables: Mapping[str, pa.Table], with_near: bool = True) -> Copies:
     return Copies(
         texts=dict(zip(tables, np.split(texts, ends), strict=True)),
         labels={split: _label_numbers(labels_of(table)) for split, table in tables.items()},
-        near=(np.concatenate(near), np.concatenate(near[::-1])),
+        near=near,
         num_texts=len(first_rows),
     )
 
@@ -142,8 +142,10 @@ def scored_codes(dataset: Dataset, copies: Copies) -> np.ndarray:
 
 def _near_pairs(tables: Mapping[str, pa.Table], hashed: HashedTexts, first_rows: np.ndarray) -> Pairs:
     """Return the numbers of nearly equal texts; of pairs of texts, both must be equal or nearly equal."""
-    blocks = list(similar_pairs(hashed.shingles[first_rows], _LIMIT))
-    left, right = (np.concatenate([np.empty(0, int), *[block[side] for block in blocks]]) for side in (0, 1))
+    pairs = similar_pairs(hashed.shingles[first_rows], _LIMIT)
+    blocks = [(np.empty(0, np.int32), np.empty(0, np.int32))]
+    blocks += [(left.astype(np.int32), right.astype(np.int32)) for left, right in pairs]
+    left, right = (np.concatenate([block[side] for block in blocks]) for side in (0, 1))
     names = [name for name in ("text", "text_pair") if name in next(iter(tables.values())).column_names]
     for name in names if len(names) > 1 and len(left) else ():
         column = hash_texts(pa.chunked_array([chunk for table in tables.values() for chunk in table[name].chunks]))
