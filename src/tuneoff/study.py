@@ -18,9 +18,11 @@ import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
-from tuneoff.data.checks import check_data
-from tuneoff.data.dataset import Dataset, is_multilabel
+from tuneoff.data.dataset import COPY, Dataset, is_multilabel
 from tuneoff.data.describe import describe
+from tuneoff.data.doctor.checks import examine
+from tuneoff.data.doctor.copies import copies_of, scored_codes
+from tuneoff.data.doctor.finding import Finding, ranked
 from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from tuneoff.trackers import Tracked
 
 RESULTS = Path("results")
+_HEAD_HARM = 0.05  # of a replaced head: of a score it changes as much as another seed may
 
 
 def _warn_if_not_stored(tracked: "Tracked") -> None:
@@ -69,7 +72,7 @@ class Plan:
 
     spec: StudySpec
     dataset: Dataset
-    findings: tuple[str, ...]  # of the checks of the data and the encoders
+    findings: tuple[Finding, ...]  # of the checks of the data and the encoders, most harmful first
     extension: str  # what is stored already and what is new; empty for a new study
     estimates: list[Estimate]
     slots: Slots
@@ -172,11 +175,12 @@ class Study:
         self.store.write_predictions(predictions)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
-        description = describe(prepared.dataset, prepared.tokens)
+        copies = copies_of(prepared.dataset.splits)
+        description = describe(prepared.dataset, prepared.tokens, copies)
         description = dataclasses.replace(
             description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
         )
-        findings = (*description.findings, *prepared.heads.values())
+        findings = _with_heads(description.findings, prepared)
         speed = stored_speed(self.spec, slots)
 
         largest = largest_final(prepared)
@@ -195,6 +199,7 @@ class Study:
             execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
             runs = self._with_searched_options(prepared.runs, searches)
             scored = with_stored_slices(scored, self.spec, self.store)
+            scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
             run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
             search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
             self.store.write_data(description, scored, run_ids, search_ids)
@@ -357,7 +362,7 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        findings = (*check_data(prepared.dataset), *prepared.heads.values())
+        findings = _with_heads(examine(prepared.dataset), prepared)
         final = largest_final(prepared)
         return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final)
 
@@ -370,6 +375,12 @@ class Study:
         repeats = Repeats(plan.spec.num_seeds, plan.dataset.folds, max(2, num_seeded))
         comparison = self.comparison() if (self.folder / "data.json").is_file() else None
         return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
+
+
+def _with_heads(findings: Sequence[Finding], prepared: Prepared) -> tuple[Finding, ...]:
+    """Add the findings about encoders' own heads, which change what training starts from."""
+    parts = [text.partition(": ") for text in prepared.heads.values()]
+    return tuple(ranked([*findings, *[Finding(kind, text, harm=_HEAD_HARM) for kind, _, text in parts]]))
 
 
 def compare(

@@ -1,6 +1,6 @@
 """Plans of studies that are not run, with invented estimates. For tests of what the command line prints."""
 
-from tuneoff.data.checks import check_data
+from tuneoff.data.doctor.checks import examine
 from tuneoff.data.load import load_dataset
 from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Slots
@@ -18,7 +18,7 @@ def plan_of(spec, jobs, speed=1e10, workers=2, extension=""):
     """A plan of jobs of 1e12 operations each."""
     dataset = load_dataset(spec.data)
     estimates = [Estimate(job, None, 1e12, 0, 0) for job in jobs]
-    return Plan(spec, dataset, tuple(check_data(dataset)), extension, estimates, Slots(workers, threads=1), speed)
+    return Plan(spec, dataset, tuple(examine(dataset)), extension, estimates, Slots(workers, threads=1), speed)
 
 
 def jobs_of(spec, searches, runs, search=None):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from tests.data.frames import load
-from tuneoff.data.checks import check_data
 from tuneoff.data.dataset import GROUP, labels_of
+from tuneoff.data.doctor.checks import examine
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
 from tuneoff.errors import DataError
@@ -36,7 +36,7 @@ def test_no_group_is_in_two_splits_and_class_shares_are_kept():
         assert 0.15 < labels_of(table).mean() < 0.35
     assert 25 <= dataset.num_examples("test") <= 55
     assert "groups of 'author' kept whole" in " ".join(dataset.notes)
-    assert not any("group leakage" in line for line in check_data(dataset))
+    assert not any("group leakage" in finding.kind for finding in examine(dataset))
 
 
 @pytest.mark.parametrize("num_rare", [1, 2, 5])
@@ -65,7 +65,7 @@ def test_more_than_half_of_the_examples_can_be_held_out():
 def test_a_group_in_two_splits_of_the_user_is_reported_as_leakage():
     data = grouped_frame()
     dataset = load({"train": data[:100], "test": data[100:]}, group="author")
-    assert any(line.startswith("group leakage from train or validation into test: ") for line in check_data(dataset))
+    assert any(finding.kind == "group leakage from train or validation into test" for finding in examine(dataset))
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_examples_without_a_group_are_no_leakage(tmp_path):
     data[:100].to_csv(tmp_path / "train.csv", index=False)
     data[100:].to_csv(tmp_path / "test.csv", index=False)
     dataset = load_dataset(DataSpec(source=str(tmp_path), group="author"))
-    assert not any("group leakage" in line for line in check_data(dataset))
+    assert not any("group leakage" in finding.kind for finding in examine(dataset))

@@ -432,7 +432,7 @@ def inspect(
         truncated = f"; {100 * lengths.truncated:.1f} % truncated" if lengths.truncated else ""
         console.print(f"{split}: {lengths.mean:.1f} tokens on average, {longest}{truncated}")
     clean = "no duplicates, leakage, contradicting labels or rare classes found"
-    for line in [*description.notes, *(description.findings or [clean])]:
+    for line in [*description.notes, *([finding.line for finding in description.findings] or [clean])]:
         console.print(f"- {visible(line)}")
     print_samples(dataset, samples)
     if report_path:

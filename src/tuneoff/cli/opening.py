@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tuneoff.data.checks import most_harmful
 from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.doctor.finding import short_findings
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.data.splits import parts_of
 from tuneoff.errors import join_limited
@@ -16,21 +16,17 @@ from tuneoff.study import Plan
 
 _MAX_CLASSES = 6  # that are listed with their shares
 _MAX_NAME = 30  # characters of a class or column
-_MAX_FINDINGS = 4
 _SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", "|": "|"}
 
 
 def opening(plan: Plan) -> list[str]:
     """Write the first lines of a study, before it trains."""
-    findings = most_harmful(plan.findings)
     lines = [
         data_line(plan.dataset, plan.spec.data),
         evaluation_line(plan.dataset, plan.spec),
         *([plan.extension] if plan.extension else []),
-        *[f"! {finding}" for finding in findings[:_MAX_FINDINGS]],
+        *[f"! {line}" for line in short_findings(plan.findings, "tuneoff inspect")],
     ]
-    if len(findings) > _MAX_FINDINGS:
-        lines.append(f"! and {len(findings) - _MAX_FINDINGS} more: tuneoff inspect shows all")
     return [*lines, plan_line(plan)]
 
 

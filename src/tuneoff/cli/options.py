@@ -142,8 +142,10 @@ def with_data_options(command: Callable[..., None]) -> Callable[..., None]:
 def _option(name: str) -> inspect.Parameter:
     field = DataSpec.model_fields[name]
     is_list = is_list_field(field)
-    kind = field.annotation if field.annotation in (bool, int, float) else TextList if is_list else OptionalText
-    default = field.default if field.annotation in (bool, int, float) else None
+    # a mapping of merge_labels is written in YAML; on the command line it is a flag
+    is_plain = field.annotation in (bool, int, float) or isinstance(field.default, bool)
+    kind = type(field.default) if is_plain else TextList if is_list else OptionalText
+    default = field.default if is_plain else None
     description = field.description or ""
     if is_list:
         description += f"; separated by commas, e.g. {_LIST_EXAMPLES[name]}"

@@ -66,6 +66,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         console.print()
         for sentence in comparison.verdict.summary:
             console.print(visible(sentence))
+        if comparison.clean:
+            console.print(visible(comparison.clean.summary))
         if comparison.final:
             console.print(visible(final_text(comparison)))
         if comparison.model_folder:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from tuneoff.comparison.clean import clean_scores
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.external import External, load_external
@@ -111,6 +112,17 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         errors=analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None,
         calibration=_calibration(groups, store.runs),
         slices=_slices(groups, examples, metric),
+        clean=clean_scores(
+            rows,
+            groups.labels,
+            groups.predictions,
+            groups.scores,
+            examples,
+            metric,
+            study.cost,
+            study.margin,
+            verdict.recommended if verdict else None,
+        ),
         examples=examples,
         data=data,
         study=study,

@@ -7,6 +7,8 @@ import pyarrow as pa
 
 # columns that no run reads: groups, each within one split, and slices, for scores on parts of test
 GROUP, SLICE = "group", "slice:"
+# column of the scored examples in a study's folder: codes of data/doctor/copies.py for leaked and repeated texts
+COPY = "copy"
 # columns of train where it is divided anew for each run. With folds: the fold of each example; where the division into
 # train and validation varies: 1 for an example of the stored validation split. In both cases: an id that is shared by
 # examples which must stay together

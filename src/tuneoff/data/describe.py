@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.data.checks import check_data
 from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.doctor.checks import examine
+from tuneoff.data.doctor.copies import Copies
+from tuneoff.data.doctor.finding import Finding
 from tuneoff.data.tokens import TokenTable
 from tuneoff.formats import shorten
 from tuneoff.scoring.metrics import as_rows
@@ -60,7 +62,7 @@ class DataDescription:
     splits: dict[str, SplitSummary]
     lengths: dict[str, dict[str, LengthSummary]]  # encoder -> split
     first_examples: tuple[dict[str, str], ...]  # label, text, perhaps text_pair
-    findings: tuple[str, ...]
+    findings: tuple[Finding, ...]  # most harmful first
     folds: int | None = None  # number of folds; None: one split
     text_columns: tuple[str, ...] = ()  # of the user's data, one or for pairs two; empty if an earlier version ran
     heads: dict[str, str] = field(default_factory=dict)  # encoder -> why its own head is not used
@@ -91,19 +93,32 @@ class DataDescription:
             splits={split: SplitSummary(**summary) for split, summary in stored["splits"].items()},
             lengths={model: splits for model, splits in lengths.items() if splits},
             first_examples=tuple(stored.get("first_examples", ())),
-            findings=tuple(stored["findings"]),
+            findings=tuple(_finding(finding) for finding in stored["findings"]),
             folds=stored.get("folds"),
             text_columns=tuple(stored.get("text_columns", ())),
             heads=stored.get("heads", {}),
         )
 
 
+def _finding(stored: str | Mapping[str, Any]) -> Finding:
+    """Rebuild a stored finding; earlier versions stored a sentence."""
+    if isinstance(stored, str):
+        kind, _, text = stored.partition(": ")
+        return Finding(kind, text)
+    return Finding(**stored)
+
+
 def _length_summary(stored: Mapping[str, Any]) -> LengthSummary:
     return LengthSummary(**{**stored, "histogram": Histogram(**stored["histogram"])})
 
 
-def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -> DataDescription:
-    """Describe a dataset. tokens: encoder -> split -> tokens; lengths are left out for an empty mapping."""
+def describe(
+    dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]], copies: Copies | None = None
+) -> DataDescription:
+    """Describe a dataset. tokens: encoder -> split -> tokens; lengths are left out for an empty mapping.
+
+    copies: of the dataset, if they are computed already.
+    """
     splits = {}
     for split, table in dataset.splits.items():
         counts = label_counts(labels_of(table), dataset.num_labels)
@@ -121,7 +136,7 @@ def describe(dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]]) -
             for model, tables in tokens.items()
         },
         first_examples=_first_examples(dataset),
-        findings=tuple(check_data(dataset)),
+        findings=tuple(examine(dataset, copies)),
         folds=dataset.folds,
         text_columns=tuple(dataset.columns[name] for name in ("text", "text_pair") if name in dataset.columns),
     )

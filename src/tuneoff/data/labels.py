@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneoff.data.dataset import label_counts, labels_of
+from tuneoff.data.doctor.variants import label_variants
 from tuneoff.errors import DataError, join_limited
 
 _MISSING = ("", "-")  # SNLI writes - where the annotators did not agree
@@ -233,8 +234,13 @@ def _outside_label_set(
     outside = pa.array(np.flatnonzero(pc.is_null(indices).to_numpy()))
     values = dict.fromkeys(labels.take(outside).to_pylist())
     rows = table["row"].take(outside).to_pylist()
+    # a name that is no label yet is as rare as a typo
+    variants = label_variants({**dict.fromkeys(values, 1), **dict.fromkeys(names, 100)})
+    hints = [
+        f"{value!r} looks like {variants[value]!r}: --merge-labels merges them" for value in values if value in variants
+    ]
     return DataError(
         f"split {split} has labels outside the label set in {len(rows)} rows (the first row is 1): "
         f"{join_limited(rows)} hold {join_limited(repr(value) for value in values)}; "
-        f"the labels are {join_limited(names, _MAX_NAMES)}"
+        f"the labels are {join_limited(names, _MAX_NAMES)}" + (f"; {hints[0]}" if hints else "")
     )

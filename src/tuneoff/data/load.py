@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from tuneoff.cache import cache_folder, cached_folder, fingerprint
 from tuneoff.data import sources
 from tuneoff.data.dataset import GROUP, SLICE, Dataset, labels_of
+from tuneoff.data.doctor.mend import drop_leaks, drop_repeated, merge_labels
 from tuneoff.data.folds import fold_or_split
 from tuneoff.data.labels import (
     check_classes,
@@ -62,17 +63,20 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
     tables = {split: _select_columns(table, columns, split, spec) for split, table in source.tables.items()}
     tables = {split: _drop_incomplete(table, split, spec, notes) for split, table in tables.items()}
     source_names = source.label_names.get(columns["label"])
+    tables, replaced = merge_labels(tables, spec, notes)
     if is_list(tables["train"]["label"]):
-        user_names = spec.labels or spec.label_columns or None
+        user_names = _without(spec.labels or spec.label_columns, replaced)
         tables, names = label_lists_to_indicators(tables, user_names, source_names, columns["label"])
         labels_per_example = labels_of(tables["train"]).sum(1).mean()
         notes.append(f"multi-label: an example of train has {labels_per_example:.2f} labels on average")
     else:
-        tables, names = labels_to_ids(tables, spec.labels, source_names)
+        tables, names = labels_to_ids(tables, _without(spec.labels, replaced), source_names)
+    tables = drop_repeated(tables, spec, notes)
     check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
     division = fold_or_split(tables, names, spec, evaluate, notes)
-    tables = pool_to_divide(division.tables, spec, notes) if pools else division.tables
+    tables = drop_leaks(division.tables, names, spec, notes)
+    tables = pool_to_divide(tables, spec, notes) if pools else tables
     parts = [fingerprint(split, table.select(_columns_of_runs(table))) for split, table in tables.items()]
     return Dataset(
         source.name,
@@ -253,6 +257,11 @@ def _drop_incomplete(table: pa.Table, split: str, spec: DataSpec, notes: list[st
     if kept.num_rows == 0:
         raise DataError(f"split {split} has no example with both text and label")
     return kept
+
+
+def _without(names: tuple[str, ...] | None, replaced: set[str]) -> tuple[str, ...] | None:
+    """Return the user's names of labels without those that were replaced by others; None if there are none."""
+    return tuple(name for name in names or () if name not in replaced) or None
 
 
 def _columns_of_runs(table: pa.Table) -> list[str]:

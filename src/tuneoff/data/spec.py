@@ -59,6 +59,18 @@ class DataSpec(BaseModel):
     )
     drop_unlabelled: bool = Field(False, description="drop examples without a label instead of stopping")
     drop_empty: bool = Field(False, description="drop examples with an empty text instead of stopping")
+    drop_leaks: bool = Field(
+        False, description="drop training and validation examples whose text, also nearly, is in a later split"
+    )
+    drop_duplicates: bool = Field(
+        False, description="drop examples that repeat an earlier one of their split but for case, space or punctuation"
+    )
+    drop_contradicting: bool = Field(
+        False, description="drop all examples of a text that has more than one label in its split"
+    )
+    merge_labels: bool | dict[str, str] = Field(
+        False, description="merge label variants (case, space, punctuation, typos) into the most frequent spelling"
+    )
 
 
 class Evaluation(BaseModel):

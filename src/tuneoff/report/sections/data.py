@@ -40,7 +40,9 @@ def data_section(data: DataDescription, truncation: TruncationPolicy) -> Section
     )
     if len(data.label_names) > _MAX_LABELS:
         text += f" The chart shows the first {_MAX_LABELS} labels."
-    findings = data.findings or ["The checks found no duplicates, leakage, contradicting labels or rare classes."]
+    findings = [finding.line for finding in data.findings] or [
+        "The checks found no duplicates, leakage, contradicting labels or rare classes."
+    ]
     blocks: list[Block] = [Text(text), Bullets([*data.notes, *findings, *data.heads.values()])]
     blocks += figures_if_any({"labels": label_chart(data)}, labels(data))
     if data.lengths:

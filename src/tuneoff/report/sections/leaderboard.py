@@ -3,6 +3,7 @@
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
+from tuneoff.report.findings import finding_blocks
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.report.variance import variance_blocks
 from tuneoff.scoring.metrics import display_name, points
@@ -29,7 +30,7 @@ def section(comparison: Comparison) -> Section:
     blocks: list[Block] = []
     if comparison.verdict:
         verdict = comparison.verdict
-        blocks += [Text(" ".join(verdict.summary), is_key=True)]
+        blocks += [Text(" ".join(verdict.summary), is_key=True), *finding_blocks(comparison)]
         if comparison.final:
             place = f" Its model is in runs/{comparison.final.run_id}/model." if comparison.model_folder else ""
             blocks += [Text(final_text(comparison) + place)]
