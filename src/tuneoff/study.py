@@ -165,7 +165,7 @@ class Study:
         self.store.write_predictions(predictions)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
-        description = describe(prepared.dataset, prepared.tokens)
+        description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, prepared.spec.recipe.truncation)
         description = dataclasses.replace(
             description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
         )
