@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 
 from tuneoff.data.describe import DataDescription
-from tuneoff.data.lengths import ACCEPTABLE_CUT, LengthProfile, Spread, recommended_length
+from tuneoff.data.lengths import ACCEPTABLE_CUT, Cut, LengthProfile, Spread, recommended_length
 from tuneoff.data.spec import TruncationPolicy
 from tuneoff.formats import short_names
 from tuneoff.report.chart import COLOURS, HEIGHT, INK, WIDTH, log_axis
@@ -107,29 +107,32 @@ def _recommendation(
 ) -> str:
     """Return a sentence on the max_length that truncates few training texts, and on the present one."""
     cuts, start = splits["train"].cuts, "" if is_only else f"{encoder}: "
-    best, present, lengths = (
-        recommended_length(cuts),
-        truncation.max_length,
-        f"{cuts[0].max_length} to {cuts[-1].max_length}",
-    )
+    best, last = recommended_length(cuts), cuts[-1]
+    lengths = f"the lengths {cuts[0].max_length} to {last.max_length}"
     limit = f"{100 * ACCEPTABLE_CUT:.0f} % of the training texts"
     if best:
-        text = f"{start}Of the lengths {lengths}, max_length {best.max_length} is the smallest that truncates at most "
-        text += f"{limit}: {_percent(best.texts)}, with a loss of {_percent(best.tokens)} of their tokens."
+        text = f"{start}Of {lengths}, max_length {best.max_length} is the smallest that truncates at most {limit}: "
+        text += f"{_percent(best.texts)}{_loss(best)}."
     else:
-        text = (
-            f"{start}Each of the lengths {lengths} truncates more than {limit}; {cuts[-1].max_length} tokens truncate "
-        )
-        text += f"{_percent(cuts[-1].texts)}, with a loss of {_percent(cuts[-1].tokens)} of their tokens."
+        text = f"{start}Each of {lengths} truncates more than {limit}; {last.max_length} tokens truncate "
+        text += f"{_percent(last.texts)}{_loss(last)}."
         if not data.is_pair:
             text += " long_texts head_tail also reads the end of a long text, windows all of it."
-    if best is None or present != best.max_length:
-        text += f" The present {present} truncates {_percent(data.lengths[encoder]['train'].truncated)}."
+    if best is None or truncation.max_length != best.max_length:
+        share = data.lengths[encoder]["train"].truncated
+        text += f" The present max_length {truncation.max_length} truncates {_percent(share)}."
     return f"{text} A larger max_length costs only the time of the tokens that it adds: no text is padded to it."
 
 
+def _loss(cut: Cut) -> str:
+    return f", with a loss of {_percent(cut.tokens)} of their tokens" if cut.texts else ""
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share else "0 %"
+    """Return a share as a percentage; one that is not 0 does not read 0.0 %."""
+    if not share:
+        return "none"
+    return f"{100 * share:.1f} %" if share >= 0.0005 else "less than 0.1 %"
 
 
 def lengths(data: DataDescription) -> Table:

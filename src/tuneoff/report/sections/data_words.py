@@ -27,18 +27,23 @@ def vocabulary_blocks(vocabulary: Vocabulary, has_charts: bool) -> list[Block]:
     blocks: list[Block] = [Text(text), TableBlock(words_by_split(vocabulary))]
     if not vocabulary.classes:
         return blocks
-    blocks += [
-        Text(
-            "Words and bigrams that are more frequent in the training texts of a class than in those of all others, "
-            "most significant first (log-odds with an informative Dirichlet prior, false discovery rate 5 %; a word "
-            "counts once per text)."
-        ),
-        *(_charts(vocabulary.classes) if has_charts else []),
-        TableBlock(distinctive_words(vocabulary), is_tall=True, is_page_only=True),
-        Text("The most frequent words and bigrams of each class, without English stop words other than negations."),
-        TableBlock(frequent_words(vocabulary), is_tall=True, is_page_only=True),
-    ]
-    return blocks
+    blocks += _distinctive_blocks(vocabulary, has_charts)
+    text = "The most frequent words and bigrams of each class, without English stop words other than negations."
+    table = TableBlock(frequent_words(vocabulary), is_tall=True, is_page_only=True)
+    return [*blocks, Text(text, is_page_only=True), table]
+
+
+def _distinctive_blocks(vocabulary: Vocabulary, has_charts: bool) -> list[Block]:
+    method = "log-odds with an informative Dirichlet prior, false discovery rate 5 %; a word counts once per text"
+    if not any(part.distinctive_words or part.distinctive_bigrams for part in vocabulary.classes):
+        text = f"No word or bigram is significantly more frequent in the training texts of a class ({method})."
+        return [Text(text, is_page_only=True)]
+    text = (
+        "Words and bigrams that are significantly more frequent in the training texts of a class than in those of all "
+    )
+    text += f"others, most significant first ({method})."
+    table = TableBlock(distinctive_words(vocabulary), is_tall=True, is_page_only=True)
+    return [Text(text, is_page_only=True), *(_charts(vocabulary.classes) if has_charts else []), table]
 
 
 def words_by_split(vocabulary: Vocabulary) -> Table:
