@@ -167,7 +167,10 @@ class Study:
         searches = search_jobs(self.spec, prepared)
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, prepared.spec.recipe.truncation)
         description = dataclasses.replace(
-            description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
+            description,
+            lengths=extension.lengths | description.lengths,
+            heads=extension.heads | prepared.heads,
+            token_examples=description.token_examples or extension.token_examples,
         )
         findings = (*description.findings, *prepared.heads.values())
         speed = stored_speed(self.spec, slots)
