@@ -121,3 +121,19 @@ def test_slices_of_the_stored_study_are_kept(stored):
     joined = stored.spec.model_copy(update={"data": DataSpec(source="made.csv", slices=("a",))})
     assert with_stored_slices(test, joined, stored.store)[SLICE + "a"].to_pylist() == ["x"] * test.num_rows
     assert with_stored_slices(test, stored.spec, stored.store) is test
+
+
+def test_tokens_of_examples_outlive_a_part_without_an_encoder(stored):
+    listed = json.loads((stored.folder / "data.json").read_text())
+    shown = {
+        "encoder": "m",
+        "truncation": "",
+        "first_token": "[CLS]",
+        "first_id": 2,
+        "first_share": 1.0,
+        "examples": [],
+    }
+    (stored.folder / "data.json").write_text(json.dumps({**listed, "token_examples": shown}))
+    extension = asked(stored, strategies=["tfidf"])
+    assert extension.token_examples is not None
+    assert extension.token_examples.first_token == "[CLS]"

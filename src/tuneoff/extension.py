@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from tuneoff.data.dataset import SLICE, Dataset
 from tuneoff.data.describe import LengthSummary
+from tuneoff.data.pieces import TokenExamples
 from tuneoff.data.spec import DataSpec, Subset
 from tuneoff.errors import StoreError
 from tuneoff.formats import counted, join_names
@@ -36,6 +37,7 @@ class Extension:
     kept_searches: tuple[str, ...] = ()
     lengths: dict[str, dict[str, LengthSummary]] = field(default_factory=dict)  # stored: encoder -> split
     heads: dict[str, str] = field(default_factory=dict)  # stored: encoder -> why its own head is not used
+    token_examples: TokenExamples | None = None  # stored: a new part without an encoder has none
     text: str = ""  # for the screen: what is stored and what is new; empty if nothing is
 
 
@@ -76,6 +78,7 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
         kept_searches=tuple(s.search_id for s in searches if (s.label, s.model, s.part) not in groups),
         lengths=description.lengths,
         heads=description.heads,
+        token_examples=description.token_examples,
         text=_describe(stored, new, {record.label for record in records}, store.folder),
     )
 

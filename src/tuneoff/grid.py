@@ -34,6 +34,7 @@ class Prepared:
     spec: StudySpec  # with the evaluation that the data decided
     dataset: Dataset
     tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
+    tokenizers: dict[str, Any]  # encoder -> its tokenizer
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
     heads: dict[str, str]  # encoder -> why its own head is not used; empty for an encoder without one
 
@@ -45,12 +46,12 @@ def prepare(spec: StudySpec) -> Prepared:
     store_dataset(dataset)
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
-    models, tokens = spec.model if uses_encoder else (), {}
+    models = spec.model if uses_encoder else ()
     for model in models:
         check_length(model, spec.recipe.max_length)
-    for model in models:
-        tokens[model] = tokenize(dataset, load_tokenizer(model), spec.recipe.truncation)
-    return Prepared(spec, dataset, tokens, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
+    tokenizers = {model: load_tokenizer(model) for model in models}
+    tokens = {model: tokenize(dataset, tokenizers[model], spec.recipe.truncation) for model in models}
+    return Prepared(spec, dataset, tokens, tokenizers, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
 
 
 def _replaced_heads(spec: StudySpec, dataset: Dataset) -> dict[str, str]:

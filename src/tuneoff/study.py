@@ -175,10 +175,13 @@ class Study:
         self.store.write_predictions(predictions)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
-        copies = copies_of(prepared.dataset.splits)
-        description = describe(prepared.dataset, prepared.tokens, copies)
+        copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
+        description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
         description = dataclasses.replace(
-            description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
+            description,
+            lengths=extension.lengths | description.lengths,
+            heads=extension.heads | prepared.heads,
+            token_examples=description.token_examples or extension.token_examples,
         )
         findings = _with_heads(description.findings, prepared)
         speed = stored_speed(self.spec, slots)

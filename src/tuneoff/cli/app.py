@@ -56,9 +56,11 @@ from tuneoff.cli.output import (
     options_of,
     print_classes,
     print_detection,
+    print_lengths,
     print_options,
     print_result,
     print_samples,
+    print_tokens,
     print_tracked,
     visible,
 )
@@ -399,26 +401,41 @@ def report(
 def inspect(
     data: dict[str, Any],
     model: Annotated[str, typer.Option(help="encoder whose tokenizer counts lengths")] = "packaged:minilm",
+    max_length: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=4, help="tokens of a sequence; by default 128, as in compare"),
+    ] = None,
     samples: Annotated[int, typer.Option(min=0, help="examples to print of each label")] = 2,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="print the tokens of the shortest, a median and the longest example")
+    ] = False,
+    rows: Annotated[OptionalText, typer.Option(help="print the tokens of these examples: train:5,test:17-20")] = None,
     report_name: Annotated[
         OptionalText, typer.Option("--report", help="also write a page with everything, e.g. data.html")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe the data: splits, class balance, lengths, what the checks found, and samples."""
+    """Describe the data: splits, class balance, lengths, vocabulary, tokens, what the checks found, and samples."""
     report_path = checked_path(report_name) if report_name else None
     stay_offline_without_network([model], data["source"])
+    if max_length is not None:
+        from tuneoff.grid import check_length
+
+        check_length(model, max_length)
     from tuneoff.data.describe import describe
     from tuneoff.data.load import load_dataset
+    from tuneoff.data.pieces import check_rows, parse_rows
     from tuneoff.data.spec import DataSpec, TruncationPolicy
     from tuneoff.data.tokens import tokenize
     from tuneoff.encoder.config import load_tokenizer
     from tuneoff.validation import validated
 
     end_imports()
+    chosen = parse_rows(rows) if rows else []
     dataset = load_dataset(validated(DataSpec, data, "inspect"), evaluate=None)  # folds or splits, as compare chooses
-    policy = TruncationPolicy(512)
-    description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
+    check_rows(dataset, chosen)
+    policy, tokenizer = TruncationPolicy(max_length or 128), load_tokenizer(model)
+    description = describe(dataset, {model: tokenize(dataset, tokenizer, policy)}, {model: tokenizer}, policy, chosen)
     if report_path:
         from tuneoff.report.write import write_data_page
 
@@ -427,14 +444,14 @@ def inspect(
         print(json.dumps(description.to_json(), indent=1, ensure_ascii=False))
         return
     print_classes(description, report_path)
-    for split, lengths in description.lengths[model].items():
-        longest = f"95th percentile {lengths.p95:.0f}, longest {lengths.max}"
-        truncated = f"; {100 * lengths.truncated:.1f} % truncated" if lengths.truncated else ""
-        console.print(f"{split}: {lengths.mean:.1f} tokens on average, {longest}{truncated}")
+    print_lengths(description.lengths[model], policy)
     clean = "no duplicates, leakage, contradicting labels or rare classes found"
     for line in [*description.notes, *([finding.line for finding in description.findings] or [clean])]:
         console.print(f"- {visible(line)}")
-    print_samples(dataset, samples)
+    if description.token_examples and (tokens or chosen):
+        print_tokens(description.token_examples)
+    else:
+        print_samples(dataset, samples)
     if report_path:
         console.print(f"\nReport: {visible(str(report_path))}", soft_wrap=True)
 

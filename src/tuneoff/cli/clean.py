@@ -22,6 +22,8 @@ _RESULTS = Path("results")  # as in study.py, which is slow to import
 _ENTRIES = {
     "dataset": ("dataset", "datasets"),
     "tokens": ("split as tokens", "splits as tokens"),
+    "lengths": ("count of tokens", "counts of tokens"),
+    "vocabulary": ("vocabulary", "vocabularies"),
     "prefix": ("output of frozen blocks", "outputs of frozen blocks"),
     "profile": ("size of a strategy", "sizes of strategies"),
     "vega": ("script of the charts", "scripts of the charts"),

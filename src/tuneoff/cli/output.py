@@ -1,7 +1,7 @@
 """Printing of the commands: tables, results, classes, options. Text of the user's data is shown, never obeyed."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from tuneoff.comparison.detection import Detection
     from tuneoff.comparison.result import Comparison
     from tuneoff.data.dataset import Dataset
-    from tuneoff.data.describe import DataDescription
+    from tuneoff.data.describe import DataDescription, LengthSummary
+    from tuneoff.data.pieces import TokenExamples
+    from tuneoff.data.spec import TruncationPolicy
     from tuneoff.deliver.export import Exported
     from tuneoff.tables import Table as TypedTable
     from tuneoff.trackers import Tracked
@@ -154,6 +156,41 @@ def print_classes(description: "DataDescription", report_path: Path | None) -> N
     table.add_section()
     table.add_row("all", *[f"{split.examples:,}" for split in splits.values()])  # an example may have several labels
     console.print(table)
+
+
+def print_lengths(lengths: "Mapping[str, LengthSummary]", policy: "TruncationPolicy") -> None:
+    """Print the tokens per example of each split before truncation, and the max_length that truncates few texts."""
+    from tuneoff.data.lengths import recommended_length
+
+    for split, summary in lengths.items():
+        assert summary.before is not None
+        spread = summary.before.all
+        longest = f"95th percentile {spread.p95:.0f}, longest {spread.max:,}"
+        truncated = f"; {100 * summary.truncated:.1f} % truncated at {policy.max_length}" if summary.truncated else ""
+        console.print(f"{split}: {spread.mean:.1f} tokens on average, {longest}{truncated}")
+    train = lengths["train"]
+    if not train.truncated or not train.before:
+        return
+    cut = recommended_length(train.before.cuts) or train.before.cuts[-1]
+    console.print(f"max_length {cut.max_length} truncates {100 * cut.texts:.1f} % of train")
+
+
+def print_tokens(tokens: "TokenExamples") -> None:
+    """Print the tokens of some examples: pieces with their ids, truncated ones struck through and between scissors."""
+    from tuneoff.report.sections.data_tokens import caption, first_token_text
+
+    console.print(f"\n{visible(first_token_text(tokens))} Between ✂ is what truncation cuts.")
+    styles = {"special": "cyan", "unknown": "red", "cut": "strike dim"}
+    for example in tokens.examples:
+        console.print(f"\n[bold]{visible(caption(example))}[/bold]")
+        cells, position, is_cut = [], -1, False
+        for piece in example.pieces:
+            cells += [f"[dim]… {piece.position - position - 1:,} more …[/dim]"] if piece.position > position + 1 else []
+            cells += ["✂"] if ("cut" in piece.marks) != is_cut else []
+            style = " ".join(styles[mark] for mark in piece.marks) or "none"
+            cells.append(f"[{style}]{visible(piece.text)}[/] [dim]{piece.id}[/dim]")
+            position, is_cut = piece.position, "cut" in piece.marks
+        console.print(Padding("  ".join(cells), (0, 0, 0, 2), expand=False))
 
 
 def print_samples(dataset: "Dataset", count: int) -> None:

@@ -1,17 +1,22 @@
 """Description of a dataset for reports: sizes, class balance, lengths, sample texts and findings of the checks."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.doctor.checks import examine
 from tuneoff.data.doctor.copies import Copies
 from tuneoff.data.doctor.finding import Finding
+from tuneoff.data.lengths import Histogram, LengthProfile, character_profiles, token_profiles
+from tuneoff.data.pieces import TokenExamples, tokenized_examples
+from tuneoff.data.spec import TruncationPolicy
 from tuneoff.data.tokens import TokenTable
+from tuneoff.data.vocabulary import Vocabulary, describe_vocabulary, vocabulary_from_json
 from tuneoff.formats import shorten
 from tuneoff.scoring.metrics import as_rows
 
@@ -29,14 +34,6 @@ class SplitSummary:
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Counts between neighbouring edges; the last bin includes its upper edge."""
-
-    edges: list[int]
-    examples: list[int]
-
-
-@dataclass(frozen=True)
 class LengthSummary:
     """Tokens per example of one split, after truncation."""
 
@@ -47,6 +44,7 @@ class LengthSummary:
     truncated: float  # share of examples
     box: list[float]  # lower whisker, quartiles, upper whisker
     histogram: Histogram
+    before: LengthProfile | None = None  # truncation; None if an earlier version ran
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,10 @@ class DataDescription:
     folds: int | None = None  # number of folds; None: one split
     text_columns: tuple[str, ...] = ()  # of the user's data, one or for pairs two; empty if an earlier version ran
     heads: dict[str, str] = field(default_factory=dict)  # encoder -> why its own head is not used
+    # empty or None if an earlier version ran
+    characters: dict[str, dict[str, LengthProfile]] = field(default_factory=dict)  # column (text, text_pair) -> split
+    token_examples: TokenExamples | None = None  # of the first encoder
+    vocabulary: Vocabulary | None = None
 
     @property
     def scored_split(self) -> str:
@@ -97,6 +99,9 @@ class DataDescription:
             folds=stored.get("folds"),
             text_columns=tuple(stored.get("text_columns", ())),
             heads=stored.get("heads", {}),
+            characters=TypeAdapter(dict[str, dict[str, LengthProfile]]).validate_python(stored.get("characters", {})),
+            token_examples=TypeAdapter(TokenExamples | None).validate_python(stored.get("token_examples")),
+            vocabulary=vocabulary_from_json(stored["vocabulary"]) if stored.get("vocabulary") else None,
         )
 
 
@@ -109,16 +114,24 @@ def _finding(stored: str | Mapping[str, Any]) -> Finding:
 
 
 def _length_summary(stored: Mapping[str, Any]) -> LengthSummary:
-    return LengthSummary(**{**stored, "histogram": Histogram(**stored["histogram"])})
+    return TypeAdapter(LengthSummary).validate_python(stored)
 
 
 def describe(
-    dataset: Dataset, tokens: Mapping[str, Mapping[str, TokenTable]], copies: Copies | None = None
+    dataset: Dataset,
+    tokens: Mapping[str, Mapping[str, TokenTable]],
+    tokenizers: Mapping[str, Any] | None = None,
+    truncation: TruncationPolicy | None = None,
+    rows: Sequence[tuple[str, int]] = (),
+    copies: Copies | None = None,
 ) -> DataDescription:
     """Describe a dataset. tokens: encoder -> split -> tokens; lengths are left out for an empty mapping.
 
-    copies: of the dataset, if they are computed already.
+    tokenizers: of the encoders, and truncation: of the tokens; without them, lengths before truncation and tokens of
+    examples are left out. rows: examples whose tokens are shown, by default typical ones. copies: of the dataset, if
+    they are computed already.
     """
+    tokenizers = tokenizers or {}
     splits = {}
     for split, table in dataset.splits.items():
         counts = label_counts(labels_of(table), dataset.num_labels)
@@ -131,15 +144,38 @@ def describe(
         is_multilabel=dataset.is_multilabel,
         notes=dataset.notes,
         splits=splits,
-        lengths={
-            model: {split: summarise_lengths(table, _bin_edges(tables)) for split, table in tables.items()}
-            for model, tables in tokens.items()
-        },
+        lengths={model: _lengths(dataset, tables, tokenizers.get(model)) for model, tables in tokens.items()},
         first_examples=_first_examples(dataset),
         findings=tuple(examine(dataset, copies)),
         folds=dataset.folds,
         text_columns=tuple(dataset.columns[name] for name in ("text", "text_pair") if name in dataset.columns),
+        characters=character_profiles(dataset),
+        token_examples=_token_examples(dataset, tokens, tokenizers, truncation, rows),
+        vocabulary=describe_vocabulary(dataset),
     )
+
+
+def _token_examples(
+    dataset: Dataset,
+    tokens: Mapping[str, Mapping[str, TokenTable]],
+    tokenizers: Mapping[str, Any],
+    truncation: TruncationPolicy | None,
+    rows: Sequence[tuple[str, int]],
+) -> TokenExamples | None:
+    """Tokenize some examples with the first encoder; None without one."""
+    if not tokenizers or not truncation:
+        return None
+    encoder, tokenizer = next(iter(tokenizers.items()))
+    return tokenized_examples(dataset, encoder, tokenizer, tokens[encoder], truncation, rows)
+
+
+def _lengths(dataset: Dataset, tokens: Mapping[str, TokenTable], tokenizer: Any | None) -> dict[str, LengthSummary]:
+    """Summarise the tokens of each split, after truncation and, with a tokenizer, before it."""
+    before = token_profiles(dataset, tokens, tokenizer) if tokenizer else {}
+    edges = _bin_edges(tokens)
+    return {
+        split: replace(summarise_lengths(table, edges), before=before.get(split)) for split, table in tokens.items()
+    }
 
 
 def summarise_lengths(table: TokenTable, edges: np.ndarray) -> LengthSummary:

@@ -22,6 +22,7 @@ from tuneoff.errors import ConfigError
 from tuneoff.machine import cores
 
 _PARALLELISM = "TOKENIZERS_PARALLELISM"  # environment variable; "false" keeps a tokenizer from starting threads
+_NO_LIMIT = 2**31 - 1  # a max_length above that of any text
 _CHUNK_TEXTS = 1000  # texts that a thread tokenizes at a time; few enough for any memory
 
 
@@ -121,6 +122,13 @@ def tokenize_in_memory(texts: pa.Table, tokenizer: Any, policy: TruncationPolicy
     )
 
 
+def count_tokens(texts: pa.Table, tokenizer: Any) -> np.ndarray:
+    """Count the tokens of texts without truncation, special tokens included. (N,). texts: text, perhaps text_pair."""
+    _without_padding(tokenizer)
+    chunks = _token_chunks(texts, texts.column_names, tokenizer, TruncationPolicy(_NO_LIMIT))
+    return np.concatenate([np.empty(0, np.int64), *[chunk.lengths for chunk in chunks]])
+
+
 def _without_padding(tokenizer: Any) -> None:
     """Remove the truncation and padding that a tokenizer was saved with, or that its last call set."""
     tokenizer.backend_tokenizer.no_truncation()
@@ -212,6 +220,12 @@ def _stride(backend: Any, policy: TruncationPolicy) -> int:
     """Return the overlap of neighbouring windows in tokens, so that each window has at least one new token."""
     room = policy.max_length - backend.num_special_tokens_to_add(False)  # for tokens that are not special
     return max(0, min(policy.overlap_tokens, room - 1))
+
+
+def windows_reach(backend: Any, policy: TruncationPolicy) -> int:
+    """Return how many tokens of a text all of its windows hold together, special tokens left out."""
+    room = policy.max_length - backend.num_special_tokens_to_add(False)
+    return room + (policy.max_windows - 1) * (room - _stride(backend, policy))
 
 
 def _one_end(encodings: Sequence[Any], policy: TruncationPolicy) -> _TokenChunk:

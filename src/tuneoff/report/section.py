@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import altair as alt
 
+from tuneoff.data.pieces import Piece
 from tuneoff.report.examples import BrowserData
 from tuneoff.tables import Table
 
@@ -93,6 +94,15 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class TokenStrip:
+    """Tokens of an example in a row, on the page only: pieces over their ids, truncated ones struck through."""
+
+    kind: ClassVar[str] = "tokens"
+    caption: str
+    pieces: Sequence[Piece]
+
+
+@dataclass(frozen=True)
 class Details:
     """Blocks behind a summary that opens them."""
 
@@ -101,7 +111,7 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Text | Heading | Bullets | Code | Figures | TableBlock | Examples | Details
+Block = Text | Heading | Bullets | Code | Figures | TableBlock | Examples | TokenStrip | Details
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from tuneoff.report.page import page
 from tuneoff.report.paper import paper
 from tuneoff.report.section import Block, Bullets, Chart, Details, Figures, Heading, Section, TableBlock, Text
 from tuneoff.report.sections import sections
-from tuneoff.report.sections.data import data_section
+from tuneoff.report.sections.data import data_sections
 from tuneoff.tables import Table
 
 _INK = "#222222"
@@ -73,10 +73,10 @@ def write_report(comparison: Comparison, folder: Path) -> None:
 
 def write_data_page(data: DataDescription, truncation: TruncationPolicy, path: Path) -> None:
     """Write a page with the description of a dataset and nothing else."""
-    section = data_section(data, truncation)
-    specs, on_page = _specs(dict(section.charts()))
+    parts = data_sections(data, truncation)
+    specs, on_page = _specs({name: chart for section in parts for name, chart in section.charts()})
     sizes = _sizes({name: _svg(spec) for name, spec in specs.items()})
-    path.write_text(page(data.name, _summary(data), [section], on_page, sizes), encoding="utf-8")
+    path.write_text(page(data.name, _summary(data), parts, on_page, sizes), encoding="utf-8")
 
 
 def _summary(data: DataDescription) -> str:

@@ -22,6 +22,15 @@ from tuneoff.report.section import (
     figures_if_any,
     table_if_any,
 )
+from tuneoff.report.sections.data_lengths import (
+    BOXES_TEXT,
+    character_blocks,
+    class_blocks,
+    token_profiles,
+    truncation_blocks,
+)
+from tuneoff.report.sections.data_tokens import token_blocks
+from tuneoff.report.sections.data_words import vocabulary_blocks
 from tuneoff.tables import COUNT, LONG_TEXT, SHARE, TENTHS, TEXT, Column, Table
 
 _MAX_LABELS = 60  # in the chart of labels by split
@@ -34,6 +43,35 @@ def section(comparison: Comparison) -> Section:
 
 def data_section(data: DataDescription, truncation: TruncationPolicy) -> Section:
     """Return the description of a dataset."""
+    blocks = _overview_blocks(data, has_samples=False)
+    blocks += _length_blocks(data, truncation)
+    if data.first_examples:
+        # texts of the dataset, which may not be published
+        blocks += [Details("Some training examples", [_samples_block(data)])]
+    if data.token_examples:
+        blocks += [Details("Tokens of some examples", token_blocks(data.token_examples))]
+    if data.vocabulary:
+        blocks += [Details("Vocabulary and words by class", vocabulary_blocks(data.vocabulary, has_charts=False))]
+    return Section("data", "Data", blocks)
+
+
+def data_sections(data: DataDescription, truncation: TruncationPolicy) -> list[Section]:
+    """Return the description of a dataset on a page of its own: what a report folds away is open."""
+    sections = [Section("data", "Data", _overview_blocks(data))]
+    if data.lengths:
+        sections += [Section("lengths", "Lengths and truncation", _token_length_blocks(data, truncation))]
+    if data.characters:
+        sections += [Section("characters", "Lengths in characters", [Text(BOXES_TEXT), *character_blocks(data)])]
+        sections += [Section("classes", "Lengths by class", class_blocks(data))]
+    if data.token_examples:
+        sections += [Section("tokens", "Tokens of examples", token_blocks(data.token_examples), menu="Tokens")]
+    if data.vocabulary:
+        sections += [Section("vocabulary", "Vocabulary", vocabulary_blocks(data.vocabulary, has_charts=True))]
+    return sections
+
+
+def _overview_blocks(data: DataDescription, has_samples: bool = True) -> list[Block]:
+    """Return the findings, the class balance and the first examples."""
     text = (
         "Class balance in each split, how the splits were made, and what the checks for duplicates, leakage between "
         "splits, contradicting labels and rare classes found."
@@ -45,13 +83,31 @@ def data_section(data: DataDescription, truncation: TruncationPolicy) -> Section
     ]
     blocks: list[Block] = [Text(text), Bullets([*data.notes, *findings, *data.heads.values()])]
     blocks += figures_if_any({"labels": label_chart(data)}, labels(data))
+    if has_samples and data.first_examples:
+        blocks += [Heading("First training examples of each class"), _samples_block(data)]
+    return blocks
+
+
+def _samples_block(data: DataDescription) -> TableBlock:
+    return TableBlock(samples(data), is_tall=True, is_page_only=True, has_files=False)
+
+
+def _length_blocks(data: DataDescription, truncation: TruncationPolicy) -> list[Block]:
+    """Return the lengths in tokens, and behind summaries those in characters and by class."""
+    blocks: list[Block] = []
     if data.lengths:
-        blocks += [Heading("Lengths and truncation"), Text(_lengths_text(data, truncation))]
-        blocks += [*table_if_any(lengths(data)), *figures_if_any(length_charts(data))]
-    if data.first_examples:
-        # texts of the dataset, which may not be published
-        blocks += [Details("Some training examples", [TableBlock(samples(data), is_page_only=True, has_files=False)])]
-    return Section("data", "Data", blocks)
+        blocks += [Heading("Lengths and truncation"), *_token_length_blocks(data, truncation)]
+    if data.characters:
+        blocks += [Details("Lengths in characters", [Text(BOXES_TEXT), *character_blocks(data)])]
+        blocks += [Details("Lengths by class", class_blocks(data))]
+    return blocks
+
+
+def _token_length_blocks(data: DataDescription, truncation: TruncationPolicy) -> list[Block]:
+    if len(token_profiles(data)) == len(data.lengths):
+        return truncation_blocks(data, truncation)
+    # an earlier version stored the lengths of some encoders, and only those after truncation
+    return [Text(_lengths_text(data, truncation)), *table_if_any(lengths(data)), *figures_if_any(length_charts(data))]
 
 
 def _lengths_text(data: DataDescription, truncation: TruncationPolicy) -> str:
@@ -72,7 +128,7 @@ def labels(data: DataDescription) -> Table:
 
 
 def lengths(data: DataDescription) -> Table:
-    """Tokens per example and share of truncated examples, for each encoder and split."""
+    """Tokens per example after truncation and share of truncated examples, for each encoder and split."""
     columns = (
         Column("encoder", "encoder", TEXT),
         Column("split", "split", TEXT),
