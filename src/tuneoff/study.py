@@ -33,7 +33,7 @@ from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, write_json
-from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, search_jobs
+from tuneoff.grid import Prepared, estimates, final_run, largest_model, prepare, sampled_findings, search_jobs
 from tuneoff.runs import OK, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -166,6 +166,10 @@ class Study:
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
         description = describe(prepared.dataset, prepared.tokens)
+        sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
+        description = dataclasses.replace(
+            description, findings=(*description.findings, *[finding.line for finding in sampled])
+        )
         description = dataclasses.replace(
             description, lengths=extension.lengths | description.lengths, heads=extension.heads | prepared.heads
         )
@@ -344,7 +348,8 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        findings = (*check_data(prepared.dataset), *prepared.heads.values())
+        sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
+        findings = (*check_data(prepared.dataset), *[f.line for f in sampled], *prepared.heads.values())
         return Plan(prepared.spec, prepared.dataset, findings, "", in_order, slots, speed)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":

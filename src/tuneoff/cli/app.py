@@ -3,6 +3,7 @@
 Imports are inside the commands: torch and transformers take seconds, and most commands need neither.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -58,6 +59,7 @@ from tuneoff.cli.output import (
     print_detection,
     print_options,
     print_result,
+    print_review,
     print_samples,
     print_tracked,
     visible,
@@ -398,40 +400,66 @@ def inspect(
     report_name: Annotated[
         OptionalText, typer.Option("--report", help="also write a page with everything, e.g. data.html")
     ] = None,
+    review_name: Annotated[
+        OptionalText,
+        typer.Option(
+            "--review", help="also write the doubtful labels to this CSV file, to correct and apply with --corrections"
+        ),
+    ] = None,
+    review_by: Annotated[
+        OptionalText,
+        typer.Option(help="doubt labels by the vectors of the encoder, or by tfidf; by default tfidf for large data"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Describe the data: splits, class balance, lengths, what the checks found, and samples."""
     report_path = checked_path(report_name) if report_name else None
+    review_path = checked_path(review_name, "--review", "labels.csv") if review_name else None
     stay_offline_without_network([model], data["source"])
     from tuneoff.data.describe import describe
     from tuneoff.data.load import load_dataset
     from tuneoff.data.spec import DataSpec, TruncationPolicy
     from tuneoff.data.tokens import tokenize
     from tuneoff.encoder.config import load_tokenizer
+    from tuneoff.grid import encoder_fits, sampled_findings
+    from tuneoff.review import review_labels
     from tuneoff.validation import validated
 
     end_imports()
-    dataset = load_dataset(validated(DataSpec, data, "inspect"), evaluate=None)  # folds or splits, as compare chooses
+    spec, keeps_rows = validated(DataSpec, data, "inspect"), review_path is not None
+    dataset = load_dataset(spec, evaluate=None, keeps_rows=keeps_rows)  # folds or splits, as compare chooses
     policy = TruncationPolicy(512)
-    description = describe(dataset, {model: tokenize(dataset, load_tokenizer(model), policy)})
+    tokens = {model: tokenize(dataset, load_tokenizer(model), policy)}
+    description, fits = describe(dataset, tokens), encoder_fits(dataset, tokens)
+    findings = sampled_findings(dataset, tokens, policy, fits)
+    review = review_labels(dataset, model, review_by) if review_path else None
+    findings += review.findings if review else []
+    description = dataclasses.replace(description, findings=(*description.findings, *[f.line for f in findings]))
+    if review and review_path:
+        review.write(review_path)
     if report_path:
         from tuneoff.report.write import write_data_page
 
         write_data_page(description, policy, report_path)
     if as_json:
-        print(json.dumps(description.to_json(), indent=1, ensure_ascii=False))
+        stored = {**description.to_json(), "encoder_fit": {fit.encoder: fit.to_json() for fit in fits}}
+        print(json.dumps(stored, indent=1, ensure_ascii=False))
         return
     print_classes(description, report_path)
     for split, lengths in description.lengths[model].items():
         longest = f"95th percentile {lengths.p95:.0f}, longest {lengths.max}"
         truncated = f"; {100 * lengths.truncated:.1f} % truncated" if lengths.truncated else ""
         console.print(f"{split}: {lengths.mean:.1f} tokens on average, {longest}{truncated}")
+    for fit in fits:
+        console.print(f"{visible(fit.encoder)}: {visible(fit.text)}")
     clean = "no duplicates, leakage, contradicting labels or rare classes found"
     for line in [*description.notes, *(description.findings or [clean])]:
         console.print(f"- {visible(line)}")
     print_samples(dataset, samples)
     if report_path:
         console.print(f"\nReport: {visible(str(report_path))}", soft_wrap=True)
+    if review and review_path:
+        print_review(review, review_path)
 
 
 @app.command(cls=Command)

@@ -25,6 +25,7 @@ from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
 
 if TYPE_CHECKING:
+    from tuneoff.comparison.label_noise import LabelNoise
     from tuneoff.deliver.classifier import Classifier
 
 T = TypeVar("T")
@@ -247,6 +248,7 @@ class Comparison:
     variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
+    label_noise: "LabelNoise | None" = None  # scores if doubtful labels are wrong; None without such labels
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     def __post_init__(self) -> None:
@@ -410,6 +412,7 @@ class Comparison:
             "calibration": {group: _summary(measured) for group, measured in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "slices": self.slices.to_dict("records"),
+            "label_noise": asdict(self.label_noise) if self.label_noise else None,
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],

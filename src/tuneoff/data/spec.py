@@ -59,6 +59,9 @@ class DataSpec(BaseModel):
     )
     drop_unlabelled: bool = Field(False, description="drop examples without a label instead of stopping")
     drop_empty: bool = Field(False, description="drop examples with an empty text instead of stopping")
+    corrections: str | None = Field(
+        None, description="CSV file of corrected labels, from inspect --review, to apply to the data"
+    )
 
 
 class Evaluation(BaseModel):
