@@ -35,7 +35,8 @@ def test_planted_label_errors_lead_the_list_and_the_corrected_file_repairs_them(
     data, path = source(), tmp_path / "labels.csv"
     review = review_labels(loaded(data), "none", by="tfidf")
     review.write(path)
-    lines = list(csv.DictReader(open(path, encoding="utf-8")))
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
     assert {int(line["row"]) - 1 for line in lines} == WRONG
     assert all(line["corrected"] == "" for line in lines)
     (finding,) = review.findings

@@ -27,7 +27,9 @@ def write(folder, *rows, header=HEADER):
 
 def labels(dataset, split):
     table = dataset.splits[split]
-    return {t: dataset.label_names[i] for t, i in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)}
+    return {
+        t: dataset.label_names[i] for t, i in zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True)
+    }
 
 
 def test_labels_are_changed_and_examples_dropped(tmp_path):

@@ -121,10 +121,11 @@ def _summary(rows: Sequence[Row], doubtful: int, left_out: Rescored, relabelled:
         text += f"the pick stays {names[picked]}" if picked else "no strategy is picked"
         text += ", with these examples left out as well as re-labelled"
     else:
+        picks = {case: scored.recommended for case, scored in cases.items() if case not in stands}
+        by_pick = {pick: [case for case in picks if picks[case] == pick] for pick in picks.values()}
         changes = [
-            f"with these examples {case} {names[scored.recommended] if scored.recommended else 'nothing'} is picked"
-            for case, scored in cases.items()
-            if case not in stands
+            f"{names[pick] if pick else 'nothing'} is picked with these examples {' as well as '.join(where)}"
+            for pick, where in by_pick.items()
         ]
         text = f"{subject}, the verdict changes: {join_names(changes)}"
         text += f", instead of {names[picked]}" if picked else ""

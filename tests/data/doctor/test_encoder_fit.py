@@ -44,9 +44,12 @@ def test_texts_in_another_language_are_named_with_their_share(tokenizer):
     pytest.importorskip("py3langid")
     fit = encoder_fit(dataset([ENGLISH] * 30 + [GERMAN] * 30), "tiny", tokenizer)
     (finding,) = fit_findings(fit)
-    assert finding.line.startswith("language of the encoder: texts in German (50 %), and the tokenizer of tiny cuts them")
-    assert "it was made for English, with 1.0 pieces a word in English; try a multilingual encoder, or one for German" in (
-        finding.line
+    assert finding.line.startswith(
+        "language of the encoder: texts in German (50 %), and the tokenizer of tiny cuts them"
+    )
+    assert (
+        "it was made for English, with 1.0 pieces a word in English; try a multilingual encoder, or one for German"
+        in (finding.line)
     )
     assert finding.harm == pytest.approx(0.5)
 
@@ -80,6 +83,6 @@ def test_truncation_of_more_than_a_twentieth_is_named_with_the_cost_of_a_longer_
         assert finding.kind == "truncation"
         assert "is truncated to the first 16 tokens of tiny" in finding.text
         assert finding.advice.startswith(advice)
-        assert 0.1 < finding.harm < 0.3
+        assert finding.harm == finding.details["truncated"]["test"]
     policy = TruncationPolicy(64)
     assert truncation_findings(fit, tokenize(data, tokenizer, policy), policy, None) == []

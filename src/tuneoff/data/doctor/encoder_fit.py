@@ -214,7 +214,7 @@ def _language_findings(fit: EncoderFit) -> Iterator[Finding]:
             kind="language of the encoder",
             text=(
                 f"texts in {told}, and the tokenizer of {fit.encoder} cuts them into {worst:.1f} pieces a word; it was "
-                f"made for {_made_for(fit)}, with {pieces:.1f} pieces a word in {best}"
+                f"made for {_made_for(fit)}, and cuts {best} into {pieces:.1f}"
             ),
             advice=f"try a multilingual encoder{for_one}, e.g. --model xlm-roberta-base",
             harm=share,
