@@ -35,7 +35,16 @@ from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, write_json
-from tuneoff.grid import Prepared, estimates, final_run, largest_final, largest_model, prepare, search_jobs
+from tuneoff.grid import (
+    Prepared,
+    estimates,
+    final_run,
+    largest_final,
+    largest_model,
+    prepare,
+    sampled_findings,
+    search_jobs,
+)
 from tuneoff.runs import OK, Session, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -177,8 +186,10 @@ class Study:
         searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
+        sampled = sampled_findings(prepared.dataset, prepared.tokens, truncation)
         description = dataclasses.replace(
             description,
+            findings=tuple(ranked([*description.findings, *sampled])),
             lengths=extension.lengths | description.lengths,
             heads=extension.heads | prepared.heads,
             token_examples=description.token_examples or extension.token_examples,
@@ -365,7 +376,8 @@ class Study:
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
         in_order = [charged[job.job_id] for job in missing]
-        findings = _with_heads(examine(prepared.dataset), prepared)
+        sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
+        findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)
         final = largest_final(prepared)
         return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final)
 

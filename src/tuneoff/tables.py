@@ -132,13 +132,13 @@ def write_csv(table: Table, path: Path) -> None:
     head = [column.key + suffix for column in table.columns for suffix in column.format.suffixes]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([_without_formula(cell) for cell in head])
+        writer.writerow([without_formula(cell) for cell in head])
         for row in [*table.rows, *([table.total] if table.total else [])]:
             plain = [cell for c, value in zip(table.columns, row, strict=True) for cell in c.format.plain(value)]
-            writer.writerow([_without_formula(cell) if isinstance(cell, str) else cell for cell in plain])
+            writer.writerow([without_formula(cell) if isinstance(cell, str) else cell for cell in plain])
 
 
-def _without_formula(cell: str) -> str:
+def without_formula(cell: str) -> str:
     """Put an apostrophe before text that a spreadsheet would evaluate."""
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell
 

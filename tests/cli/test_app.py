@@ -97,6 +97,9 @@ MISTAKES = {
     "name": ("compare good.csv --name a/b", "name: 'a/b' does not fit the pattern, which is letters, digits, _, - and . only"),
     "report in no folder": ("inspect good.csv --report none/data.html", "--report 'none/data.html': folder 'none' does not exist; create it first"),
     "report is a folder": ("inspect good.csv --report gpt", "--report 'gpt' is a folder; name a file in it"),
+    "review in no folder": ("inspect good.csv --review none/labels.csv", "--review 'none/labels.csv': folder 'none' does not exist"),
+    "unknown review": ("inspect good.csv --review labels.csv --review-by tfdif", "--review-by 'tfdif' is unknown; did you mean 'tfidf'?"),
+    "no corrections": ("compare good.csv --corrections none.csv", "corrections file 'none.csv' does not exist"),
     "limit given twice": ("compare good.csv --limit train=5 --limit train=6", "--limit 'train=5,train=6' names train twice; give it once"),
     "recipe given twice": ("compare good.csv --recipe clip=1,clip=2", "names clip twice; give it once"),
     "option given twice": ("compare good.csv --metric accuracy --text text --metric macro_f1", "--metric takes one value, but is given 2 times"),
@@ -440,6 +443,25 @@ def test_inspect_counts_each_multilabel_example_once(tuneoff, tmp_path, encoder)
     assert sum(splits["train"]["labels"]) != splits["train"]["examples"]
     row = next(line for line in tuneoff(*command)[1].splitlines() if line.startswith("all "))
     assert row.split()[1:] == [str(split["examples"]) for split in splits.values()]
+
+
+def test_inspect_writes_doubtful_labels_that_corrections_repair(tuneoff, tmp_path):
+    rows = [(f"{'good' if i % 2 else 'bad'} film {i}", "ab"[i % 2 if i > 3 else 1 - i % 2]) for i in range(80)]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "noisy.csv", index=False)
+    code, printed, _ = tuneoff("inspect", "noisy.csv", "--review", "labels.csv", "--review-by", "tfidf")
+    assert code == 0
+    assert "4 doubtful labels of 80 examples, by TF-IDF, most doubtful first: labels.csv" in printed
+    assert "doubtful labels: 4 of 80 in train are contradicted by a classifier" in " ".join(printed.split())
+    labels = pd.read_csv(tmp_path / "labels.csv")
+    labels.assign(corrected=labels["suggested"]).to_csv(tmp_path / "labels.csv", index=False)
+    printed = tuneoff("inspect", "noisy.csv", "--corrections", "labels.csv", "--review", "more.csv")[1]
+    assert "4 labels of labels.csv corrected: 4 changed and 0 dropped" in printed
+    assert "0 doubtful labels of 80 examples, by a probe on the encoder's vectors" in printed
+
+
+def test_inspect_tells_how_the_tokenizer_cuts_the_texts(tuneoff, toy_csv, encoder):
+    assert " pieces a word (" in tuneoff("inspect", toy_csv, "--model", encoder)[1]
+    assert "encoder_fit" in json.loads(tuneoff("inspect", toy_csv, "--model", encoder, "--json")[1])
 
 
 def test_labels_cannot_control_the_terminal(tuneoff, tmp_path, encoder):

@@ -121,26 +121,6 @@ def test_error_overlap_agrees_with_numbers_by_hand():
     assert (shared["a", "a"], shared["a", "c"], shared["c", "c"]) == (1, 0, 1)
 
 
-def test_planted_label_errors_are_listed_and_no_correct_label_is():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(3, size=600)
-    probabilities = np.full((600, 3), 0.1)
-    probabilities[np.arange(600), truth] = 0.8
-    probabilities = rng.dirichlet([1, 1, 1], 600) * 0.2 + probabilities * 0.8
-    labels = truth.copy()
-    labels[:30] = (labels[:30] + 1) % 3
-    table = errors.likely_label_errors(labels, probabilities)
-    assert set(table["example"]) <= set(range(30))
-    assert len(table) >= 10  # those above the mean probability of their class, about half
-    assert (table["likely"].to_numpy() == truth[table["example"]]).all()
-
-
-def test_a_class_without_examples_is_never_the_likely_label():
-    # class 2 is the most probable one everywhere, but no example has this label
-    probabilities = np.tile([0.2, 0.3, 0.5], (4, 1))
-    assert set(errors.likely_label_errors(np.array([0, 1, 0, 1]), probabilities)["likely"]) == {1}
-
-
 LABELS = np.array([0, 1, 0, 1])
 PREDICTIONS = {
     "right": constant_predictions([[0, 1, 0, 1]]),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tuneoff.data.pieces import TokenExamples
     from tuneoff.data.spec import TruncationPolicy
     from tuneoff.deliver.export import Exported
+    from tuneoff.review import Review
     from tuneoff.tables import Table as TypedTable
     from tuneoff.trackers import Tracked
 
@@ -132,6 +133,18 @@ def print_detection(detection: "Detection") -> None:
     detectable = f"{100 * detection.detectable:.1f} points" if detection.detectable else "no difference"
     console.print(
         f"This study, with {detection.num_examples:,} examples and {detection.repeats}, detects {detectable}."
+    )
+
+
+def print_review(review: "Review", path: Path) -> None:
+    """Print where the doubtful labels are and what to do with them."""
+    by = "TF-IDF" if review.by == "tfidf" else "a probe on the encoder's vectors"
+    part = f"{review.examples:,} of {review.total:,}" if review.examples < review.total else f"{review.total:,}"
+    console.print(
+        f"\n{len(review.table.rows):,} doubtful labels of {part} examples, by {by}, most doubtful first: "
+        f"{visible(str(path))}\nFill its column corrected (a label, or - to remove the example; empty: no change), and "
+        f"apply it with --corrections {visible(str(path))}",
+        soft_wrap=True,
     )
 
 

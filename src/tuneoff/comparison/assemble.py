@@ -19,6 +19,7 @@ from tuneoff.comparison.clean import clean_scores
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.external import External, load_external
+from tuneoff.comparison.label_noise import label_noise
 from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
@@ -90,6 +91,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     learners = [row.group for row in rows if row.learns]
     texts = texts_of(examples)
     searches = [store.searches.read(search_id) for search_id in search_ids]
+    errors = analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None
     return Comparison(
         name=study.name,
         metric=metric,
@@ -109,7 +111,20 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
             group: _class_scores(runs, groups.labels, data.label_names) for group, runs in groups.predictions.items()
         },
         predictions=groups.predictions,
-        errors=analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None,
+        errors=errors,
+        label_noise=label_noise(
+            rows,
+            groups.labels,
+            groups.predictions,
+            groups.scores,
+            errors.label_errors,
+            metric,
+            study.cost,
+            study.margin,
+            verdict.recommended if verdict else None,
+        )
+        if errors
+        else None,
         calibration=_calibration(groups, store.runs),
         slices=_slices(groups, examples, metric),
         clean=clean_scores(

@@ -16,13 +16,14 @@ from scipy import stats
 from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import proportion_confint
 
+from tuneoff.scoring.label_noise import LABEL_ERROR_COLUMNS, likely_label_errors
+
 _MAX_MEAN_WORD = 12  # characters; a longer mean word means a language that is written without spaces
 # texts that must contain a word, as a number and as a share: rarer words give no evidence, and testing them costs the
 # others power (Bourgon et al., "Independent filtering", 2010)
 _MIN_TEXTS, _MIN_SHARE = 5, 0.002
 _PRIOR_TEXTS = 100  # weight of the prior of word frequencies, in texts
 _CONFIDENCE_COLUMNS = ["group", "kind", "low", "q1", "median", "q3", "high", "examples"]
-_LABEL_ERROR_COLUMNS = ["example", "label", "likely", "label_probability", "likely_probability"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def analyse_errors(
         label_errors=(
             likely_label_errors(labels, np.mean(mean_probabilities, axis=0))
             if mean_probabilities
-            else pd.DataFrame(columns=_LABEL_ERROR_COLUMNS)
+            else pd.DataFrame(columns=LABEL_ERROR_COLUMNS)
         ),
         length_unit=unit,
         by_length=pd.concat(by_length) if by_length else pd.DataFrame(),
@@ -238,39 +239,3 @@ def error_overlap(error_rates: Mapping[str, np.ndarray]) -> pd.DataFrame:
         union = np.maximum(error_rates[first], error_rates[second]).sum()
         rows.append({"one": first, "other": second, "shared": float(intersection / union) if union else 1.0})
     return pd.DataFrame(rows)
-
-
-def likely_label_errors(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Label noise: examples whose label is probably wrong, by the strategies' mean probabilities, worst first.
-
-    Confident learning (Northcutt, Jiang & Chuang, "Confident Learning", JAIR 2021). The threshold of a class is the
-    mean probability that the examples with this label have for it. An example is assigned the most probable class whose
-    threshold it reaches; if that is not its label and is more probable, the label is likely wrong. Thresholds per class
-    compensate for classes with generally high or low probabilities, and need no tuning. The trade-off: only confident
-    cases are listed, about half of the label errors planted in a test. The method is for single-label data; for
-    multi-label data the table is empty.
-
-    labels: (N,), probabilities: (N, C). Columns: example, label, likely, label_probability, likely_probability.
-    """
-    num_labels = probabilities.shape[1]
-    if labels.ndim == 2:
-        return pd.DataFrame(columns=_LABEL_ERROR_COLUMNS)
-    label_probability = probabilities[np.arange(len(labels)), labels]
-    counts = np.bincount(labels, minlength=num_labels)
-    sums = np.bincount(labels, weights=label_probability, minlength=num_labels)
-    # a class without examples has an infinite threshold: no example is assigned to it
-    thresholds = np.divide(sums, counts, out=np.full(num_labels, np.inf), where=counts > 0)
-    confident = np.where(probabilities >= thresholds, probabilities, -1.0)  # (N, C)
-    likely = confident.argmax(1)
-    examples = np.flatnonzero((likely != labels) & (confident.max(1) > label_probability))
-    table = pd.DataFrame(
-        {
-            "example": examples,
-            "label": labels[examples],
-            "likely": likely[examples],
-            "label_probability": label_probability[examples],
-            "likely_probability": probabilities[examples, likely[examples]],
-        }
-    )
-    gap = table["likely_probability"] - table["label_probability"]
-    return table.iloc[np.argsort(-gap.to_numpy(), kind="stable")].reset_index(drop=True)

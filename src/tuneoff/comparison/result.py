@@ -26,6 +26,7 @@ from tuneoff.strategies import STRATEGIES, GradientConfig
 
 if TYPE_CHECKING:
     from tuneoff.comparison.clean import CleanScores
+    from tuneoff.comparison.label_noise import LabelNoise
     from tuneoff.deliver.classifier import Classifier
 
 T = TypeVar("T")
@@ -249,6 +250,7 @@ class Comparison:
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
     clean: "CleanScores | None" = None  # scores without leaked and repeated texts; None if there are none
+    label_noise: "LabelNoise | None" = None  # scores if doubtful labels are wrong; None without such labels
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     def __post_init__(self) -> None:
@@ -413,6 +415,7 @@ class Comparison:
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "slices": self.slices.to_dict("records"),
             "clean": asdict(self.clean) if self.clean else None,
+            "label_noise": asdict(self.label_noise) if self.label_noise else None,
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from tuneoff.data.doctor.finding import Finding
+
 # columns that no run reads: groups, each within one split, and slices, for scores on parts of test
 GROUP, SLICE = "group", "slice:"
 # column of the scored examples in a study's folder: codes of data/doctor/copies.py for leaked and repeated texts
@@ -13,6 +15,8 @@ COPY = "copy"
 # train and validation varies: 1 for an example of the stored validation split. In both cases: an id that is shared by
 # examples which must stay together
 FOLD, HELD_OUT, UNIT = "fold", "held_out", "unit"
+# columns of a dataset that is read for a review of its labels: the split and the row of the source, from 1
+SOURCE_SPLIT, ROW = "source_split", "row"
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Dataset:
     separator: str = ","  # of the fields of a .csv file
     held_out: tuple[str, ...] = ()  # splits that were made from train
     left_out: dict[str, int] = field(default_factory=dict)  # split reduced by a limit -> examples left out
+    findings: tuple[Finding, ...] = ()  # of the source's other columns
 
     @property
     def is_pair(self) -> bool:

@@ -9,7 +9,10 @@ import pyarrow.compute as pc
 
 from tuneoff.cache import cache_folder, cached_folder, fingerprint
 from tuneoff.data import sources
-from tuneoff.data.dataset import GROUP, SLICE, Dataset, labels_of
+from tuneoff.data.corrections import apply_corrections
+from tuneoff.data.dataset import GROUP, ROW, SLICE, SOURCE_SPLIT, Dataset, is_multilabel, labels_of
+from tuneoff.data.doctor.columns import leaking_columns
+from tuneoff.data.doctor.finding import Finding
 from tuneoff.data.doctor.mend import drop_leaks, drop_repeated, merge_labels
 from tuneoff.data.folds import fold_or_split
 from tuneoff.data.labels import (
@@ -52,10 +55,13 @@ _PAIR_COLUMNS = (
 _LABEL_COLUMNS = ("label", "labels", "target", "class", "category", "sentiment", "gold_label", "rating", "stars", "y")
 
 
-def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools: bool = False) -> Dataset:
+def load_dataset(
+    spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools: bool = False, keeps_rows: bool = False
+) -> Dataset:
     """Load the dataset of a spec. Raises DataError, in one line, for data that cannot be used.
 
     evaluate: folds or one split; None chooses by the data. pools: join train and validation, for runs that divide them.
+    keeps_rows: keep the split and the row of the source of each example, for a review of the labels.
     """
     source = sources.read(spec)
     columns = _choose_columns(source.tables["train"], spec)
@@ -71,9 +77,15 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
         notes.append(f"multi-label: an example of train has {labels_per_example:.2f} labels on average")
     else:
         tables, names = labels_to_ids(tables, _without(spec.labels, replaced), source_names)
+    if spec.corrections:
+        if is_multilabel(tables["train"]):
+            raise DataError("corrections are for single labels, and the data is multi-label; leave corrections out")
+        tables = apply_corrections(tables, names, spec.corrections, notes)
     tables = drop_repeated(tables, spec, notes)
     check_classes(tables["train"], names, columns["label"])
-    tables = {split: table.drop_columns("row") for split, table in tables.items()}
+    tables = {
+        split: _with_source(table, split) if keeps_rows else table.drop_columns(ROW) for split, table in tables.items()
+    }
     division = fold_or_split(tables, names, spec, evaluate, notes)
     tables = drop_leaks(division.tables, names, spec, notes)
     tables = pool_to_divide(tables, spec, notes) if pools else tables
@@ -89,7 +101,20 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
         separator=(source.tables["train"].schema.metadata or {}).get(sources.SEPARATOR, b",").decode(),
         held_out=tuple(split for split in tables if split not in source.tables),
         left_out=division.left_out,
+        findings=tuple(_column_findings(source.tables["train"], columns, spec)),
     )
+
+
+def _with_source(table: pa.Table, split: str) -> pa.Table:
+    """Return a split of the source with its name in each row, which divisions into other splits keep."""
+    return table.append_column(SOURCE_SPLIT, pa.array([split] * table.num_rows))
+
+
+def _column_findings(train: pa.Table, columns: dict[str, str], spec: DataSpec) -> list[Finding]:
+    """Check the columns that no strategy reads; of multi-label data there are none."""
+    if spec.label_columns or spec.label_separator:
+        return []
+    return leaking_columns(train, train[columns["label"]], set(columns.values()), spec.group)
 
 
 def store_dataset(dataset: Dataset) -> None:
@@ -265,5 +290,6 @@ def _without(names: tuple[str, ...] | None, replaced: set[str]) -> tuple[str, ..
 
 
 def _columns_of_runs(table: pa.Table) -> list[str]:
-    """Return the columns that runs read. Groups and slices do not change a run, so they are not fingerprinted."""
-    return [name for name in table.column_names if name != GROUP and not name.startswith(SLICE)]
+    """Return the columns that runs read. Groups, slices and places change no run, so they are not fingerprinted."""
+    ignored = (GROUP, ROW, SOURCE_SPLIT)
+    return [name for name in table.column_names if name not in ignored and not name.startswith(SLICE)]

@@ -68,6 +68,9 @@ class DataSpec(BaseModel):
     drop_contradicting: bool = Field(
         False, description="drop all examples of a text that has more than one label in its split"
     )
+    corrections: str | None = Field(
+        None, description="CSV file of corrected labels, from inspect --review, to apply to the data"
+    )
     merge_labels: bool | dict[str, str] = Field(
         False, description="merge label variants (case, space, punctuation, typos) into the most frequent spelling"
     )

@@ -32,8 +32,10 @@ from tuneoff.report.section import (
     figures_if_any,
 )
 from tuneoff.report.sections.classes import by_class
+from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import (
     COUNT,
+    ESTIMATE,
     LONG_TEXT,
     P_VALUE,
     SCORE,
@@ -152,6 +154,11 @@ def _label_errors(comparison: Comparison, errors: Errors) -> list[Block]:
         "before relying on small differences."
     )
     blocks: list[Block] = [heading, Text(text)]
+    if comparison.label_noise:
+        how = "Without the doubtful examples the scores are fair to every strategy; the likely labels come from the "
+        how += "strategies themselves, and favour those that agree with the others."
+        blocks += [Text(comparison.label_noise.summary, is_key=True), Text(how)]
+        blocks += [TableBlock(label_noise_scores(comparison))]
     if len(errors.label_errors) > len(table.rows):
         blocks.append(Text(f"The {len(table.rows)} most likely are listed here.", is_page_only=True))
     return [*blocks, TableBlock(table, is_tall=True, is_page_only=True)]
@@ -195,6 +202,28 @@ def label_errors(comparison: Comparison, errors: Errors) -> Table:
         for row in errors.label_errors.head(_MAX_LISTED).to_dict("records")
     ]
     return Table("label-errors", columns, rows)
+
+
+def label_noise_scores(comparison: Comparison) -> Table:
+    """Score of each strategy on all examples, without those with a doubtful label, and with the likely label there."""
+    noise = comparison.label_noise
+    assert noise is not None
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        Column(comparison.metric, display_name(comparison.metric), ESTIMATE),
+        Column("left_out", "doubtful labels left out", ESTIMATE),
+        Column("relabelled", "re-labelled", ESTIMATE),
+    )
+    rows = [
+        [
+            comparison.names[row.group],
+            (row.score, *row.interval),
+            noise.left_out.estimates[row.group],
+            noise.relabelled.estimates[row.group],
+        ]
+        for row in comparison.rows
+    ]
+    return Table("label-noise", columns, rows)
 
 
 def words(errors: Errors) -> Table:

@@ -1,0 +1,134 @@
+"""The verdict if doubtful labels are wrong: the stored predictions scored with these examples left out or re-labelled.
+
+# N scored examples
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.result import EQUIVALENT, Row, row_names
+from tuneoff.comparison.verdict import judge
+from tuneoff.formats import counted, join_names
+from tuneoff.scoring import stats
+from tuneoff.scoring.decision import joint_scores
+from tuneoff.scoring.metrics import BOUNDS, direction
+
+_MIN_EXAMPLES = 20  # that are left; fewer say nothing about an order
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Scores of every strategy on other examples or labels, and the pick there."""
+
+    estimates: dict[str, tuple[float, float, float]]  # group -> score and its 95 % interval, best first
+    recommended: str | None  # group that would be picked there
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """Scores of every strategy if the doubtful labels of the scored examples are wrong."""
+
+    doubtful: int  # examples
+    left_out: Rescored  # without them
+    relabelled: Rescored  # with the label that the strategies together suggest
+    summary: str  # sentence for readers: does the verdict stand?
+
+
+def label_noise(
+    rows: Sequence[Row],
+    labels: np.ndarray,
+    predictions: Mapping[str, Predictions],
+    scores: Mapping[str, stats.RunScores],
+    doubtful: pd.DataFrame,
+    metric: str,
+    cost: str,
+    margin: float,
+    picked: str | None,
+) -> LabelNoise | None:
+    """Score the stored predictions of each row as if the doubtful labels were wrong; None without such labels.
+
+    rows: on all examples, best first. labels: (N,). scores: of each group on all examples. doubtful: the table of
+    likely_label_errors(). picked: group of the verdict on all examples.
+    """
+    if not rows or not len(doubtful) or len(labels) - len(doubtful) < _MIN_EXAMPLES:
+        return None
+    suspects = doubtful["example"].to_numpy()
+    is_kept, changed = np.ones(len(labels), bool), labels.copy()
+    is_kept[suspects] = False
+    changed[suspects] = doubtful["likely"].to_numpy()
+    left_out = rescore(rows, labels, predictions, scores, is_kept, metric, cost, margin)
+    relabelled = rescore(rows, changed, predictions, scores, np.ones(len(labels), bool), metric, cost, margin)
+    return LabelNoise(len(suspects), left_out, relabelled, _summary(rows, len(suspects), left_out, relabelled, picked))
+
+
+def rescore(
+    rows: Sequence[Row],
+    labels: np.ndarray,
+    predictions: Mapping[str, Predictions],
+    scores: Mapping[str, stats.RunScores],
+    is_kept: np.ndarray,
+    metric: str,
+    cost: str,
+    margin: float,
+) -> Rescored:
+    """Score stored predictions on a part of the examples or with other labels, and apply the rule of the verdict.
+
+    labels: (N,) or (N, C). is_kept: (N,) bool. The other arguments as those of label_noise().
+    """
+    kept_labels, rescored = labels[is_kept], {}
+    for group, whole in scores.items():
+        predicted = list(predictions[group].predicted[:, is_kept])
+        probabilities = list(predictions[group].probabilities[:, is_kept])
+        # one seed gives the same resamples for every group
+        resampled = stats.resampled_scores(metric, kept_labels, predicted, probabilities, seed=0)
+        if whole.folds is not None:
+            resampled = stats.widened_for_folds(resampled, len(kept_labels))
+        of_runs = [stats.score_of(metric, kept_labels, *run) for run in zip(predicted, probabilities, strict=True)]
+        folds = None if whole.folds is None else whole.folds[is_kept]
+        rescored[group] = replace(whole, scores=np.array(of_runs), resampled=resampled, folds=folds)
+    sign, count = direction(metric), len(kept_labels)
+    in_order = dict(sorted(rescored.items(), key=lambda item: -sign * item[1].scores.mean()))
+    pooled = stats.pooled_seed_variance(list(in_order.values()))
+    estimates = {}
+    for group, runs in in_order.items():
+        estimate = stats.estimate_score(runs, count, pooled)
+        estimates[group] = (estimate.value, *stats.interval(estimate, BOUNDS[metric]))
+    by_group, best = {row.group: row for row in rows}, next(iter(estimates.values()))[0]
+    new_rows = [
+        # a standing is for sentences, which are not used
+        replace(by_group[group], score=value, difference=sign * (value - best), standing=EQUIVALENT)
+        for group, (value, _, _) in estimates.items()
+    ]
+    joint = joint_scores(list(in_order.values()), sign, count, pooled)
+    return Rescored(estimates, judge(new_rows, (), joint, metric, cost, margin, count).recommended)
+
+
+def _summary(rows: Sequence[Row], doubtful: int, left_out: Rescored, relabelled: Rescored, picked: str | None) -> str:
+    names, learners = row_names(rows), {row.group for row in rows if row.learns}
+    before = [row.group for row in rows if row.group in learners]
+    cases = {"left out": left_out, "re-labelled": relabelled}
+    if picked is None:
+        stands = [case for case, scored in cases.items() if scored.recommended is None]
+    else:
+        stands = [case for case, scored in cases.items() if scored.recommended == picked]
+    subject = f"If {counted(doubtful, 'doubtful label')} {'is' if doubtful == 1 else 'are'} wrong"
+    if len(stands) == 2:
+        text = f"{subject}, the verdict stands: "
+        text += f"the pick stays {names[picked]}" if picked else "no strategy is picked"
+        text += ", with these examples left out as well as re-labelled"
+    else:
+        picks = {case: scored.recommended for case, scored in cases.items() if case not in stands}
+        by_pick = {pick: [case for case in picks if picks[case] == pick] for pick in picks.values()}
+        changes = [
+            f"{names[pick] if pick else 'nothing'} is picked with these examples {' as well as '.join(where)}"
+            for pick, where in by_pick.items()
+        ]
+        text = f"{subject}, the verdict changes: {join_names(changes)}"
+        text += f", instead of {names[picked]}" if picked else ""
+    moved = [case for case, scored in cases.items() if [g for g in scored.estimates if g in learners] != before]
+    order = f"changes where they are {join_names(moved)}" if moved else "is the same"
+    return f"{text}. The order of the strategies {order}."
