@@ -11,6 +11,8 @@ import pandas as pd
 
 from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
 from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.comparison.mistakes import Mistakes
+from tuneoff.comparison.phenomena import Phenomena
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
@@ -147,6 +149,13 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
     return list(examples["text"] if pairs is None else examples["text"] + " ¶ " + pairs)
 
 
+def text_columns(examples: pd.DataFrame | None) -> list[list[str]]:
+    """Return the texts of the examples: one column, for pairs two; an empty list for None."""
+    if examples is None:
+        return []
+    return [list(examples[name]) for name in ("text", "text_pair") if name in examples]
+
+
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
     encoders = encoder_names({row.model: None for row in rows if row.model})
@@ -247,6 +256,8 @@ class Comparison:
     variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
+    mistakes: Mistakes | None = None  # None if no run succeeded
+    phenomena: Phenomena | None = None  # None also if the test texts were not stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     def __post_init__(self) -> None:
@@ -410,6 +421,8 @@ class Comparison:
             "calibration": {group: _summary(measured) for group, measured in self.calibration.items()},
             "failures": [{"run_id": r.run_id, "status": r.status, "error": r.error} for r in self.failures],
             "slices": self.slices.to_dict("records"),
+            "mistakes": _mistakes_json(self.mistakes) if self.mistakes else None,
+            "phenomena": _phenomena_json(self.phenomena) if self.phenomena else None,
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
@@ -422,3 +435,14 @@ class Comparison:
 def _summary(calibration: Calibration) -> dict[str, float]:
     """Return the numbers of a calibration, without the bins of its reliability diagram."""
     return {name: value for name, value in vars(calibration).items() if name != "reliability"}
+
+
+def _mistakes_json(mistakes: Mistakes) -> dict[str, object]:
+    profiles = [asdict(pair) for pair in mistakes.profiles]
+    return {"misclassified": mistakes.totals, "by_label": mistakes.by_label.to_dict("records"), "profiles": profiles}
+
+
+def _phenomena_json(phenomena: Phenomena) -> dict[str, object]:
+    counts = {tag: int(mask.sum()) for tag, mask in phenomena.masks.items()}
+    rates, trends = phenomena.rates.to_dict("records"), phenomena.trends.to_dict("records")
+    return {"texts": counts, "error_rates": rates, "length": trends, "notes": list(phenomena.notes)}

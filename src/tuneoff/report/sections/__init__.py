@@ -14,11 +14,14 @@ from tuneoff.report.sections import (
     encoders,
     errors,
     leaderboard,
+    mistakes,
+    phenomena,
     provenance,
     reported,
     search,
     slices,
     training,
+    words,
 )
 
 SECTIONS: list[Callable[[Comparison], Section | None]] = [
@@ -30,7 +33,10 @@ SECTIONS: list[Callable[[Comparison], Section | None]] = [
     search.section,
     training.section,
     classes.section,
+    mistakes.section,
     errors.section,
+    words.section,
+    phenomena.section,
     slices.section,
     calibration.section,
     compute.section,
