@@ -8,7 +8,7 @@ import pytest
 
 from tests.stored import stored_study
 from tuneoff.report.examples import browser_data
-from tuneoff.report.section import Text
+from tuneoff.report.section import Figures, Text
 from tuneoff.report.sections import classes, errors, mistakes, phenomena, sections, words
 from tuneoff.study import Study
 
@@ -157,4 +157,6 @@ def test_many_classes_have_rows_in_place_of_bars(tmp_path):
     assert len({cell["label"] for cell in cells}) == 30
     (boxes,) = gaps.to_dict()["datasets"].values()
     assert len(boxes) <= 20
+    (menu,) = [b.menu for b in mistakes.section(comparison).every_block() if isinstance(b, Figures) and b.menu]
+    assert list(menu.names.values()) == ["full", "lora"]
     assert "The 30 labels with the most mistakes are shown." in text_of(mistakes.section(comparison))

@@ -77,7 +77,7 @@ def analyse_phenomena(
         rates=pd.DataFrame(rows, columns=_RATE_COLUMNS),
         trends=pd.DataFrame(trends, columns=_TREND_COLUMNS),
         num_tests=len(of_strategies),
-        notes=(*tagged.notes, *_rare_notes(tagged.masks, patterns)),
+        notes=tagged.notes,
     )
 
 
@@ -93,17 +93,3 @@ def _trend(lengths: np.ndarray, error_rates: np.ndarray) -> dict[str, float]:
         return {"correlation": float("nan"), "p_value": float("nan")}
     result = stats.spearmanr(lengths, error_rates)
     return {"correlation": float(result.statistic), "p_value": float(result.pvalue)}
-
-
-def _rare_notes(masks: Mapping[str, np.ndarray], patterns: Mapping[str, str]) -> list[str]:
-    """Describe tags of the user that match too few texts, or all but too few, to compare error rates."""
-    notes = []
-    for tag in patterns:
-        count = int(masks[tag].sum()) if tag in masks else 0
-        rest = len(masks[tag]) - count if tag in masks else 0
-        if count and rest and min(count, rest) < MIN_TEXTS:
-            notes.append(
-                f"Tag {tag} matches {count:,} of {count + rest:,} texts: error rates need {MIN_TEXTS} with it and "
-                f"{MIN_TEXTS} without."
-            )
-    return notes

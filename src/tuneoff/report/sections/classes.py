@@ -116,7 +116,7 @@ def confusion(comparison: Comparison, group: str) -> Chart:
     title = alt.Title(comparison.names[group], anchor="start")
     chart = heat_map(base, "share", ".0%", "blues", is_labelled, dy=-6 if is_labelled else 0)
     if is_labelled:
-        ink = alt.when(alt.datum["share"] > 0.6).then(alt.value("white")).otherwise(alt.value("#555555"))
+        ink = alt.when(alt.datum["share"] > 0.6).then(alt.value("white")).otherwise(alt.value("#222222"))
         chart = chart + base.mark_text(fontSize=9, dy=7).encode(text=alt.Text("examples:Q", format=",.0f"), color=ink)
     side = max(200, 36 * len(labels)) if is_labelled else 420
     return chart.properties(width=side, height=side, title=title)

@@ -24,6 +24,8 @@ from tuneoff.report.section import (
     Block,
     Bullets,
     Chart,
+    ChartMenu,
+    Figures,
     Heading,
     Section,
     TableBlock,
@@ -98,11 +100,16 @@ def _gaps(comparison: Comparison, mistakes: Mistakes, errors: Errors) -> list[Bl
     )
     blocks: list[Block] = [Heading("How far off they are"), Text(text + left_out_note(comparison))]
     blocks += figures_if_any(charts)
-    by_label = {f"gap-{row.group}": gap_chart(comparison, mistakes, row.group) for row in charted_rows(comparison)}
+    rows = {f"gap-{row.group}": row for row in charted_rows(comparison)}
+    by_label = {name: c for name, row in rows.items() if (c := gap_chart(comparison, mistakes, row.group)) is not None}
     text = "The same gap by true label, for each strategy."
     if len(comparison.label_names) > _MAX_BOXES:
         text += f" The {_MAX_BOXES} labels with the most mistakes are shown."
-    blocks += [Text(text), *figures_if_any(by_label)]
+    if len(comparison.label_names) <= _MAX_BARS:
+        blocks += [Text(text), *figures_if_any(by_label)]
+    elif by_label:  # side by side they would be taller than the rest of the page
+        names = {name: comparison.names[rows[name].group] for name in by_label}
+        blocks += [Text(text), Figures({}, ChartMenu("strategy", names, by_label, next(iter(by_label))))]
     return [
         *blocks,
         *details_if_any("Gaps by label and strategy", TableBlock(gaps(comparison, mistakes), is_tall=True)),
@@ -261,7 +268,7 @@ def hardest_label(comparison: Comparison, mistakes: Mistakes) -> str:
         return f"No label is shown to have more of {comparison.names[group]}'s mistakes than its share of the examples."
     worst = over.iloc[int((over["share"] - over["of_examples"]).to_numpy().argmax())]
     return (
-        f"{comparison.label_names[int(worst['label'])]} is {_percent(worst['share'])} of the mistakes of "
+        f"{_label(comparison.label_names[int(worst['label'])])} is {_percent(worst['share'])} of the mistakes of "
         f"{comparison.names[group]}, but {_percent(worst['of_examples'])} of the test examples (p "
         f"{_p_text(worst['p_value'])}, corrected for the number of labels)."
     )
@@ -290,9 +297,8 @@ def profile_sentences(comparison: Comparison, mistakes: Mistakes) -> list[str]:
             sentences.append(f"By {by}: no two strategies differ (smallest corrected p {_p_text(smallest)}).")
             continue
         most = max(different, key=lambda pair: pair.distance)
-        kind = (
-            f"texts of {most.kind} {comparison.errors.length_unit}" if by == LENGTH and comparison.errors else most.kind
-        )
+        unit = comparison.errors.length_unit if comparison.errors else ""
+        kind = f"Texts of {most.kind} {unit}" if by == LENGTH else _label(most.kind)
         of_pairs = f"{len(different)} of {len(pairs)} pairs differ" if len(pairs) > 1 else "the two strategies differ"
         first, second = comparison.names[most.first], comparison.names[most.second]
         verb = "are" if by == LENGTH else "is"
@@ -302,6 +308,11 @@ def profile_sentences(comparison: Comparison, mistakes: Mistakes) -> list[str]:
             f"{_percent(most.second_share)} of those of {second}."
         )
     return sentences
+
+
+def _label(name: str) -> str:
+    """Return the name of a label at the start of a sentence; one without letters is called a label."""
+    return name if any(c.isalpha() for c in name) else f"Label {name}"
 
 
 def _percent(share: float) -> str:

@@ -82,9 +82,13 @@ def sentences(comparison: Comparison, phenomena: Phenomena) -> list[str]:
     order = np.argsort(-significant["difference"].abs().to_numpy(), kind="stable")
     lines = [_sentence(row, comparison, phenomena) for row in significant.iloc[order].to_dict("records")]
     lines += [line] if (line := length_sentence(comparison)) else []
-    rest = [str(tag) for tag in own["tag"] if tag not in set(significant["tag"])]
+    single = phenomena.rates[(phenomena.rates["group"] != EVERY) & (phenomena.rates["p_corrected"] < _SIGNIFICANT)]
+    single = single[~single["tag"].isin(set(significant["tag"]))]
+    lines += [f"For single strategies only: {join_names(_by_tag(comparison, single))}."] if len(single) else []
+    shown = {*significant["tag"], *single["tag"]}
+    rest = [str(tag) for tag in own["tag"] if tag not in shown]
     if rest:
-        subject = "No phenomenon is shown" if not len(significant) else "Not shown"
+        subject = "Not shown" if shown else "No phenomenon is shown"
         lines.append(f"{subject} to change the error rate: {join_names(rest)}.")
     untested = [
         f"{tag} ({counted(int(mask.sum()), 'text')})"
@@ -105,6 +109,17 @@ def _sentence(row: Mapping[Hashable, Any], comparison: Comparison, phenomena: Ph
         f"p {_p_text(row['p_corrected'])}; {row['examples']:,} texts, {100 * row['share']:.1f} %)"
     )
     return f"{sentence}{_for_strategies(comparison, phenomena.rates[phenomena.rates['tag'] == row['tag']])}."
+
+
+def _by_tag(comparison: Comparison, single: pd.DataFrame) -> list[str]:
+    """Return each tag with the strategies for which it is significant and their differences: "number (tfidf -6.1)"."""
+    parts = []
+    for tag, part in single.groupby("tag", sort=False):
+        gaps = [
+            f"{comparison.names[row['group']]} {signed(100 * row['difference'], 1)}" for row in part.to_dict("records")
+        ]
+        parts.append(f"{tag} ({', '.join(gaps)} points)")
+    return parts
 
 
 def _for_strategies(comparison: Comparison, part: pd.DataFrame) -> str:
