@@ -11,7 +11,7 @@ from tuneoff.data.dataset import SLICE
 from tuneoff.data.spec import DataSpec
 from tuneoff.errors import StoreError
 from tuneoff.extension import extend, with_stored_slices
-from tuneoff.spec import RunSpec, study_from
+from tuneoff.spec import RunSpec, study_from, write_study
 
 STORED = [("majority", "majority", 0.5), ("tfidf", "tfidf", 0.7), ("probe", "probe", 0.7), ("lora", "lora", 0.8)]
 
@@ -111,6 +111,12 @@ def test_replacing_keeps_nothing(stored):
     extension = extend(new, [], stored_dataset("0" * 16), stored.store, replace=True)
     assert (extension.spec, extension.kept_runs) == (new, ())
     assert extension.text == f"replaces the settings of {stored.folder}"
+
+
+def test_tags_are_joined_and_the_new_one_of_a_name_counts(stored):
+    stored = stored.changed(tags={"a": "x", "b": "y"})
+    write_study(stored.spec, stored.folder / "study.yaml")
+    assert asked(stored, tags={"b": "z", "c": "w"}).spec.tags == {"a": "x", "b": "z", "c": "w"}
 
 
 def test_slices_of_the_stored_study_are_kept(stored):

@@ -125,6 +125,7 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "seeds": _joined_seeds(stored.seeds, new.seeds),
             "search": search,
             "data": data,
+            "tags": stored.tags | new.tags,
             "baselines": stored.baselines or new.baselines,
             # a study that keeps all models loses none because it is extended without naming them again
             "keep": stored.keep if stored.keep == "all" and "keep" not in new.model_fields_set else new.keep,

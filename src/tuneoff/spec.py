@@ -21,6 +21,7 @@ from pydantic import (
 from tuneoff.cache import fingerprint
 from tuneoff.costs import DEFAULT_COST, Rate, Rates, StatedCost, check_cost, check_is_stated
 from tuneoff.data.spec import DataSpec, Evaluation, Fold, Subset
+from tuneoff.data.tags import parse_tags
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.scoring.decision import DEFAULT_MARGIN
@@ -234,6 +235,9 @@ class StudySpec(Options):
     rates: Rates = Field(Rates(), description="prices and emissions, for the costs usd, usd_per_million and co2_grams")
     predictions: tuple[PredictionsSpec, ...] = Field(
         (), description="predictions of the test examples from files, each a row of the comparison"
+    )
+    tags: Annotated[dict[str, str], BeforeValidator(parse_tags)] = Field(
+        {}, description="phenomena of the test texts besides the built-in ones, as regular expressions: {late_but: ...}"
     )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")

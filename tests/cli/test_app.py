@@ -121,6 +121,8 @@ MISTAKES = {
     "predictions from no file": ("compare good.csv --strategies majority --predictions gpt=none.csv", "predictions gpt: data file 'none.csv' does not exist"),
     "predictions of other texts": ("compare good.csv --strategies majority --predictions gpt=few.csv", "predictions gpt: "),
     "predictions named like a strategy": ("compare good.csv --predictions lora=good.csv", "predictions 'lora' have the name of a strategy; choose another name"),
+    "tag without a pattern": ("compare good.csv --tag late", "tag 'late' is not name=pattern; write e.g. late_but="),
+    "tag that is no regular expression": ("compare good.csv --tag late=(but", "tag 'late': '(but' is no regular expression: missing ) at position 4; put a backslash before characters such as ( [ * + ? that are meant literally"),
     "cost of predictions": ("compare good.csv --predictions gpt=good.csv:usd=", "predictions.0.cost.usd: should be a valid number, not ''"),
     "money without a price": ("compare good.csv --cost usd", "cost usd needs rates.usd_per_hour; state it in the study, or with --price-per-hour"),
     "not a study": ("report gpt", "holds no study.yaml"),

@@ -34,6 +34,7 @@ from tuneoff.cli.options import (
     Quiet,
     Replace,
     StudyName,
+    Tags,
     TextList,
     Track,
     Watts,
@@ -193,6 +194,7 @@ def compare(
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     margin: Margin = None,
     predictions: Predictions = None,
+    tag: Tags = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -229,6 +231,7 @@ def compare(
             "metric": metric,
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
+            "tags": tag,
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
             "track": split_lists(track),
@@ -257,6 +260,7 @@ def run(
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     margin: Margin = None,
     predictions: Predictions = None,
+    tag: Tags = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -270,6 +274,7 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
+        from tuneoff.data.tags import parse_tags
         from tuneoff.spec import merged_predictions, study_from
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
@@ -283,6 +288,7 @@ def run(
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
+        options["tags"] |= parse_tags(tag)
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
@@ -370,6 +376,7 @@ def report(
     cost: Cost = None,
     margin: Margin = None,
     predictions: Predictions = None,
+    tag: Tags = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -381,11 +388,12 @@ def report(
 ) -> None:
     """Rebuild the report of a study from its stored runs. Other costs, rates and predictions need no new runs."""
     from tuneoff.costs import check_cost
+    from tuneoff.data.tags import parse_tags
     from tuneoff.spec import check_margin
 
     cost = check_cost(parse_cost(cost)) if cost else None
     accepted = None if margin is None else check_margin(margin)
-    rates = parse_rates(price_per_hour, watts, grams_per_kwh)
+    rates, tags = parse_rates(price_per_hour, watts, grams_per_kwh), parse_tags(tag)
     if not Path(folder).is_dir():
         raise StoreError(f"study folder {folder!r} does not exist; run a study first: tuneoff run studies:quickstart")
     from tuneoff.study import Study
@@ -393,7 +401,7 @@ def report(
     study = Study.open(folder)
     if predictions:
         study = study.add_predictions(split_lists(predictions))
-    study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
+    study = study.changed(rates={**study.spec.rates.model_dump(), **rates}, tags=study.spec.tags | tags)
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
 

@@ -94,6 +94,15 @@ Track = Annotated[
         "mlflow:uri=http://localhost:5000; repeatable, or separated by commas"
     ),
 ]
+Tags = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--tag",
+        metavar="NAME=PATTERN",
+        help="also compare error rates on the test texts that match a regular expression: late_but='\\bbut\\b'; "
+        "repeatable",
+    ),
+]
 PricePerHour = Annotated[OptionalText, typer.Option("--price-per-hour", help=_RATE_HELP["usd_per_hour"])]
 Watts = Annotated[OptionalText, typer.Option("--watts", help=_RATE_HELP["watts"])]
 GramsPerKwh = Annotated[OptionalText, typer.Option("--grams-per-kwh", help=_RATE_HELP["grams_per_kwh"])]

@@ -17,10 +17,12 @@ import pandas as pd
 
 from tuneoff.comparison.clean import clean_scores
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
-from tuneoff.comparison.errors import Predictions, analyse_errors
+from tuneoff.comparison.errors import Predictions, analyse_errors, text_lengths
 from tuneoff.comparison.external import External, load_external
 from tuneoff.comparison.label_noise import label_noise
-from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
+from tuneoff.comparison.mistakes import analyse_mistakes
+from tuneoff.comparison.phenomena import analyse_phenomena
+from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, text_columns, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
 from tuneoff.comparison.verdict import judge, standing
@@ -89,9 +91,10 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         advice = advise(rows, gains, verdict.recommended, metric)
     non_learners = {row.group for row in rows if not row.learns}
     learners = [row.group for row in rows if row.learns]
-    texts = texts_of(examples)
-    searches = [store.searches.read(search_id) for search_id in search_ids]
+    texts, columns = texts_of(examples), text_columns(examples)
+    lengths = text_lengths(texts)[1] if texts else None
     errors = analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None
+    searches = [store.searches.read(search_id) for search_id in search_ids]
     return Comparison(
         name=study.name,
         metric=metric,
@@ -125,6 +128,16 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         )
         if errors
         else None,
+        mistakes=(
+            analyse_mistakes(groups.labels, groups.predictions, errors.learners, lengths, data.label_names)
+            if errors
+            else None
+        ),
+        phenomena=(
+            analyse_phenomena(groups.labels, groups.predictions, errors.learners, columns, lengths, study.tags)
+            if errors and lengths is not None
+            else None
+        ),
         calibration=_calibration(groups, store.runs),
         slices=_slices(groups, examples, metric),
         clean=clean_scores(

@@ -3,7 +3,7 @@
 The error rate of an example is the share of a strategy's seeds that predict it wrong, 0 to 1. Counts of errors add up
 these fractions, so that every seed of a strategy has the same weight.
 
-# N examples  S seeds  C classes  W words
+# N examples  S seeds  C classes
 """
 
 import itertools
@@ -12,17 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from sklearn.feature_extraction.text import CountVectorizer
 from statsmodels.stats.proportion import proportion_confint
 
+from tuneoff.comparison.words import over_represented_words, words_by_group
 from tuneoff.scoring.label_noise import LABEL_ERROR_COLUMNS, likely_label_errors
 
 _MAX_MEAN_WORD = 12  # characters; a longer mean word means a language that is written without spaces
-# texts that must contain a word, as a number and as a share: rarer words give no evidence, and testing them costs the
-# others power (Bourgon et al., "Independent filtering", 2010)
-_MIN_TEXTS, _MIN_SHARE = 5, 0.002
-_PRIOR_TEXTS = 100  # weight of the prior of word frequencies, in texts
 _CONFIDENCE_COLUMNS = ["group", "kind", "low", "q1", "median", "q3", "high", "examples"]
 
 
@@ -87,6 +82,7 @@ class Errors:
     length_unit: str  # words | characters
     by_length: pd.DataFrame  # group, and the columns of error_rate_by_length()
     words: pd.DataFrame  # over_represented_words()
+    words_by_group: pd.DataFrame  # words_by_group(), of the learners
 
 
 def analyse_errors(
@@ -120,6 +116,7 @@ def analyse_errors(
         length_unit=unit,
         by_length=pd.concat(by_length) if by_length else pd.DataFrame(),
         words=over_represented_words(texts, mean_error_rates) if texts else pd.DataFrame(),
+        words_by_group=words_by_group(texts, {group: error_rates[group] for group in learners if texts}),
     )
 
 
@@ -140,8 +137,7 @@ def _confidences(labels: np.ndarray, predictions: Mapping[str, Predictions]) -> 
 def _confidence(labels: np.ndarray, predictions: Predictions) -> list[dict[str, object]]:
     """Box plot statistics of wrong predictions, over all seeds: of their confidence (kind "wrong") and of their margin.
 
-    margin: probability of the wrong predicted label minus that of the true one. Boxes are quartiles; whiskers reach the
-    last value within 1.5 times the interquartile range (Tukey, 1977).
+    margin: probability of the wrong predicted label minus that of the true one.
     """
     predicted_probability = np.take_along_axis(predictions.probabilities, predictions.predicted[..., None], 2)[..., 0]
     true_probability = predictions.probabilities[:, np.arange(len(labels)), labels]  # (S, N)
@@ -152,13 +148,20 @@ def _confidence(labels: np.ndarray, predictions: Predictions) -> list[dict[str, 
     }
     rows = []
     for kind, values in kinds.items():
-        if not len(values):
-            continue
-        q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
-        within = values[(values >= q1 - 1.5 * (q3 - q1)) & (values <= q3 + 1.5 * (q3 - q1))]
-        box = {"low": within.min(), "q1": q1, "median": median, "q3": q3, "high": within.max()}
-        rows.append({"kind": kind, **box, "examples": len(values)})
+        if len(values):
+            rows.append({"kind": kind, **box_of(values)})
     return rows
+
+
+def box_of(values: np.ndarray) -> dict[str, float]:
+    """Return the five numbers of a box plot, and the number of examples.
+
+    Boxes are quartiles; whiskers reach the last value within 1.5 times the interquartile range (Tukey, 1977).
+    """
+    q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75])
+    within = values[(values >= q1 - 1.5 * (q3 - q1)) & (values <= q3 + 1.5 * (q3 - q1))]
+    box = {"low": within.min(), "q1": q1, "median": median, "q3": q3, "high": within.max()}
+    return {**{name: float(value) for name, value in box.items()}, "examples": len(values)}
 
 
 def error_rate_by_length(lengths: np.ndarray, error_rates: np.ndarray, num_bins: int = 6) -> pd.DataFrame:
@@ -177,54 +180,6 @@ def error_rate_by_length(lengths: np.ndarray, error_rates: np.ndarray, num_bins:
         ends = {"shortest": int(lengths[is_inside].min()), "longest": int(lengths[is_inside].max())}
         rows.append({**ends, "examples": count, "rate": wrong / count, "low": float(low), "high": float(high)})
     return pd.DataFrame(rows)
-
-
-def over_represented_words(texts: Sequence[str], error_rates: np.ndarray) -> pd.DataFrame:
-    """Words that are more, or less, frequent in errors than in correct predictions, most significant first.
-
-    Log-odds ratios with an informative Dirichlet prior, after Monroe, Colaresi & Quinn, "Fightin' Words", 2008,
-    equations 15 to 22. Plain log-odds rank rare words first, because a few texts give extreme ratios. The prior adds
-    100 texts with the word frequencies of all texts to both sides, which shrinks the ratio of a rare word to 0; the
-    price is a smaller effect for words that are rare and real. Words are ranked by log-odds over standard deviation. A
-    word counts once per text, and an example counts as an error with its error rate. Words in very few texts are left
-    out.
-
-    error_rates: (N,). Columns: word, log_odds, low, high (95 % confidence interval), q (false discovery rate among the
-    words with at most this p value, Benjamini & Hochberg, 1995), texts, in_errors.
-    """
-    min_texts = min(len(texts), max(_MIN_TEXTS, round(_MIN_SHARE * len(texts))))
-    vectorizer = CountVectorizer(binary=True, token_pattern=r"(?u)\b\w+\b", min_df=min_texts)
-    try:
-        contains = vectorizer.fit_transform(texts)  # (N, W)
-    except ValueError:  # no word is in enough texts
-        return pd.DataFrame(columns=["word", "log_odds", "low", "high", "q", "texts", "in_errors"])
-    in_errors, in_all = contains.T @ error_rates, np.asarray(contains.sum(0)).ravel()  # (W,)
-    prior = _PRIOR_TEXTS * in_all / len(texts)
-
-    def log_odds(counts: np.ndarray, total: float) -> np.ndarray:
-        return np.log((counts + prior) / (total + _PRIOR_TEXTS - counts - prior + 0.5))
-
-    def variance(counts: np.ndarray, total: float) -> np.ndarray:
-        # the second term is of the texts without the word: a word counts once per text, and common words are in most
-        # texts (without it, intervals of a word in half of the texts covered the truth in 88 %, docs/log.md)
-        return 1 / (counts + prior) + 1 / (total + _PRIOR_TEXTS - counts - prior + 0.5)
-
-    wrong = error_rates.sum()
-    gap = log_odds(in_errors, wrong) - log_odds(in_all - in_errors, len(texts) - wrong)
-    deviation = np.sqrt(variance(in_errors, wrong) + variance(in_all - in_errors, len(texts) - wrong))
-    half_width = stats.norm.ppf(0.975) * deviation
-    table = pd.DataFrame(
-        {
-            "word": vectorizer.get_feature_names_out(),
-            "log_odds": gap,
-            "low": gap - half_width,
-            "high": gap + half_width,
-            "q": stats.false_discovery_control(2 * stats.norm.sf(np.abs(gap) / deviation)),
-            "texts": in_all,
-            "in_errors": in_errors,
-        }
-    )
-    return table.iloc[np.argsort(-np.abs(gap) / deviation, kind="stable")].reset_index(drop=True)
 
 
 def error_overlap(error_rates: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
 from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.comparison.mistakes import Mistakes
+from tuneoff.comparison.phenomena import Phenomena
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
@@ -149,6 +151,13 @@ def texts_of(examples: pd.DataFrame | None) -> list[str]:
     return list(examples["text"] if pairs is None else examples["text"] + " ¶ " + pairs)
 
 
+def text_columns(examples: pd.DataFrame | None) -> list[list[str]]:
+    """Return the texts of the examples: one column, for pairs two; an empty list for None."""
+    if examples is None:
+        return []
+    return [list(examples[name]) for name in ("text", "text_pair") if name in examples]
+
+
 def row_names(rows: Sequence[Row]) -> dict[str, str]:
     """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
     encoders = encoder_names({row.model: None for row in rows if row.model})
@@ -251,6 +260,8 @@ class Comparison:
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
     clean: "CleanScores | None" = None  # scores without leaked and repeated texts; None if there are none
     label_noise: "LabelNoise | None" = None  # scores if doubtful labels are wrong; None without such labels
+    mistakes: Mistakes | None = None  # None if no run succeeded
+    phenomena: Phenomena | None = None  # None also if the test texts were not stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     def __post_init__(self) -> None:
@@ -416,6 +427,8 @@ class Comparison:
             "slices": self.slices.to_dict("records"),
             "clean": asdict(self.clean) if self.clean else None,
             "label_noise": asdict(self.label_noise) if self.label_noise else None,
+            "mistakes": _mistakes_json(self.mistakes) if self.mistakes else None,
+            "phenomena": _phenomena_json(self.phenomena) if self.phenomena else None,
             "curve": [asdict(point) for point in self.curve],
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
@@ -428,3 +441,14 @@ class Comparison:
 def _summary(calibration: Calibration) -> dict[str, float]:
     """Return the numbers of a calibration, without the bins of its reliability diagram."""
     return {name: value for name, value in vars(calibration).items() if name != "reliability"}
+
+
+def _mistakes_json(mistakes: Mistakes) -> dict[str, object]:
+    profiles = [asdict(pair) for pair in mistakes.profiles]
+    return {"misclassified": mistakes.totals, "by_label": mistakes.by_label.to_dict("records"), "profiles": profiles}
+
+
+def _phenomena_json(phenomena: Phenomena) -> dict[str, object]:
+    counts = {tag: int(mask.sum()) for tag, mask in phenomena.masks.items()}
+    rates, trends = phenomena.rates.to_dict("records"), phenomena.trends.to_dict("records")
+    return {"texts": counts, "error_rates": rates, "length": trends, "notes": list(phenomena.notes)}

@@ -84,24 +84,50 @@ def log_axis(values: Sequence[float], max_ticks: int = 7) -> tuple[list[float], 
     return [value(low), value(high)], [value(index) for index in ticks]
 
 
-def box_plot(boxes: pd.DataFrame, category: str, order: list[str], title: str, colour: alt.Color) -> Chart:
-    """Draw horizontal boxes, one per row. boxes: columns `category`, low, q1, median, q3, high."""
+def box_plot(
+    boxes: pd.DataFrame,
+    category: str,
+    order: list[str],
+    title: str,
+    colour: alt.Color,
+    domain: tuple[float, float] | None = None,
+) -> Chart:
+    """Draw horizontal boxes, one per row. boxes: columns `category`, low, q1, median, q3, high. domain: of the axis."""
+    scale = alt.Scale(domain=list(domain)) if domain else alt.Scale()
     five = [alt.Tooltip(name, format=",.3~f") for name in ("low", "q1", "median", "q3", "high")]
     base = alt.Chart(boxes).encode(
         y=alt.Y(f"{category}:N", sort=order, title=None, axis=alt.Axis(labelLimit=220)), tooltip=[category, *five]
     )
-    whiskers = base.mark_rule(color=INK).encode(x=alt.X("low:Q", title=title), x2="high:Q")
+    whiskers = base.mark_rule(color=INK).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
     bodies = base.mark_bar(size=13).encode(x="q1:Q", x2="q3:Q", color=colour)
     medians = base.mark_tick(color="white", size=13, thickness=2).encode(x="median:Q")
     return (whiskers + bodies + medians).properties(width=WIDTH, height=alt.Step(24))
 
 
-def heat_map(base: alt.Chart, value: str, number_format: str, scheme: Scheme, is_labelled: bool) -> Chart:
-    """Draw cells coloured by a value from 0 to 1, with its number if there is room."""
+def heat_map(
+    base: alt.Chart,
+    value: str,
+    number_format: str,
+    scheme: Scheme,
+    is_labelled: bool,
+    highest: float = 1.0,
+    dy: int = 0,
+) -> Chart:
+    """Draw cells coloured by a value from 0 to highest, with its number if there is room. dy: moves the number."""
     cells = base.mark_rect().encode(
-        color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme=scheme, domain=[0, 1]), legend=None)
+        color=alt.Color(f"{value}:Q", scale=alt.Scale(scheme=scheme, domain=[0, highest]), legend=None)
     )
     if not is_labelled:
         return cells
-    ink = alt.when(alt.datum[value] > 0.6).then(alt.value("white")).otherwise(alt.value("#222222"))
-    return cells + base.mark_text(fontSize=11).encode(text=alt.Text(f"{value}:Q", format=number_format), color=ink)
+    ink = alt.when(alt.datum[value] > 0.6 * highest).then(alt.value("white")).otherwise(alt.value("#222222"))
+    numbers = base.mark_text(fontSize=11, dy=dy).encode(text=alt.Text(f"{value}:Q", format=number_format), color=ink)
+    return cells + numbers
+
+
+def difference_map(base: alt.Chart, value: str, text: str, largest: float) -> Chart:
+    """Draw cells coloured by a value from -largest (blue) over 0 (grey) to largest (orange), with a text in each."""
+    scale = alt.Scale(domain=[-largest, 0, largest], range=["#0072b2", "#f0f0f0", "#d55e00"], clamp=True)
+    cells = base.mark_rect().encode(color=alt.Color(f"{value}:Q", scale=scale, legend=None))
+    is_dark = abs(alt.datum[value]) > 0.7 * largest
+    ink = alt.when(is_dark).then(alt.value("white")).otherwise(alt.value("#222222"))
+    return cells + base.mark_text(fontSize=11).encode(text=f"{text}:N", color=ink)

@@ -38,6 +38,7 @@ class BrowserData:
     labels: list[list[int]]  # label ids of each example
     names: list[str]  # of the labels
     strategies: list[StrategyPredictions]
+    tags: dict[str, list[int]]  # tag -> places in examples of those that it matches
 
     def to_json(self) -> dict[str, object]:
         """Return the columns as plain data."""
@@ -57,7 +58,7 @@ def browser_data(comparison: Comparison) -> BrowserData | None:
     learners = [row for row in comparison.rows if row.group in comparison.errors.learners]
     room = _MAX_PREDICTIONS // len(learners)
     kept, length = fit_into_budget(texts, np.argsort(-difficulty, kind="stable")[:room], BUDGET)
-    strategies = []
+    strategies, tags = [], comparison.phenomena.masks if comparison.phenomena else {}
     for row in learners:
         of_strategy = predictions[row.group]
         predicted = of_strategy.majority_vote
@@ -78,6 +79,7 @@ def browser_data(comparison: Comparison) -> BrowserData | None:
         labels=_ids(labels[kept]),
         names=[show_control_characters(name) for name in comparison.label_names],
         strategies=strategies,
+        tags={tag: np.flatnonzero(mask[kept]).tolist() for tag, mask in tags.items() if mask[kept].any()},
     )
 
 

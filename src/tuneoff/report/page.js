@@ -83,6 +83,12 @@ if (browser) {
       form.elements[name].append(option);
     });
   }
+  const tagged = Object.entries(data.tags).map(([name, places]) => [name, new Set(places)]);
+  tagged.forEach(([name, places], value) => {
+    const option = create("option", "", `${name} (${places.size.toLocaleString("en")})`);
+    option.value = value;
+    form.elements.tag.append(option);
+  });
   let matches = [];
   let page = 0;
   function filter() {
@@ -93,6 +99,7 @@ if (browser) {
     const longest = filters.longest === "" ? Infinity : Number(filters.longest);
     matches = labels.map((_, index) => index).filter((index) => {
       if (filters.label !== "" && !labels[index].includes(Number(filters.label))) return false;
+      if (filters.tag && !tagged[filters.tag][1].has(index)) return false;
       if (lengths[index] < shortest || lengths[index] > longest) return false;
       if (filters.predicted !== "" && !chosen.some((strategy) => strategy.predicted[index].includes(Number(filters.predicted)))) return false;
       const wrong = chosen.filter((strategy) => isWrong(strategy, index)).length;

@@ -16,7 +16,8 @@ def log_odds_ratios(
     Monroe, Colaresi & Quinn, "Fightin' Words", 2008, equations 15 to 22. Plain log-odds rank rare words first, because
     a few texts give extreme ratios. The prior adds 100 texts with the word frequencies of all texts to both sides,
     which shrinks the ratio of a rare word to 0. A word counts once per text. The variance has a second term, of the
-    texts without the word, because common words are in most texts.
+    texts without the word, because common words are in most texts; without it, intervals of a word in half of the
+    texts covered the truth in 88 % (docs/log.md).
 
     inside, everywhere: (W,), texts that contain each word among some texts and among all. num_inside: number of these
     texts; num_texts: of all texts.

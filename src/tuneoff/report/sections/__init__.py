@@ -15,11 +15,14 @@ from tuneoff.report.sections import (
     errors,
     leaderboard,
     methods,
+    mistakes,
+    phenomena,
     provenance,
     reported,
     search,
     slices,
     training,
+    words,
 )
 
 SECTIONS: list[Callable[[Comparison], Section | None]] = [
@@ -31,7 +34,10 @@ SECTIONS: list[Callable[[Comparison], Section | None]] = [
     search.section,
     training.section,
     classes.section,
+    mistakes.section,
     errors.section,
+    words.section,
+    phenomena.section,
     slices.section,
     calibration.section,
     compute.section,

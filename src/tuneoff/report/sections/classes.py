@@ -4,14 +4,15 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.result import Comparison, Row
 from tuneoff.formats import short_names
 from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, charted_rows, heat_map, left_out_note
 from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import ClassScores
-from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
+from tuneoff.tables import COUNT, SCORE, SHARE, TENTHS, TEXT, Column, Table
 
 MAX_CLASSES = 40  # a confusion matrix of more is neither readable nor small
+_MAX_CONFUSIONS = 10  # of each strategy in the table
 
 
 def section(comparison: Comparison) -> Section | None:
@@ -28,11 +29,15 @@ def section(comparison: Comparison) -> Section | None:
         ]
     else:
         text = "Confusion matrices: of the test examples with a true label (row), the share predicted as each label "
-        text += f"(column), over all {comparison.repeat}s."
+        text += f"(column), over all {comparison.repeat}s"
+        if len(comparison.label_names) <= MAX_LABELLED_CELLS:
+            text += " and below it their number" + ("" if comparison.data.folds else ", a mean over seeds")
+        text += "."
         if len(comparison.label_names) > MAX_CLASSES:
             text += f" The {MAX_CLASSES} labels with the most mistakes are shown."
         charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in charted_rows(comparison)}
         blocks += [Text(text + note), *figures_if_any(charts)]
+        blocks += details_if_any("The most frequent confusions", TableBlock(confusions(comparison), is_tall=True))
     blocks += [Text(f"F1 of each class by strategy: the harmonic mean of precision and recall.{note}")]
     blocks += figures_if_any({"f1": by_class(comparison, "f1", "F1", "greens")})
     blocks += details_if_any("Precision, recall and F1 of each class", TableBlock(classes(comparison), is_tall=True))
@@ -55,9 +60,37 @@ def classes(comparison: Comparison) -> Table:
     return Table("classes", columns, rows)
 
 
+def confusions(comparison: Comparison) -> Table:
+    """Pairs of true and predicted label that each strategy confuses most often. Counts are means over seeds."""
+    columns = (
+        Column("strategy", "strategy", TEXT),
+        Column("true", "true label", TEXT),
+        Column("predicted", "predicted", TEXT),
+        Column("examples", "examples", TENTHS),
+        Column("true_share", "of the true label", SHARE),
+        Column("mistakes_share", "of the mistakes", SHARE),
+    )
+    rows = []
+    for row in comparison.rows:
+        matrix = comparison.confusion[row.group] / _num_predictions(row)
+        mistakes = matrix - np.diag(matrix.diagonal())
+        for place in np.argsort(-mistakes, axis=None, kind="stable")[:_MAX_CONFUSIONS]:
+            i, j = divmod(int(place), len(matrix))
+            if count := float(mistakes[i, j]):
+                names = [comparison.names[row.group], comparison.label_names[i], comparison.label_names[j]]
+                rows.append([*names, count, count / matrix[i].sum(), count / mistakes.sum()])
+    return Table("confusions", columns, rows)
+
+
+def _num_predictions(row: Row) -> int:
+    """Return the number of predictions of each example: of every seed one; with folds one."""
+    return 1 if row.fold_scores else len(row.seeds)
+
+
 def confusion(comparison: Comparison, group: str) -> Chart:
     """Test examples by true and predicted label; shares are of the examples of the true label."""
     matrix, labels = comparison.confusion[group], short_names(comparison.label_names)
+    num_predictions = next(_num_predictions(row) for row in comparison.rows if row.group == group)
     totals = matrix.sum(1).clip(min=1)
     if len(labels) > MAX_CLASSES:
         mistakes = matrix.sum(0) + matrix.sum(1) - 2 * matrix.diagonal()
@@ -65,7 +98,12 @@ def confusion(comparison: Comparison, group: str) -> Chart:
         matrix, totals, labels = matrix[np.ix_(kept, kept)], totals[kept], [labels[index] for index in kept]
     is_labelled = len(labels) <= MAX_LABELLED_CELLS
     cells = pd.DataFrame(
-        {"true": labels[i], "predicted": labels[j], "examples": int(count), "share": round(count / totals[i], 4)}
+        {
+            "true": labels[i],
+            "predicted": labels[j],
+            "examples": round(count / num_predictions, 1),
+            "share": round(count / totals[i], 4),
+        }
         for (i, j), count in np.ndenumerate(matrix)
         if count or is_labelled
     )
@@ -75,9 +113,13 @@ def confusion(comparison: Comparison, group: str) -> Chart:
         y=alt.Y("true:N", sort=labels, axis=alt.Axis(labelLimit=100), scale=every_label),
         tooltip=["true", "predicted", "examples", alt.Tooltip("share", format=".1%")],
     )
-    side = 200 if is_labelled else 420
     title = alt.Title(comparison.names[group], anchor="start")
-    return heat_map(base, "share", ".0%", "blues", is_labelled).properties(width=side, height=side, title=title)
+    chart = heat_map(base, "share", ".0%", "blues", is_labelled, dy=-6 if is_labelled else 0)
+    if is_labelled:
+        ink = alt.when(alt.datum["share"] > 0.6).then(alt.value("white")).otherwise(alt.value("#222222"))
+        chart = chart + base.mark_text(fontSize=9, dy=7).encode(text=alt.Text("examples:Q", format=",.0f"), color=ink)
+    side = max(200, 36 * len(labels)) if is_labelled else 420
+    return chart.properties(width=side, height=side, title=title)
 
 
 def by_class(comparison: Comparison, measure: str, title: str, scheme: Scheme) -> Chart:

@@ -1,19 +1,17 @@
-"""Errors: by label, length, confidence and word, shared errors, likely label errors, and the example browser."""
+"""Errors: rates by label and length, shared errors, likely label errors, and the example browser."""
 
 import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.errors import Errors
 from tuneoff.comparison.result import Comparison
-from tuneoff.formats import shorten, show_control_characters
+from tuneoff.formats import shorten
 from tuneoff.report.chart import (
     BEST,
     HEIGHT,
     INK,
     MAX_LABELLED_CELLS,
     WIDTH,
-    WORSE,
-    box_plot,
     charted_rows,
     heat_map,
     left_out_note,
@@ -23,7 +21,6 @@ from tuneoff.report.examples import browser_data
 from tuneoff.report.section import (
     Block,
     Chart,
-    Details,
     Examples,
     Heading,
     Section,
@@ -32,16 +29,13 @@ from tuneoff.report.section import (
     figures_if_any,
 )
 from tuneoff.report.sections.classes import by_class
+from tuneoff.report.sections.phenomena import length_sentence
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import (
     COUNT,
     ESTIMATE,
     LONG_TEXT,
-    P_VALUE,
     SCORE,
-    SIGNED_HUNDREDTHS,
-    SIGNED_HUNDREDTHS_INTERVAL,
-    TENTHS,
     TEXT,
     Column,
     Table,
@@ -58,8 +52,8 @@ def section(comparison: Comparison) -> Section | None:
     errors = comparison.errors
     if errors is None:
         return None
-    blocks = [*_by_label(comparison), *_by_length(comparison, errors), *_by_confidence(comparison, errors)]
-    blocks += [*_by_word(errors), *_shared(comparison, errors), *_label_errors(comparison, errors)]
+    blocks = [*_by_label(comparison), *_by_length(comparison, errors)]
+    blocks += [*_shared(comparison, errors), *_label_errors(comparison, errors)]
     return Section("errors", "Error analysis", [*blocks, *_examples(comparison, errors)], menu="Errors")
 
 
@@ -89,49 +83,10 @@ def _by_length(comparison: Comparison, errors: Errors) -> list[Block]:
     return [
         Heading("By length"),
         Text(text + left_out_note(comparison)),
+        *([Text(sentence, is_key=True)] if (sentence := length_sentence(comparison)) else []),
         Text("Point at a dot of the chart to see its 95 % confidence interval.", is_page_only=True),
         *figures_if_any({"errors-length": length_chart(comparison, errors)}),
     ]
-
-
-def _by_confidence(comparison: Comparison, errors: Errors) -> list[Block]:
-    charts = {
-        "confidence": confidence_chart(comparison, errors, "wrong", "probability of a wrong prediction"),
-        "margin": confidence_chart(
-            comparison, errors, "margin", "probability of the predicted minus of the true label, where wrong"
-        ),
-    }
-    if all(chart is None for chart in charts.values()):
-        return []
-    text = (
-        "Confidence of wrong predictions, and the gap between the probabilities of the predicted and of the true "
-        f"label. Boxes hold the middle half of the wrong predictions of all {comparison.repeat}s."
-    )
-    return [Heading("By confidence"), Text(text + left_out_note(comparison)), *figures_if_any(charts)]
-
-
-def _by_word(errors: Errors) -> list[Block]:
-    if not len(errors.words):
-        return []
-    text = (
-        "Words that are over-represented in misclassified texts (right of the line) or under-represented (left), over "
-        "all strategies that use the text: log-odds ratio with an informative Dirichlet prior, which corrects for how "
-        f"frequent a word is. {_significant_words(errors)}"
-    )
-    return [
-        Heading("By word"),
-        Text(text),
-        *figures_if_any({"words": word_chart(errors.words)}),
-        Details("The most significant words", [TableBlock(words(errors), is_tall=True, is_page_only=True)]),
-    ]
-
-
-def _significant_words(errors: Errors) -> str:
-    count, rate = int((errors.words["q"] < _SIGNIFICANT).sum()), f"{100 * _SIGNIFICANT:.0f} %"
-    if count == 0:
-        return f"No word is significant at a false discovery rate of {rate}: among many words, some differ by chance."
-    verb = "word is" if count == 1 else "words are"
-    return f"{count:,} {verb} significant at a false discovery rate of {rate}, shown in colour."
 
 
 def _shared(comparison: Comparison, errors: Errors) -> list[Block]:
@@ -226,23 +181,6 @@ def label_noise_scores(comparison: Comparison) -> Table:
     return Table("label-noise", columns, rows)
 
 
-def words(errors: Errors) -> Table:
-    """Words over- or under-represented in misclassified texts, most significant first."""
-    columns = (
-        Column("word", "word", TEXT),
-        Column("log_odds", "log-odds", SIGNED_HUNDREDTHS),
-        Column("log_odds", "95 % interval", SIGNED_HUNDREDTHS_INTERVAL),
-        Column("false_discovery_rate", "false discovery rate", P_VALUE),
-        Column("texts", "texts", COUNT),
-        Column("misclassified_texts", "misclassified", TENTHS),
-    )
-    rows = [
-        [str(row["word"]), row["log_odds"], (row["low"], row["high"]), row["q"], row["texts"], row["in_errors"]]
-        for row in errors.words.head(_MAX_LISTED).to_dict("records")
-    ]
-    return Table("words", columns, rows)
-
-
 def length_chart(comparison: Comparison, errors: Errors) -> Chart:
     """Error rate by length, one line per strategy."""
     names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
@@ -256,44 +194,6 @@ def length_chart(comparison: Comparison, errors: Errors) -> Chart:
         tooltip=["strategy", "shortest", "longest", "examples", *rates],
     )
     return base.mark_line(point=True).properties(width=WIDTH, height=HEIGHT)
-
-
-def confidence_chart(comparison: Comparison, errors: Errors, kind: str, title: str) -> Chart | None:
-    """Boxes of one kind of confidence, one per strategy; None if no strategy has such predictions."""
-    names = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}
-    table = errors.confidence
-    boxes = table[(table["kind"] == kind) & table["group"].isin(list(names))]
-    if not len(boxes):
-        return None
-    boxes = boxes.assign(strategy=boxes["group"].map(names)).drop(columns=["group", "kind"]).round(4)
-    return box_plot(boxes, "strategy", list(names.values()), title, strategy_colour(comparison, has_legend=False))
-
-
-def word_chart(table: pd.DataFrame) -> Chart:
-    """Log-odds ratios of the most significant words, over- and under-represented."""
-    over, under = table[table["log_odds"] > 0].head(_MAX_WORDS), table[table["log_odds"] < 0].head(_MAX_WORDS)
-    rows = pd.concat([over, under]).sort_values("log_odds", ascending=False)
-    names = rows["word"].map(lambda word: show_control_characters(shorten(word, 32)))
-    rows = rows.assign(word=names, is_significant=rows["q"] < _SIGNIFICANT)
-    rows = rows[["word", "log_odds", "low", "high", "texts", "in_errors", "is_significant"]].round(3)
-    colour = alt.when(alt.datum.is_significant).then(alt.value(BEST)).otherwise(alt.value(WORSE))
-    base = alt.Chart(rows).encode(
-        y=alt.Y("word:N", sort=list(rows["word"]), title=None, axis=alt.Axis(labelLimit=160)),
-        color=colour,
-        tooltip=[
-            "word",
-            "texts",
-            alt.Tooltip("in_errors", title="misclassified", format=".1f"),
-            "log_odds",
-            "low",
-            "high",
-        ],
-    )
-    zero = alt.Chart(pd.DataFrame({"zero": [0]})).mark_rule(color=INK, strokeDash=[4, 3]).encode(x="zero:Q")
-    title = "log-odds ratio, misclassified against other texts, 95 % interval"
-    intervals = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title), x2="high:Q")
-    dots = base.mark_circle(size=50, opacity=1).encode(x="log_odds:Q")
-    return (zero + intervals + dots).properties(width=WIDTH, height=alt.Step(17))
 
 
 def overlap_chart(comparison: Comparison, errors: Errors) -> Chart:
