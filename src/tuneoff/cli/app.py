@@ -24,6 +24,7 @@ from tuneoff.cli.options import (
     Command,
     Cost,
     GramsPerKwh,
+    Imported,
     Json,
     Keep,
     Margin,
@@ -189,6 +190,7 @@ def compare(
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     margin: Margin = None,
     predictions: Predictions = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -225,6 +227,7 @@ def compare(
             "metric": metric,
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
+            "imported": split_lists(imported),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
             "track": split_lists(track),
@@ -253,6 +256,7 @@ def run(
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
     margin: Margin = None,
     predictions: Predictions = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -266,7 +270,7 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
-        from tuneoff.spec import merged_predictions, study_from
+        from tuneoff.spec import merged_imports, merged_predictions, study_from
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
 
@@ -279,6 +283,7 @@ def run(
         recipe = {"epochs": epochs, "max_length": max_length}
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
+        options["imported"] = merged_imports(study.spec.imported, split_lists(imported))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
@@ -361,6 +366,7 @@ def report(
     cost: Cost = None,
     margin: Margin = None,
     predictions: Predictions = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -384,6 +390,8 @@ def report(
     study = Study.open(folder)
     if predictions:
         study = study.add_predictions(split_lists(predictions))
+    if imported:
+        study = study.add_imported(split_lists(imported))
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
