@@ -13,6 +13,7 @@ from tuneoff.report.sections import (
     data,
     encoders,
     errors,
+    imported,
     leaderboard,
     provenance,
     reported,
@@ -35,6 +36,7 @@ SECTIONS: list[Callable[[Comparison], Section | None]] = [
     calibration.section,
     compute.section,
     reported.section,
+    imported.section,
     provenance.section,
 ]
 
