@@ -78,7 +78,9 @@ SIGNED_INTERVAL = Format(_signed_interval, ("_low", "_high"))
 SIGNED_HUNDREDTHS_INTERVAL = Format(lambda ends: _signed_interval(ends, digits=2), ("_low", "_high"))
 # (value, low, high); low and high are None for a value without an interval
 ESTIMATE = Format(lambda e: fixed(e[0]) + ("" if e[1] is None else f" ({_interval(e[1:])})"), ("", "_low", "_high"))
-SIGNED_ESTIMATE = Format(lambda e: f"{signed(e[0])} ({_signed_interval(e[1:])})", ("", "_low", "_high"))
+SIGNED_ESTIMATE = Format(
+    lambda e: "–" if e[0] is None else f"{signed(e[0])} ({_signed_interval(e[1:])})", ("", "_low", "_high")
+)
 # (mean, standard deviation or None)
 MEAN_SD = Format(lambda v: fixed(v[0]) + (f" ± {fixed(v[1])}" if v[1] is not None else ""), ("", "_sd"))
 

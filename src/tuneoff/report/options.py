@@ -72,7 +72,8 @@ def hyperparameters(comparison: Comparison) -> Table:
         if row.group not in first:
             continue
         record = first[row.group]
-        options, recipe = options_of(record), _recipe_of(record)
+        options = {name: value for name, value in options_of(record).items() if value is not None}
+        recipe = _recipe_of(record)
         rate = options.pop("learning_rate", None)
         shown = {column.key for column in _RECIPE_COLUMNS}
         defaults = Recipe().model_dump(mode="json")

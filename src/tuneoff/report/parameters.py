@@ -6,7 +6,7 @@ import pandas as pd
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.report.chart import COLOURS, INK, WIDTH, log_axis
 from tuneoff.report.section import Block, Chart, Heading, TableBlock, Text, figures_if_any
-from tuneoff.tables import COUNT, FACTOR, SHARE, SMALL_SHARE, TEXT, Column, Table
+from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table
 
 _KINDS = ("trainable", "frozen")
 
@@ -30,7 +30,7 @@ def parameters(comparison: Comparison) -> Table:
         Column("strategy", "strategy", TEXT),
         *[Column(f"{kind}_parameters", kind, COUNT) for kind in ("total", "trainable", "frozen", "added", "head")],
         Column("trainable_share", "trainable share", SMALL_SHARE),
-        Column("reduction", "reduction", SHARE),
+        Column("reduction", "reduction", SMALL_SHARE),
         Column("times_fewer_than_full", "fewer than full", FACTOR),
     )
     rows = []
@@ -65,7 +65,7 @@ def parameters_chart(comparison: Comparison) -> Chart | None:
             "order": _KINDS.index(kind),
             "millions": count / 1e6,
             "total": row.parameters["total"] / 1e6,
-            "label": f"{100 * fewer:.1f} % fewer" if kind == "frozen" and (fewer := reduction(row)) else "",
+            "label": _label(reduction(row)) if kind == "frozen" else "",
         }
         for row in _encoder_rows(comparison)
         for kind, count in (
@@ -85,6 +85,11 @@ def parameters_chart(comparison: Comparison) -> Chart | None:
     )
     labels = base.mark_text(align="left", dx=5, color=INK).encode(x="total:Q", text="label:N")
     return (bars + labels).properties(width=WIDTH, height=alt.Step(24))
+
+
+def _label(reduced: float | None) -> str:
+    """Write a reduction: "98.9 % fewer", never 100 % where something trains; empty for none."""
+    return f"{min(99.9, 100 * reduced) if reduced < 1 else 100:.1f} % fewer" if reduced else ""
 
 
 def trainable_chart(comparison: Comparison) -> Chart | None:

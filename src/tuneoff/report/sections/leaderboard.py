@@ -213,6 +213,7 @@ def leaderboard(comparison: Comparison) -> Table:
         )
     for title, score, mark in _imported(comparison):
         cells: dict[str, Any] = {"strategy": title, display_name(metric): (score, None), "standing": mark}
+        cells["difference to best"] = (None, None, None)  # not missing as that of the best row, which sorts as 0
         rows.append([cells.get(column.title) for column in columns])
     marks = [*[_marks(row, comparison) for row in comparison.rows], *[""] * len(_imported(comparison))]
     return Table("leaderboard", columns, rows, marks=marks)

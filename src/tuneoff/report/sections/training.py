@@ -15,7 +15,7 @@ from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, figu
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
 
-_PANEL_WIDTH, _PANEL_HEIGHT, _PANELS_PER_ROW = 190, 130, 3
+_PANEL_WIDTH, _PANEL_HEIGHT = 190, 130
 _KINDS = ("training", "validation")
 _CURVES_TEXT = (
     "Validation score after each epoch, which selects the epoch whose weights are kept; losses on training and "
@@ -43,8 +43,7 @@ def section(comparison: Comparison) -> Section | None:
         text = f"{_CURVES_TEXT}One line per {comparison.repeat}.{_loss_note(comparison)}{left_out_note(comparison)}"
         blocks += [Text(text)]
         blocks += [Text(comparison.epochs_note + _GAIN_TEXT, is_key=True)] if comparison.epochs_note else []
-        blocks += figures_if_any({"losses": losses_chart(comparison)})
-        blocks += figures_if_any(charts)
+        blocks += figures_if_any({"losses": losses_chart(comparison), **charts})
     table = epochs(comparison)
     if table.rows:
         text = f"Means over {comparison.repeat}s by epoch. Kept: runs that kept the weights of this epoch."
@@ -184,7 +183,10 @@ def losses_chart(comparison: Comparison) -> Chart | None:
         sort=[name for name in order if name in present],
         header=alt.Header(labelLimit=_PANEL_WIDTH, labelFontWeight="bold"),
     )
-    return panels.properties(width=_PANEL_WIDTH, height=_PANEL_HEIGHT).facet(facet, columns=_PANELS_PER_ROW)
+    # narrow figures are readable on a phone, where they are scaled to its width
+    return panels.properties(width=_PANEL_WIDTH, height=_PANEL_HEIGHT).facet(
+        facet, columns=2 if len(present) < 5 else 3
+    )
 
 
 def rate_chart(comparison: Comparison) -> Chart | None:
