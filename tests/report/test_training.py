@@ -1,14 +1,16 @@
 """The training section: losses, rates and scores by epoch, parameters, and the hyperparameters of each row."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.studies import toy_spec
 from tuneoff.comparison.epochs import LateGain
 from tuneoff.report.histories import learning_rates, training_losses, validation_scores
-from tuneoff.report.options import hyperparameters, option_charts, options_of
+from tuneoff.report.options import hyperparameters, option_charts, option_findings, options_of
 from tuneoff.report.parameters import parameters, parameters_chart
 from tuneoff.report.sections import costs, leaderboard, sections, training
 from tuneoff.study import Study
@@ -76,6 +78,32 @@ def test_losses_are_at_their_place_in_epochs(comparison):
     losses = training_losses(comparison)
     assert losses["position"].between(0, 4).all()
     assert set(validation_scores(comparison, "log_loss")["position"]) == {1, 2, 3, 4}
+
+
+def test_evaluations_within_epochs_are_points_of_the_curves(comparison):
+    record = next(record for record in comparison.records if record.strategy == "full")
+    history = comparison.histories[record.run_id]
+    per_epoch = history.loc[history["epoch"] == 1, "step"].max()
+    rows = pd.DataFrame({"kind": "evaluation", "step": [per_epoch / 2], "epoch": [1], "validation_log_loss": [0.25]})
+    histories = {**comparison.histories, record.run_id: pd.concat([history, rows], ignore_index=True)}
+    scores = validation_scores(replace(comparison, histories=histories), "log_loss")
+    (score,) = scores.loc[scores["position"] == 0.5, "score"]
+    assert score == 0.25
+    assert len(scores) == len(validation_scores(comparison, "log_loss")) + 1
+
+
+def test_histories_of_earlier_versions_lack_columns(comparison):
+    histories = {
+        run_id: history.drop(columns=["learning_rate", "validation_log_loss"], errors="ignore")
+        for run_id, history in comparison.histories.items()
+    }
+    earlier = replace(comparison, histories=histories, estimates={})
+    assert training.rate_chart(earlier) is None
+    assert training.evaluation_loss_chart(earlier) is None
+    assert training.losses_chart(earlier) is not None
+    assert costs.section(earlier) is not None
+    records = tuple(replace(record, spec={}) for record in comparison.records)
+    assert hyperparameters(replace(comparison, records=records)).rows == []
 
 
 def test_the_learning_rate_is_that_of_the_steps(comparison):
@@ -154,6 +182,16 @@ def test_an_option_that_varies_is_a_curve(ranks, comparison):
     chart = option_charts(ranks)[name].to_json()
     assert all(f'"value": {rank}' in chart for rank in (2, 4, 8))
     assert option_charts(comparison) == {}
+    assert option_findings(comparison) == []
+    (sentence,) = option_findings(ranks)
+    lines = [row for row in ranks.rows if row.strategy == "lora"]
+    if lines[0].label == "lora rank=2":
+        assert sentence == "lora rank: 2, the smallest value, scores best."
+    else:
+        assert re.fullmatch(
+            r"lora rank: [48] scores best, .* points better than 2 \(95 % interval .*significant\)\.", sentence
+        )
+    assert sentence in blocks_of(training.section(ranks))
     assert name in {chart for section in sections(ranks) for chart, _ in section.charts()}
 
 

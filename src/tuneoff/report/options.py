@@ -8,10 +8,12 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.engine.recipe import Recipe
+from tuneoff.formats import signed
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, ChartMenu, Figures, Heading, TableBlock, Text
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import display_name
+from tuneoff.scoring.metrics import points as points_of
 from tuneoff.strategies import STRATEGIES
 from tuneoff.strategies.base import format_option
 from tuneoff.tables import COUNT, RATE, SHARE, TEXT, Column, Format, Table
@@ -52,7 +54,8 @@ def hyperparameter_blocks(comparison: Comparison) -> list[Block]:
         first, *more = charts
         names = {name: name.removeprefix("option-").replace("-", " ") for name in charts}
         menu = ChartMenu("option", names, charts, first) if more else None
-        blocks += [Text(f"{text}."), Figures({} if menu else charts, menu)]
+        findings = " ".join(option_findings(comparison))
+        blocks += [Text(f"{text}. {findings}".strip()), Figures({} if menu else charts, menu)]
     return blocks
 
 
@@ -126,6 +129,34 @@ def _plain(value: Any) -> Any:
 
 def option_charts(comparison: Comparison) -> dict[str, Chart]:
     """Draw test scores by each numeric option in which at least two rows of a strategy differ, and in no other."""
+    return {
+        f"option-{strategy}-{option}": _option_chart(comparison, option, points)
+        for (strategy, option), points in _points_by_option(comparison).items()
+    }
+
+
+def option_findings(comparison: Comparison) -> list[str]:
+    """Compare the best value of each option with the smallest one, by their tested difference, a sentence each."""
+    sentences = []
+    for (strategy, option), points in _points_by_option(comparison).items():
+        for _, line in points.groupby("line", sort=False):
+            best, smallest = line.iloc[0], line.sort_values("value").iloc[0]  # rows are in order of score
+            name = f"{strategy} {display_name(option)}"
+            if best["group"] == smallest["group"]:
+                sentences.append(f"{name}: {best['value']:g}, the smallest value, scores best.")
+                continue
+            pair = next(p for p in comparison.pairs if (p.better, p.worse) == (best["group"], smallest["group"]))
+            low, high = pair.interval
+            significant = "significant" if pair.is_significant else "not significant"
+            sentences.append(
+                f"{name}: {best['value']:g} scores best, {points_of(pair.difference, comparison.metric)} better than "
+                f"{smallest['value']:g} (95 % interval {signed(low)} to {signed(high)}, {significant})."
+            )
+    return sentences
+
+
+def _points_by_option(comparison: Comparison) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the rows of each strategy and numeric option that differ in that option alone."""
     first = {record.group: record for record in reversed(comparison.records) if record.spec.get("strategy")}
     by_option: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in comparison.rows:
@@ -134,19 +165,20 @@ def option_charts(comparison: Comparison) -> dict[str, Chart]:
             for option, value in given.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
                     by_option.setdefault((row.strategy, option), []).append(_point(comparison, row, given, option))
-    charts = {}
-    for (strategy, option), points in by_option.items():
+    varying = {}
+    for key, points in by_option.items():
         frame = pd.DataFrame(points)
         varies = frame.groupby("line")["value"].transform("nunique") > 1
         if varies.any():
-            charts[f"option-{strategy}-{option}"] = _option_chart(comparison, option, frame[varies])
-    return charts
+            varying[key] = frame[varies]
+    return varying
 
 
 def _point(comparison: Comparison, row: Row, given: Mapping[str, Any], option: str) -> dict[str, Any]:
     """Return the point of a row. Points are on one line if they have the same encoder and all other options."""
     rest = sorted((name, str(value)) for name, value in given.items() if name != option)
     return {
+        "group": row.group,
         "strategy": comparison.names[row.group],
         "line": str((row.model, rest)),
         "value": given[option],
