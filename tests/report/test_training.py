@@ -186,10 +186,10 @@ def test_an_option_that_varies_is_a_curve(ranks, comparison):
     (sentence,) = option_findings(ranks)
     lines = [row for row in ranks.rows if row.strategy == "lora"]
     if lines[0].label == "lora rank=2":
-        assert sentence == "lora rank: 2, the smallest value, scores best."
+        assert sentence == "Of lora's rank, 2, the smallest value, scores best."
     else:
         assert re.fullmatch(
-            r"lora rank: [48] scores best, .* points better than 2 \(95 % interval .*significant\)\.", sentence
+            r"Of lora's rank, [48] scores best, .* points better than 2 \(95 % interval .*significant\)\.", sentence
         )
     assert sentence in blocks_of(training.section(ranks))
     assert name in {chart for section in sections(ranks) for chart, _ in section.charts()}

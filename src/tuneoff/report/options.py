@@ -141,15 +141,15 @@ def option_findings(comparison: Comparison) -> list[str]:
     for (strategy, option), points in _points_by_option(comparison).items():
         for _, line in points.groupby("line", sort=False):
             best, smallest = line.iloc[0], line.sort_values("value").iloc[0]  # rows are in order of score
-            name = f"{strategy} {display_name(option)}"
+            name = f"Of {strategy}'s {display_name(option)},"
             if best["group"] == smallest["group"]:
-                sentences.append(f"{name}: {best['value']:g}, the smallest value, scores best.")
+                sentences.append(f"{name} {best['value']:g}, the smallest value, scores best.")
                 continue
             pair = next(p for p in comparison.pairs if (p.better, p.worse) == (best["group"], smallest["group"]))
             low, high = pair.interval
             significant = "significant" if pair.is_significant else "not significant"
             sentences.append(
-                f"{name}: {best['value']:g} scores best, {points_of(pair.difference, comparison.metric)} better than "
+                f"{name} {best['value']:g} scores best, {points_of(pair.difference, comparison.metric)} better than "
                 f"{smallest['value']:g} (95 % interval {signed(low)} to {signed(high)}, {significant})."
             )
     return sentences
@@ -191,7 +191,7 @@ def _point(comparison: Comparison, row: Row, given: Mapping[str, Any], option: s
 def _option_chart(comparison: Comparison, option: str, points: pd.DataFrame) -> Chart:
     values = sorted(set(points["value"]))
     is_log = values[0] > 0 and values[-1] >= 4 * values[0]
-    scale = alt.Scale(type="log", nice=False) if is_log else alt.Scale(zero=False)
+    scale = alt.Scale(type="log", nice=False, padding=20) if is_log else alt.Scale(zero=False, padding=20)
     title = display_name(option) + (" (log scale)" if is_log else "")
     base = alt.Chart(points).encode(
         x=alt.X("value:Q", title=title, scale=scale, axis=alt.Axis(values=values, format="~g", grid=False)),
