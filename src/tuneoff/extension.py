@@ -23,7 +23,7 @@ from tuneoff.runs import FAILED, RunRecord, StudyStore
 from tuneoff.scoring.metrics import metric_for
 from tuneoff.search.space import SearchSpec
 from tuneoff.seeds import Seeds
-from tuneoff.spec import STRATEGIES, RunSpec, StudySpec, read_study
+from tuneoff.spec import STRATEGIES, ImportedSpec, RunSpec, StudySpec, merged_imports, read_study
 
 _SHOWN_ONLY = ("slices",)  # fields of DataSpec that change no run
 
@@ -127,6 +127,7 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "data": data,
             "tags": stored.tags | new.tags,
             "baselines": stored.baselines or new.baselines,
+            "imported": tuple(map(ImportedSpec.model_validate, merged_imports(stored.imported, new.imported))),
             # a study that keeps all models loses none because it is extended without naming them again
             "keep": stored.keep if stored.keep == "all" and "keep" not in new.model_fields_set else new.keep,
         }

@@ -18,6 +18,7 @@ from tuneoff.errors import StoreError
 from tuneoff.files import read_arrow, read_json, read_table, write_json, write_table
 from tuneoff.search.record import SearchRecord
 from tuneoff.seeds import cell_name
+from tuneoff.trainer_logs import TrainerLog
 
 if TYPE_CHECKING:
     import pandas as pd  # slow to import: the command line reads no table
@@ -332,6 +333,25 @@ class StudyStore:
 
     def _predictions_file(self, name: str) -> Path:
         return self.folder / "predictions" / f"{name}.parquet"
+
+    def has_imported(self, name: str) -> bool:
+        """Return True if a training log is stored under a name."""
+        return self._imported_file(name).is_file()
+
+    def read_imported(self, name: str) -> TrainerLog:
+        """Read a stored training log. Raises StoreError, in one line."""
+        path = self._imported_file(name)
+        return _parsed(path, lambda stored: TrainerLog(**stored), f"remove {path} and import the log again")
+
+    def write_imported(self, logs: Mapping[str, TrainerLog]) -> None:
+        """Store training logs by name, so that the study does not need their files any more."""
+        for name, log in logs.items():
+            path = self._imported_file(name)
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, asdict(log))
+
+    def _imported_file(self, name: str) -> Path:
+        return self.folder / "imported" / f"{name}.json"
 
     def sessions(self) -> list[Session]:
         """Read what every session took, in order. Raises StoreError, in one line."""

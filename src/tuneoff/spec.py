@@ -183,6 +183,32 @@ def merged_predictions(stored: Sequence[PredictionsSpec], given: Sequence[Any]) 
     return list(merged.values())
 
 
+class ImportedSpec(BaseModel):
+    """A training log of HF Trainer, shown next to the runs of a study."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^\w[\w.-]*$", description="of the row")
+    file: str = Field(min_length=1, description="trainer_state.json, a results JSON, or the folder that holds them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, given: Any) -> Any:
+        """Parse name=file."""
+        if not isinstance(given, str):
+            return given
+        name, equals, file = given.partition("=")
+        if not equals:
+            raise ConfigError(f"imported {given!r} is not name=file; write e.g. theirs=trainer_state.json")
+        return {"name": name.strip(), "file": file.strip()}
+
+
+def merged_imports(stored: Sequence[ImportedSpec], given: Sequence[Any]) -> list[dict[str, Any]]:
+    """Add training logs to those of a study; one with the same name is replaced."""
+    entries = [*stored, *[validated(ImportedSpec, entry, "imported") for entry in given]]
+    return list({entry.name: entry.model_dump(mode="json") for entry in entries}.values())
+
+
 class StudySpec(Options):
     """A grid of runs: every strategy with every encoder and seed (or fold), on the same data, with the same recipe."""
 
@@ -240,6 +266,9 @@ class StudySpec(Options):
         {}, description="phenomena of the test texts besides the built-in ones, as regular expressions: {late_but: ...}"
     )
     reported: tuple[Reported, ...] = Field((), description="published scores, shown next to the measured ones")
+    imported: tuple[ImportedSpec, ...] = Field(
+        (), description="training logs of HF Trainer: their scores and curves, shown next to the measured ones"
+    )
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     keep: Literal["all", "recommended", "none"] = Field(
         "recommended",
@@ -320,13 +349,16 @@ class StudySpec(Options):
 
     @model_validator(mode="after")
     def _check_predictions(self) -> "StudySpec":
-        names = [entry.name.lower() for entry in self.predictions]  # in lower case, as some file systems see them
+        # in lower case, as some file systems see them
+        rows = [("predictions", entry.name) for entry in self.predictions]
+        rows += [("imported logs", log.name) for log in self.imported]
+        names = [name.lower() for _, name in rows]
         strategies = {*STRATEGIES, *(strategy.label.lower() for strategy in self.strategies)}
-        for entry in self.predictions:
-            if entry.name.lower() in strategies:
-                raise ConfigError(f"predictions {entry.name!r} have the name of a strategy; choose another name")
-            if names.count(entry.name.lower()) > 1:
-                raise ConfigError(f"predictions {entry.name!r} are given twice; give each row a name of its own")
+        for kind, name in rows:
+            if name.lower() in strategies:
+                raise ConfigError(f"{kind} {name!r} have the name of a strategy; choose another name")
+            if names.count(name.lower()) > 1:
+                raise ConfigError(f"{kind} {name!r} are given twice; give each row a name of its own")
         return self
 
     @model_validator(mode="after")

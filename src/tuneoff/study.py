@@ -50,16 +50,19 @@ from tuneoff.scoring.metrics import metric_for
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec import (
     STRATEGIES,
+    ImportedSpec,
     Job,
     PredictionsSpec,
     RunSpec,
     StudySpec,
+    merged_imports,
     merged_predictions,
     read_study,
     study_from,
     write_study,
 )
 from tuneoff.track import check_installed
+from tuneoff.trainer_logs import TrainerLog, read_trainer_log
 
 if TYPE_CHECKING:
     from tuneoff.comparison.detection import Detection
@@ -179,9 +182,11 @@ class Study:
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
         predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
+        imported = self._read_imported(self.spec.imported)
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
+        self.store.write_imported(imported)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
@@ -249,6 +254,18 @@ class Study:
                 matched = read_predictions(entry.name, entry.file, *options)
             tables[entry.name] = matched.table(test, label_names)
         return tables
+
+    def _read_imported(self, entries: Sequence[ImportedSpec]) -> dict[str, TrainerLog]:
+        """Read training logs, by name; for a file that is gone, its stored copy."""
+        logs = {}
+        for entry in entries:
+            if not self.store.has_imported(entry.name):
+                check_new_name(f"{entry.name}.json")
+            is_gone = not Path(entry.file).expanduser().exists() and self.store.has_imported(entry.name)
+            logs[entry.name] = (
+                self.store.read_imported(entry.name) if is_gone else read_trainer_log(entry.name, entry.file)
+            )
+        return logs
 
     def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not is_finished(job, self.store) or self._lacks_model(job)]
@@ -334,6 +351,18 @@ class Study:
         tables = study._read_predictions(entries, self.store.test_table(), label_names)
         write_study(study.spec, self.folder / "study.yaml")
         self.store.write_predictions(tables)
+        return study
+
+    def add_imported(self, given: Sequence[Any]) -> "Study":
+        """Store training logs of HF Trainer, in place of those with the same names.
+
+        given: fields of ImportedSpec each, or name=file. Raises DataError, before anything is written.
+        """
+        study = self.changed(imported=merged_imports(self.spec.imported, given))
+        names = {entry["name"] for entry in merged_imports((), given)}
+        logs = study._read_imported([entry for entry in study.spec.imported if entry.name in names])
+        write_study(study.spec, self.folder / "study.yaml")
+        self.store.write_imported(logs)
         return study
 
     def report(self, cost: str | None = None, margin: float | None = None, metric: str | None = None) -> "Comparison":

@@ -11,7 +11,8 @@ from tests.stored import stored_study
 from tests.studies import changed
 from tuneoff.errors import DataError, StoreError
 from tuneoff.report.examples import browser_data
-from tuneoff.report.sections import calibration, compute, curves, errors, leaderboard, sections, training
+from tuneoff.report.parameters import parameters
+from tuneoff.report.sections import calibration, compute, curves, errors, leaderboard, sections
 from tuneoff.study import Study
 
 CANDIDATES = [("full", "full", 0.8), ("tfidf", "tfidf", 0.6), ("majority", "majority", 0.5)]
@@ -123,7 +124,7 @@ def test_charts_have_the_rows(comparison):
     assert '"vendor"' not in charts["compute"].to_json()
     for name in ("scores", "f1", "errors-true", "errors-length", "overlap", "cost-latency_seconds"):
         assert '"vendor"' in charts[name].to_json(), name
-    assert training.parameters(comparison).rows
+    assert parameters(comparison).rows
     assert curves.section(comparison) is None
 
 

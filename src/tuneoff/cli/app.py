@@ -25,6 +25,7 @@ from tuneoff.cli.options import (
     Command,
     Cost,
     GramsPerKwh,
+    Imported,
     Json,
     Keep,
     Margin,
@@ -195,6 +196,7 @@ def compare(
     margin: Margin = None,
     predictions: Predictions = None,
     tag: Tags = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -232,6 +234,7 @@ def compare(
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
             "tags": tag,
+            "imported": split_lists(imported),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
             "workers": workers,
             "track": split_lists(track),
@@ -261,6 +264,7 @@ def run(
     margin: Margin = None,
     predictions: Predictions = None,
     tag: Tags = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -275,7 +279,7 @@ def run(
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
         from tuneoff.data.tags import parse_tags
-        from tuneoff.spec import merged_predictions, study_from
+        from tuneoff.spec import merged_imports, merged_predictions, study_from
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
 
@@ -289,6 +293,7 @@ def run(
         options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["tags"] |= parse_tags(tag)
+        options["imported"] = merged_imports(study.spec.imported, split_lists(imported))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
@@ -377,6 +382,7 @@ def report(
     margin: Margin = None,
     predictions: Predictions = None,
     tag: Tags = None,
+    imported: Imported = None,
     price_per_hour: PricePerHour = None,
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
@@ -401,6 +407,8 @@ def report(
     study = Study.open(folder)
     if predictions:
         study = study.add_predictions(split_lists(predictions))
+    if imported:
+        study = study.add_imported(split_lists(imported))
     study = study.changed(rates={**study.spec.rates.model_dump(), **rates}, tags=study.spec.tags | tags)
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)

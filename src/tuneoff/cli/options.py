@@ -86,6 +86,15 @@ Predictions = Annotated[
         "column example or text, and a column predicted; repeatable, or separated by commas",
     ),
 ]
+Imported = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        "--import",
+        metavar="NAME=PATH",
+        help="a training log of HF Trainer, whose curves and scores the report shows: trainer_state.json, "
+        "all_results.json or the output folder, as theirs=out/trainer_state.json; repeatable, or separated by commas",
+    ),
+]
 _RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
 Track = Annotated[
     TextList,

@@ -65,7 +65,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
     if comparison.verdict:
         recommended = comparison.verdict.recommended
         styles = ["bold green" if r.group == recommended else "dim" * (r.standing == WORSE) for r in comparison.rows]
-        _print_typed_table(leaderboard(comparison) if is_wide else short_leaderboard(comparison), styles)
+        table = leaderboard(comparison) if is_wide else short_leaderboard(comparison)
+        _print_typed_table(table, [*styles, *["dim"] * (len(table.rows) - len(styles))])
         console.print()
         for sentence in comparison.verdict.summary:
             console.print(visible(sentence))
@@ -78,7 +79,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.models_note:
             console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
-    for note in filter(None, [comparison.selection_note, *comparison.notes]):
+    for note in filter(None, [comparison.selection_note, comparison.epochs_note, *comparison.notes]):
         console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)

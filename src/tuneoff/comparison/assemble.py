@@ -17,8 +17,10 @@ import pandas as pd
 
 from tuneoff.comparison.clean import clean_scores
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
+from tuneoff.comparison.epochs import epoch_scores, late_gains
 from tuneoff.comparison.errors import Predictions, analyse_errors, text_lengths
 from tuneoff.comparison.external import External, load_external
+from tuneoff.comparison.imported import load_imported
 from tuneoff.comparison.label_noise import label_noise
 from tuneoff.comparison.mistakes import analyse_mistakes
 from tuneoff.comparison.phenomena import analyse_phenomena
@@ -95,6 +97,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     lengths = text_lengths(texts)[1] if texts else None
     errors = analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None
     searches = [store.searches.read(search_id) for search_id in search_ids]
+    histories = {record.run_id: store.runs.history(record.run_id) for record in whole}
     return Comparison(
         name=study.name,
         metric=metric,
@@ -105,7 +108,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         verdict=verdict,
         failures=tuple(record for record in [*records, *final] if record.status != OK),
         records=tuple(whole),
-        histories={record.run_id: store.runs.history(record.run_id) for record in whole},
+        histories=histories,
         confusion={
             group: np.sum([record.confusion["test"] for record in members], axis=0)
             for group, members in groups.records.items()
@@ -164,7 +167,29 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         final=next((record for record in final if record.status == OK), None),
         stored_models=frozenset(record.run_id for record in [*whole, *final] if store.runs.has_model(record.run_id)),
         variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
+        epochs=tuple(epoch_scores(whole, histories)),
+        late_gains=late_gains(whole, histories, selection_metric),
+        imported=load_imported(study, store),
+        estimates=_estimates(groups, metric, data.is_multilabel, num_examples),
     )
+
+
+def _estimates(
+    groups: _Groups, metric: str, is_multilabel: bool, num_examples: int
+) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Estimate accuracy and F1 of each group, whatever metric ranks: metric -> group -> (score, low, high)."""
+    folds = next((scores.folds for scores in groups.scores.values() if scores.folds is not None), None)
+    estimates = {}
+    for name in ("accuracy", "micro_f1" if is_multilabel else "macro_f1"):
+        scores = groups.scores
+        if any(name not in record.metrics["test"] for members in groups.records.values() for record in members):
+            continue  # a run of an earlier version, which computed fewer metrics
+        if name != metric:
+            scores = _score_runs(groups.records, groups.labels, groups.predictions, name, False, folds)
+        variance = stats.pooled_seed_variance(list(scores.values()))
+        by_group = {group: stats.estimate_score(runs, num_examples, variance) for group, runs in scores.items()}
+        estimates[name] = {group: (e.value, *stats.interval(e, BOUNDS[name])) for group, e in by_group.items()}
+    return estimates
 
 
 def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:

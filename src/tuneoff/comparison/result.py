@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
+from tuneoff.comparison.epochs import Epoch, LateGain
 from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.mistakes import Mistakes
 from tuneoff.comparison.phenomena import Phenomena
@@ -21,13 +22,14 @@ from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
-from tuneoff.scoring.metrics import ClassScores, direction, display_name
+from tuneoff.scoring.metrics import ClassScores, direction, display_name, points
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
 
 if TYPE_CHECKING:
     from tuneoff.comparison.clean import CleanScores
+    from tuneoff.comparison.imported import Imported
     from tuneoff.comparison.label_noise import LabelNoise
     from tuneoff.deliver.classifier import Classifier
 
@@ -263,6 +265,11 @@ class Comparison:
     mistakes: Mistakes | None = None  # None if no run succeeded
     phenomena: Phenomena | None = None  # None also if the test texts were not stored
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
+    epochs: tuple[Epoch, ...] = ()  # of the runs on all of train, mean over seeds or folds
+    late_gains: tuple[LateGain, ...] = ()  # strategies that still improved in their last epoch
+    imported: tuple["Imported", ...] = ()  # training logs of others
+    # accuracy and an F1 score: metric -> group -> score on test, with its 95 % confidence interval
+    estimates: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         groups = {name: group for group, name in self.names.items()}
@@ -307,6 +314,19 @@ class Comparison:
             f"by {display_name(self.metric)}; to choose by it, run the study again with --metric {self.metric} and "
             "another --name."
         )
+
+    @property
+    def epochs_note(self) -> str:
+        """Sentence on strategies that still improved in their last epoch; empty if none did."""
+        by_group = {late.group: late for late in self.late_gains}
+        late = [by_group[row.group] for row in self.rows if row.group in by_group]
+        if not late:
+            return ""
+        gains = [f"{self.names[gain.group]} (by {points(gain.gain, self.selection_metric)})" for gain in late]
+        remedy = f"more epochs may help (--epochs {2 * max(gain.epochs for gain in late)})"
+        if self.study.recipe.max_steps:
+            remedy = "more steps may help (max_steps of the recipe)"
+        return f"Still improving in the last epoch, on validation: {join_names(gains)}; {remedy}."
 
     @property
     def repeat(self) -> str:
@@ -434,6 +454,9 @@ class Comparison:
             "searches": [asdict(search) for search in self.searches],
             "variance": asdict(self.variance) if self.variance else None,
             "final": self.final.run_id if self.final else None,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "late_gains": [asdict(late) for late in self.late_gains],
+            "imported": [{"name": log.name, "file": log.file, "scores": log.log.scores} for log in self.imported],
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
 

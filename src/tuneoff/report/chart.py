@@ -39,9 +39,10 @@ def left_out_note(comparison: Comparison) -> str:
     return " The charts leave out strategies that do not use the text."
 
 
-def strategy_colour(comparison: Comparison, has_legend: bool = True) -> alt.Color:
-    """Return the colour of each strategy, the same in every chart."""
+def strategy_colour(comparison: Comparison, has_legend: bool = True, has_imported: bool = False) -> alt.Color:
+    """Return the colour of each strategy, the same in every chart. has_imported: of imported logs too."""
     names = [comparison.names[row.group] for row in charted_rows(comparison)]
+    names += [imported.title for imported in comparison.imported] if has_imported else []
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(names))]
     scale = alt.Scale(domain=names, range=colours)
     legend = alt.Legend(columns=4, symbolLimit=0) if has_legend else None

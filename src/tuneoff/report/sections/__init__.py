@@ -13,6 +13,7 @@ from tuneoff.report.sections import (
     data,
     encoders,
     errors,
+    imported,
     leaderboard,
     methods,
     mistakes,
@@ -42,6 +43,7 @@ SECTIONS: list[Callable[[Comparison], Section | None]] = [
     calibration.section,
     compute.section,
     reported.section,
+    imported.section,
     methods.section,
     provenance.section,
 ]

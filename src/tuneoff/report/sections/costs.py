@@ -11,7 +11,7 @@ from tuneoff.comparison.pareto import pareto_front
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, choosable_costs
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, log_axis, score_axis, standing_colour
-from tuneoff.report.section import Chart, ChartMenu, Figures, Section, Text
+from tuneoff.report.section import Block, Chart, ChartMenu, Figures, Section, Text
 from tuneoff.scoring.metrics import direction, display_name
 
 _LETTER, _LINE = 6.2, 13  # pixels of a letter and of a line, to place names
@@ -44,7 +44,44 @@ def section(comparison: Comparison) -> Section | None:
             charts={f"cost-{cost}": score_against_cost(comparison, cost) for cost in costs},
             selected=f"cost-{chosen if chosen in costs else costs[0]}",
         )
-    return Section("costs", "Score against cost", [Text(text), Figures({"scores": scores(comparison)}, menu)])
+    blocks: list[Block] = [Text(text), Figures({"scores": scores(comparison)}, menu)]
+    return Section("costs", "Score against cost", blocks + two_scores_blocks(comparison))
+
+
+def two_scores_blocks(comparison: Comparison) -> list[Block]:
+    """Return bars of accuracy and F1 side by side; nothing where an earlier version did not store both."""
+    names = [display_name(metric) for metric in comparison.estimates]
+    if len(names) < 2:
+        return []
+    text = (
+        f"{names[0][0].upper()}{names[0][1:]} and {names[1]} of each strategy on test, with 95 % confidence intervals."
+    )
+    return [Text(text), Figures({"accuracy-f1": two_scores(comparison)})]
+
+
+def two_scores(comparison: Comparison) -> Chart:
+    """Bars of two scores for each strategy, with confidence intervals."""
+    rows = pd.DataFrame(
+        {
+            "strategy": comparison.names[row.group],
+            "metric": display_name(metric),
+            **dict(zip(("score", "low", "high"), (round(v, 4) for v in by_group[row.group]), strict=True)),
+        }
+        for metric, by_group in comparison.estimates.items()
+        for row in comparison.rows
+    )
+    metrics = [display_name(metric) for metric in comparison.estimates]
+    base = alt.Chart(rows).encode(
+        y=alt.Y("strategy:N", sort=list(comparison.names.values()), title=None, axis=alt.Axis(labelLimit=260)),
+        yOffset=alt.YOffset("metric:N", sort=metrics),
+        tooltip=["strategy", "metric", *[alt.Tooltip(name, format=".3f") for name in ("score", "low", "high")]],
+    )
+    colour = alt.Color(
+        "metric:N", title=None, sort=metrics, scale=alt.Scale(domain=metrics, range=["#0072b2", "#e69f00"])
+    )
+    bars = base.mark_bar().encode(x=alt.X("score:Q", title="test score, 95 % interval"), color=colour)
+    intervals = base.mark_rule(color=INK, strokeWidth=2).encode(x="low:Q", x2="high:Q")
+    return (bars + intervals).properties(width=WIDTH, height=alt.Step(14))
 
 
 def scores(comparison: Comparison) -> Chart:

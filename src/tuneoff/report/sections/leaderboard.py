@@ -1,5 +1,7 @@
 """Verdict and leaderboard: what to pick, how sure that is, every pairwise comparison and every metric."""
 
+from typing import Any
+
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
@@ -35,6 +37,7 @@ def section(comparison: Comparison) -> Section:
             place = f" Its model is in runs/{comparison.final.run_id}/model." if comparison.model_folder else ""
             blocks += [Text(final_text(comparison) + place)]
         blocks += [Text(" ".join(verdict.details))] if verdict.details else []
+        blocks += [Text(comparison.epochs_note)] if comparison.epochs_note else []
         blocks += [Text(_explanation(comparison))]
         blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
         if comparison.pairs:
@@ -104,6 +107,8 @@ def _explanation(comparison: Comparison) -> str:
     external = [row.label for row in comparison.rows if row.is_external]
     if external:
         text += f" Predictions from files, with costs as stated: {join_names(external)}."
+    if _imported(comparison):
+        text += " Imported rows are scores that the training logs of others state; they are not ranked or tested."
     parts = [comparison.selection_note, text + _rates_text(comparison), *comparison.notes]
     return " ".join(filter(None, parts))
 
@@ -170,8 +175,14 @@ def final_text(comparison: Comparison) -> str:
     return text
 
 
+def _imported(comparison: Comparison) -> list[tuple[str, float, str]]:
+    """Return title, stated score and mark of the imported logs that state the metric; last, they are not ranked."""
+    stated = [(imported.title, imported.score(comparison.metric)) for imported in comparison.imported]
+    return [(title, score[0], f"imported: {score[1]}") for title, score in stated if score]
+
+
 def leaderboard(comparison: Comparison) -> Table:
-    """Strategies, best first, with confidence intervals, differences to the best, and costs."""
+    """Strategies, best first, with confidence intervals, differences to the best, and costs; imported logs last."""
     has_encoders = has_several_encoders(comparison.rows)
     metric, costs = comparison.metric, {key: cost for key, cost in comparison.costs.items() if cost.is_choosable}
     columns = (
@@ -186,7 +197,7 @@ def leaderboard(comparison: Comparison) -> Table:
         Column(f"{comparison.repeat}s", "runs" if comparison.study.seed_grid else f"{comparison.repeat}s", COUNT),
         *[Column(key, cost.column, cost.format) for key, cost in costs.items()],
     )
-    rows = []
+    rows: list[list[Any]] = []
     for index, row in enumerate(comparison.rows):
         rows.append(
             [
@@ -201,7 +212,11 @@ def leaderboard(comparison: Comparison) -> Table:
                 *[_cost(row, key) for key in costs],
             ]
         )
-    marks = [_marks(row, comparison) for row in comparison.rows]
+    for title, score, mark in _imported(comparison):
+        cells: dict[str, Any] = {"strategy": title, display_name(metric): (score, None), "standing": mark}
+        cells["difference to best"] = (None, None, None)  # not missing as that of the best row, which sorts as 0
+        rows.append([cells.get(column.title) for column in columns])
+    marks = [*[_marks(row, comparison) for row in comparison.rows], *[""] * len(_imported(comparison))]
     return Table("leaderboard", columns, rows, marks=marks)
 
 
@@ -218,9 +233,9 @@ def _cost(row: Row, key: str) -> float | None:
     return row.costs.get(key)
 
 
-def _short_difference(difference: float, standing: str) -> str:
-    """Phrase such as "0.013 undecided"; "best" for the best."""
-    return standing if standing == BEST else f"{fixed(-difference)} {standing}"
+def _short_difference(difference: float | None, standing: str) -> str:
+    """Phrase such as "0.013 undecided"; "best" for the best, and the mark of an imported log."""
+    return standing if standing == BEST or difference is None else f"{fixed(-difference)} {standing}"
 
 
 # (difference to the best, standing)
@@ -236,7 +251,7 @@ def short_leaderboard(comparison: Comparison) -> Table:
         Column("difference", "behind the best", _SHORT_DIFFERENCE),
         Column("fit_seconds", cost.column, cost.format),
     )
-    rows = []
+    rows: list[list[Any]] = []
     for row in comparison.rows:
         rows.append(
             [
@@ -246,6 +261,7 @@ def short_leaderboard(comparison: Comparison) -> Table:
                 row.costs.get("fit_seconds"),
             ]
         )
+    rows += [[title, (score, None, None), (None, mark), None] for title, score, mark in _imported(comparison)]
     return Table("leaderboard", columns, rows)
 
 

@@ -40,6 +40,7 @@ def _facts(comparison: Comparison) -> list[str]:
     facts.append(f"Data fingerprint: {comparison.data.fingerprint}")
     fingerprints = {record.model: record.spec.get("model_fingerprint") for record in records if record.model}
     facts += [f"Predictions of {entry.name}: {entry.file}" for entry in comparison.study.predictions]
+    facts += [f"Imported training log {log.name}: {log.file}" for log in comparison.imported]
     return facts + [f"Encoder fingerprint: {model} {value}" for model, value in fingerprints.items() if value]
 
 

@@ -1,101 +1,209 @@
-"""Training: validation score by epoch, training loss, and the parameters of each strategy."""
+"""Training: losses, learning rate and validation scores by epoch, parameters and hyperparameters of each strategy."""
+
+import math
 
 import altair as alt
 import pandas as pd
 
+from tuneoff.comparison.epochs import Epoch
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
-from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
+from tuneoff.report.chart import COLOURS, HEIGHT, WIDTH, left_out_note, score_axis, strategy_colour
+from tuneoff.report.histories import learning_rates, training_losses, validation_scores
+from tuneoff.report.options import hyperparameter_blocks
+from tuneoff.report.parameters import parameter_blocks
+from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, figures_if_any
 from tuneoff.scoring.metrics import display_name
-from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table
+from tuneoff.tables import COUNT, SCORE, TEXT, Column, Table
 
-_MAX_POINTS = 12_000  # of all loss curves together
+_PANEL_WIDTH, _PANEL_HEIGHT = 190, 130
+_KINDS = ("training", "validation")
+_CURVES_TEXT = (
+    "Validation score after each epoch, which selects the epoch whose weights are kept; losses on training and "
+    "validation examples; learning rate. The training loss is measured while weights change and dropout is on, the "
+    "validation loss (log loss) after the epoch and without dropout. "
+)
+_GAIN_TEXT = (
+    " The last epoch is the best one in most runs, by more than the standard error of a score on so many validation "
+    "examples."
+)
 
 
 def section(comparison: Comparison) -> Section | None:
-    """Return the training curves and parameter counts; None without a successful run."""
+    """Return the training curves, epochs, parameters and hyperparameters; None without a successful run."""
     if not comparison.rows:
         return None
-    charts = {"validation": validation_chart(comparison), "loss": loss_chart(comparison)}
+    charts = {
+        "validation": validation_chart(comparison),
+        "evaluation-loss": evaluation_loss_chart(comparison),
+        "loss": loss_chart(comparison),
+        "learning-rate": rate_chart(comparison),
+    }
     blocks: list[Block] = []
     if any(chart is not None for chart in charts.values()):
-        text = "Validation score after each epoch, which selects the epoch whose weights are kept, and training loss; "
-        blocks += [Text(f"{text}one line per {comparison.repeat}.{left_out_note(comparison)}"), *figures_if_any(charts)]
-    text = (
-        "Trainable parameters of each strategy. The head counts as trainable, added parameters as part of the total; "
+        text = f"{_CURVES_TEXT}One line per {comparison.repeat}.{_loss_note(comparison)}{left_out_note(comparison)}"
+        blocks += [Text(text)]
+        blocks += [Text(comparison.epochs_note + _GAIN_TEXT, is_key=True)] if comparison.epochs_note else []
+        blocks += figures_if_any({"losses": losses_chart(comparison), **charts})
+    table = epochs(comparison)
+    if table.rows:
+        text = f"Means over {comparison.repeat}s by epoch. Kept: runs that kept the weights of this epoch."
+        blocks += [Text(text), TableBlock(table, is_tall=True)]
+    blocks += [*parameter_blocks(comparison), *hyperparameter_blocks(comparison)]
+    return Section("training", "Training", blocks)
+
+
+def _loss_note(comparison: Comparison) -> str:
+    """Return a sentence on training losses that are no plain cross-entropy, with a space before it; else empty."""
+    recipe = comparison.study.recipe
+    changes = {
+        "focal loss": recipe.loss == "focal",
+        "label smoothing": recipe.label_smoothing > 0,
+        "class weights": recipe.class_weights != "none",
+        "balanced sampling": recipe.sampling != "natural",
+    }
+    names = [name for name, is_used in changes.items() if is_used]
+    if not names:
+        return ""
+    return f" With {' and '.join(names)}, the training loss is on another scale than the validation loss."
+
+
+def epochs(comparison: Comparison) -> Table:
+    """Losses and validation scores of each strategy by epoch, mean over runs; imported logs at the end."""
+    by_group: dict[str, list[Epoch]] = {row.group: [] for row in comparison.rows}
+    for epoch in comparison.epochs:
+        by_group.setdefault(epoch.group, []).append(epoch)
+    names = {**comparison.names, **{imported.group: imported.title for imported in comparison.imported}}
+    by_group |= {imported.group: imported.epochs for imported in comparison.imported}
+    has_micro = comparison.data.is_multilabel
+    metrics = dict.fromkeys(
+        [
+            *("accuracy", "micro_f1", "macro_f1")[:: 1 if has_micro else 2],
+            comparison.metric,
+            comparison.selection_metric or comparison.metric,
+        ]
     )
-    blocks += [Text(text + "the last column compares with full fine-tuning of the same encoder.")]
-    return Section("training", "Training", [*blocks, *table_if_any(parameters(comparison))])
-
-
-def parameters(comparison: Comparison) -> Table:
-    """Trainable and added parameters of each strategy, and the reduction against full fine-tuning."""
+    metrics.pop("log_loss", None)  # it is the validation loss
     columns = (
         Column("strategy", "strategy", TEXT),
-        *[Column(f"{kind}_parameters", kind, COUNT) for kind in ("total", "trainable", "added", "head")],
-        Column("trainable_share", "trainable share", SMALL_SHARE),
-        Column("times_fewer_than_full", "fewer than full", FACTOR),
+        Column("epoch", "epoch", COUNT),
+        Column("train_loss", "training loss", SCORE),
+        Column("validation_loss", "validation loss", SCORE),
+        *[Column(f"validation_{name}", f"validation {display_name(name)}", SCORE) for name in metrics],
+        Column("runs", "runs", COUNT),
+        Column("kept", "kept", COUNT),
     )
     rows = []
-    for row in comparison.rows:
-        if row.parameters:
-            total, trainable, added, head = (row.parameters[kind] for kind in ("total", "trainable", "added", "head"))
-            factor = (total - added) / trainable if trainable and row.model else None
-            counts = [total, trainable, added, head, trainable / max(1, total), factor]
-            rows.append([comparison.names[row.group], *counts])
-    return Table("parameters", columns, rows)
-
-
-def _history(comparison: Comparison, kind: str) -> pd.DataFrame:
-    """Return the history rows of a kind, "step" or "epoch", of every run that charts show."""
-    names, parts = {row.group: comparison.names[row.group] for row in charted_rows(comparison)}, []
-    for record in comparison.records:
-        history = comparison.histories[record.run_id]
-        if len(history) and record.group in names:
-            rows = history[history["kind"] == kind].dropna(axis=1, how="all")
-            parts.append(rows.assign(strategy=names[record.group], seed=record.seed))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    for group, of_group in by_group.items():
+        for epoch in of_group if group in names else ():
+            is_imported = group not in comparison.names
+            scores = [epoch.scores.get(name) for name in metrics]
+            counts = [None, None] if is_imported else [epoch.runs, epoch.kept]
+            losses = [epoch.train_loss, epoch.scores.get("log_loss")]
+            rows.append([names[group], epoch.epoch, *losses, *scores, *counts])
+    return Table("epochs", columns, rows)
 
 
 def validation_chart(comparison: Comparison) -> Chart | None:
-    """The study's metric on validation after each epoch, one line per seed; None if nothing trains in epochs."""
-    epochs, score = _history(comparison, "epoch"), f"validation_{comparison.metric}"
-    if not len(epochs):
+    """The study's metric on validation by epoch, one line per seed; None if nothing trains in epochs."""
+    return _evaluation_chart(comparison, comparison.metric, f"validation {display_name(comparison.metric)}")
+
+
+def evaluation_loss_chart(comparison: Comparison) -> Chart | None:
+    """The loss on validation by epoch; None if nothing trains in epochs, or if the other chart shows it."""
+    return None if comparison.metric == "log_loss" else _evaluation_chart(comparison, "log_loss", "validation loss")
+
+
+def _evaluation_chart(comparison: Comparison, metric: str, title: str) -> Chart | None:
+    points = validation_scores(comparison, metric)
+    if not len(points):
         return None
-    lines = alt.Chart(epochs[["strategy", "seed", "epoch", score]].round(4)).mark_line(point=True)
+    lines = alt.Chart(points.round(4)).mark_line(point=True)
     lines = lines.encode(
-        x=alt.X("epoch:O", title="epoch", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y(f"{score}:Q", **score_axis(f"validation {display_name(comparison.metric)}")),
-        color=strategy_colour(comparison),
+        x=_epoch_axis(points),
+        y=alt.Y("score:Q", **score_axis(title)),
+        color=strategy_colour(comparison, has_imported=True),
         detail="seed:N",
-        tooltip=["strategy", "seed", "epoch", alt.Tooltip(score, format=".3f")],
+        tooltip=["strategy", "seed", *_numbers(position="epoch", score=title)],
     )
     return lines.properties(width=WIDTH, height=HEIGHT)
+
+
+def _epoch_axis(points: pd.DataFrame) -> alt.X:
+    """Return an axis of epochs with ticks at whole ones."""
+    last = max(1, math.ceil(points["position"].max()))
+    ticks = list(range(0, last + 1, math.ceil(last / 10)))
+    return alt.X("position:Q", title="epoch", axis=alt.Axis(values=ticks, format="d"))
+
+
+def _numbers(**titles: str) -> list[alt.Tooltip]:
+    return [alt.Tooltip(f"{column}:Q", title=title, format=",.3~g") for column, title in titles.items()]
 
 
 def loss_chart(comparison: Comparison) -> Chart | None:
     """The training loss, averaged over pieces of the run, one line per seed; None if nothing trains in steps."""
-    steps = _binned_steps(comparison)
+    steps = training_losses(comparison)
     if not len(steps):
         return None
-    lines = alt.Chart(steps).mark_line(opacity=0.7)
+    lines = alt.Chart(steps.round(4)).mark_line(opacity=0.7)
     lines = lines.encode(
         x=alt.X("step:Q", title="step"),
         y=alt.Y("loss:Q", title="training loss"),
-        color=strategy_colour(comparison),
+        color=strategy_colour(comparison, has_imported=True),
         detail="seed:N",
-        tooltip=["strategy", "seed", alt.Tooltip("step", format=".0f"), alt.Tooltip("loss", format=".3f")],
+        tooltip=["strategy", "seed", *_numbers(step="step", loss="loss")],
     )
     return lines.properties(width=WIDTH, height=HEIGHT)
 
 
-def _binned_steps(comparison: Comparison) -> pd.DataFrame:
-    """Average losses over bins of steps, so that the page stays small however many runs there are."""
-    steps = _history(comparison, "step")
-    num_bins = max(10, min(24, _MAX_POINTS // max(1, len(comparison.records))))
-    if not len(steps):
-        return steps
-    last = steps.groupby(["strategy", "seed"])["step"].transform("max")
-    binned = steps.assign(bin=((steps["step"] - 1) * num_bins // last).astype(int))
-    grouped = binned.groupby(["strategy", "seed", "bin"], as_index=False)
-    return grouped.agg(step=("step", "mean"), loss=("loss", "mean")).drop(columns="bin").round(4)
+def losses_chart(comparison: Comparison) -> Chart | None:
+    """Training and validation loss of each strategy, a panel each; None if nothing trains in steps."""
+    parts = {
+        "training": training_losses(comparison).drop(columns="step"),
+        "validation": validation_scores(comparison, "log_loss").rename(columns={"score": "loss"}),
+    }
+    frames = [frame.assign(kind=kind) for kind, frame in parts.items() if len(frame)]
+    if not frames:
+        return None
+    points = pd.concat(frames, ignore_index=True).round(4)
+    present = set(points["strategy"])
+    order = [comparison.names[row.group] for row in comparison.rows] + [log.title for log in comparison.imported]
+    base = alt.Chart().encode(
+        x=_epoch_axis(points),
+        y=alt.Y("loss:Q", title="loss", scale=alt.Scale(zero=False)),
+        color=alt.Color("kind:N", title=None, scale=alt.Scale(domain=list(_KINDS), range=list(COLOURS[:2]))),
+        detail="seed:N",
+        tooltip=["strategy:N", "kind:N", "seed:N", *_numbers(position="epoch", loss="loss")],
+    )
+    is_validation = alt.datum.kind == "validation"
+    dots = base.transform_filter(is_validation).mark_circle(size=36, opacity=1)
+    panels = alt.layer(base.mark_line(opacity=0.8), dots, data=points)
+    facet = alt.Facet(
+        "strategy:N",
+        title=None,
+        sort=[name for name in order if name in present],
+        header=alt.Header(labelLimit=_PANEL_WIDTH, labelFontWeight="bold"),
+    )
+    # narrow figures are readable on a phone, where they are scaled to its width
+    return panels.properties(width=_PANEL_WIDTH, height=_PANEL_HEIGHT).facet(
+        facet, columns=2 if len(present) < 5 else 3
+    )
+
+
+def rate_chart(comparison: Comparison) -> Chart | None:
+    """The learning rate by step, one line per strategy; None if nothing trains in steps, or no rate is stored."""
+    rates = learning_rates(comparison)
+    if not len(rates):
+        return None
+    lines = alt.Chart(rates).mark_line()
+    lines = lines.encode(
+        x=alt.X("step:Q", title="step"),
+        y=alt.Y(
+            "learning_rate:Q",
+            title="learning rate (log scale)",
+            scale=alt.Scale(type="log"),
+            axis=alt.Axis(format=".0e", tickCount=5, grid=False),
+        ),
+        color=strategy_colour(comparison, has_imported=True),
+        tooltip=["strategy", *_numbers(step="step", learning_rate="learning rate")],
+    )
+    return lines.properties(width=WIDTH, height=HEIGHT)
