@@ -28,12 +28,16 @@ from tuneoff.cli.options import (
     Keep,
     Margin,
     OptionalText,
+    Ordered,
+    Positive,
     Predictions,
     PricePerHour,
     Quiet,
     Replace,
+    SelectBy,
     StudyName,
     TextList,
+    Threshold,
     Track,
     Watts,
     checked_path,
@@ -178,8 +182,15 @@ def compare(
     ] = "4",
     metric: Annotated[
         OptionalText,
-        typer.Option(help="ranks strategies and selects epochs; by default accuracy, for multi-label data micro_f1"),
+        typer.Option(
+            help="ranks strategies and selects epochs: any metric, or module:name of a function of your own; by "
+            "default accuracy, for multi-label data micro_f1"
+        ),
     ] = None,
+    select_by: SelectBy = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
+    threshold: Threshold = None,
     fractions: Annotated[
         TextList, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
     ] = None,
@@ -223,6 +234,10 @@ def compare(
             "fractions": split_list(joined(fractions)),
             "per_class": split_list(joined(per_class)),
             "metric": metric,
+            "select_by": select_by,
+            "positive": positive,
+            "ordered": ordered,
+            "threshold": threshold,
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
@@ -251,6 +266,11 @@ def run(
     folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3, 1,2,42 or head=3,order=3")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    metric: Annotated[OptionalText, typer.Option(help="instead of the study's")] = None,
+    select_by: SelectBy = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
+    threshold: Threshold = None,
     margin: Margin = None,
     predictions: Predictions = None,
     price_per_hour: PricePerHour = None,
@@ -289,6 +309,11 @@ def run(
             "workers": workers,
             "name": name,
             "search": search,
+            "metric": metric,
+            "select_by": select_by,
+            "positive": positive,
+            "ordered": ordered,
+            "threshold": threshold,
             "keep": keep,
         }
         options |= {key: value for key, value in changes.items() if value}
@@ -367,6 +392,8 @@ def report(
     metric: Annotated[
         OptionalText, typer.Option(help="rank the stored runs by another metric than the study's; nothing is trained")
     ] = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -384,7 +411,8 @@ def report(
     study = Study.open(folder)
     if predictions:
         study = study.add_predictions(split_lists(predictions))
-    study = study.changed(rates={**study.spec.rates.model_dump(), **rates})
+    roles = {"positive": positive or study.spec.positive, "ordered": ordered or study.spec.ordered}
+    study = study.changed(rates={**study.spec.rates.model_dump(), **rates}, **roles)
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
 

@@ -58,17 +58,27 @@ def _history(comparison: Comparison, kind: str) -> pd.DataFrame:
 
 
 def validation_chart(comparison: Comparison) -> Chart | None:
-    """The study's metric on validation after each epoch, one line per seed; None if nothing trains in epochs."""
-    epochs, score = _history(comparison, "epoch"), f"validation_{comparison.metric}"
+    """The metric on validation after each epoch, one line per seed; None if nothing trains in epochs.
+
+    Of a metric that the runs did not compute after each epoch, the one that selected the epoch is shown.
+    """
+    epochs = _history(comparison, "epoch")
     if not len(epochs):
         return None
-    lines = alt.Chart(epochs[["strategy", "seed", "epoch", score]].round(4)).mark_line(point=True)
+    # after each epoch only what the runs computed is stored: not the metrics of a later version, or of another class
+    stored = [str(name).removeprefix("validation_") for name in epochs.dropna(axis=1)]
+    metric = next((name for name in (comparison.metric, comparison.selection_metric) if name in stored), None)
+    if metric is None:
+        return None
+    # a name of its own: Vega reads a dot in the name of a field as a path
+    values = epochs.rename(columns={f"validation_{metric}": "score"})[["strategy", "seed", "epoch", "score"]]
+    lines = alt.Chart(values.round(4)).mark_line(point=True)
     lines = lines.encode(
         x=alt.X("epoch:O", title="epoch", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y(f"{score}:Q", **score_axis(f"validation {display_name(comparison.metric)}")),
+        y=alt.Y("score:Q", **score_axis(f"validation {display_name(metric)}")),
         color=strategy_colour(comparison),
         detail="seed:N",
-        tooltip=["strategy", "seed", "epoch", alt.Tooltip(score, format=".3f")],
+        tooltip=["strategy", "seed", "epoch", alt.Tooltip("score", format=".3f")],
     )
     return lines.properties(width=WIDTH, height=HEIGHT)
 
