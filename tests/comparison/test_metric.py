@@ -98,7 +98,7 @@ def test_the_report_names_the_positive_class_and_the_order(study):
     assert "F1 is that of the class 'b'." in text
     assert "F1, precision, recall without macro or weighted are of the class 'b'." in text
     assert "take the labels in this order: 'a', 'b', 'c'." in text
-    columns = (study.folder / "report" / "tables" / "validation.csv").read_text().splitlines()[0].split(",")
+    columns = (study.folder / "tables" / "validation.csv").read_text().splitlines()[0].split(",")
     assert set(NEW_METRICS) <= set(columns)
 
 

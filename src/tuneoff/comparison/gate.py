@@ -198,7 +198,8 @@ def check(
     margin = check_margin(margin)
     roles = (positive, ordered)
     candidate = _side(Path(new), metric and check_metric(metric), strategy, roles)
-    old_roles = (candidate.options.positive_name or None, candidate.options.is_ordered)
+    is_of_class = is_of_positive(candidate.metric, candidate.options)
+    old_roles = (candidate.options.positive_name if is_of_class else None, candidate.options.is_ordered)
     reference = _aligned(_side(Path(old), candidate.metric, old_strategy, old_roles), candidate)
     runs = _score(candidate, reference)
     return Gate(
@@ -216,7 +217,7 @@ def check(
         new_repeats=candidate.repeats,
         old_repeats=reference.repeats,
         classes=_class_changes(candidate, reference),
-        positive=candidate.options.positive_name if is_of_positive(candidate.metric, candidate.options) else None,
+        positive=candidate.options.positive_name if is_of_class else None,
     )
 
 

@@ -19,7 +19,7 @@ def metric_note(comparison: Comparison) -> str:
     if comparison.num_resamples < stats.RESAMPLES:
         sentences.append(
             f"Intervals are from {comparison.num_resamples:,} resamples of the test examples instead of "
-            f"{stats.RESAMPLES:,}, because each is slow to score."
+            f"{stats.RESAMPLES:,}, because each may be slow to score."
         )
     return " ".join(sentences)
 
