@@ -22,15 +22,15 @@ from tuneoff.spec import study_from
 from tuneoff.study import Study
 
 
-@pytest.mark.parametrize(("metric", "is_multilabel"), [("mcc", True), ("micro_f1", False)])
+@pytest.mark.parametrize(("metric", "is_multilabel"), [("mcc", True), ("kappa", True), ("micro_f1", False)])
 def test_metrics_that_the_data_does_not_define_are_refused(metric, is_multilabel):
     with pytest.raises(ConfigError, match=metric):
-        metrics.metric_for(metric, is_multilabel)
+        metrics.metric_for(metric, metrics.MetricOptions(is_multilabel))
 
 
 @pytest.mark.parametrize(("is_multilabel", "default"), [(True, "micro_f1"), (False, "accuracy")])
 def test_the_default_metric_depends_on_the_data(is_multilabel, default):
-    assert metrics.metric_for(None, is_multilabel) == default
+    assert metrics.metric_for(None, metrics.MetricOptions(is_multilabel)) == default
 
 
 def test_multilabel_metrics_agree_with_scikit_learn():

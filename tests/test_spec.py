@@ -6,6 +6,7 @@ import pytest
 
 from tuneoff.data.spec import Fold
 from tuneoff.errors import ConfigError
+from tuneoff.scoring.metrics import metric_options
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec import (
     Job,
@@ -60,7 +61,7 @@ def test_a_strategy_can_be_written_three_ways(notation):
         ({"data": {"source": "x"}, "stratgies": []}, r"key 'stratgies' is unknown; did you mean 'strategies'\?"),
         ({"data": {"sorce": "x"}}, r"key 'sorce' is unknown; did you mean 'source'\?"),
         ({"data": {"source": "x"}, "recipe": {"epoch": 1}}, r"key 'epoch' is unknown; did you mean 'epochs'\?"),
-        ({"data": {"source": "x"}, "metric": "f1"}, "metric 'f1' is unknown; .*macro_f1"),
+        ({"data": {"source": "x"}, "metric": "f3"}, "metric 'f3' is unknown; .*macro_f1"),
         ({"data": {"source": "x"}, "predictions": ["gpt.csv"]}, "'gpt.csv' are not name=file; write e.g. gpt=gpt.csv"),
         ({"data": {"source": "x"}, "predictions": ["a/b=x.csv"]}, "name: 'a/b' does not fit the pattern"),
         ({"data": {"source": "x"}, "predictions": ["gpt="]}, "predictions.0.file: .*at least 1 character"),
@@ -197,10 +198,47 @@ def test_a_missing_study_raises_with_the_nearest_name():
         ({"searched_options": {"learning_rate": 1e-3}}, False),
         ({"fold": {"index": 0, "of": 5, "validation_fraction": 0.1, "split_seed": 0}}, False),
         ({"final": {"epochs": 2}}, False),
+        ({"threshold": "validation"}, False),
+        ({"positive": "yes"}, True),  # accuracy selects
+        ({"ordered": True}, True),
     ],
 )
 def test_runs_that_differ_only_in_seed_or_storage_share_a_group(changes, has_same_group):
     assert (run_spec(**changes).group == run_spec().group) == has_same_group
+
+
+def test_the_positive_class_counts_for_a_run_that_is_selected_by_its_score():
+    groups = [run_spec(metric="f1", positive=name).group for name in ("yes", "no")]
+    assert groups[0] != groups[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "label_names", "message"),
+    [
+        ({"positive": "maybe"}, "no yes", "positive class 'maybe' is none of the labels; choose from no, yes"),
+        ({"threshold": "validation"}, "a b c", "threshold: validation is for two classes, and the data has 3; leave it out"),
+        ({"threshold": "validation", "select_by": "roc_auc"}, "no yes", "threshold: validation is chosen by the metric that selects, and roc_auc does not depend on it"),
+    ],
+)  # fmt: skip
+def test_roles_that_the_labels_do_not_have_are_one_line(fields, label_names, message):
+    spec = study_from({"data": {"source": "x"}, **fields})
+    with pytest.raises(ConfigError, match=message):
+        spec.selection_metric(spec.metric_options(label_names.split(), False))
+
+
+def test_a_threshold_of_one_half_is_the_default():
+    assert study_from({"data": {"source": "x"}, "threshold": 0.5}).threshold is None
+    assert study_from({"data": {"source": "x"}, "threshold": "validation"}).threshold == "validation"
+    with pytest.raises(ConfigError, match=r"threshold 0.3 is neither validation nor 0.5"):
+        study_from({"data": {"source": "x"}, "threshold": 0.3})
+
+
+def test_epochs_are_selected_by_the_ranking_metric_unless_another_is_named():
+    options = metric_options(["no", "yes"], False)
+    spec = study_from({"data": {"source": "x"}, "metric": "f1"})
+    assert (spec.ranking_metric(options), spec.selection_metric(options)) == ("f1", "f1")
+    spec = study_from({"data": {"source": "x"}, "metric": "f1", "select_by": "log_loss"})
+    assert (spec.ranking_metric(options), spec.selection_metric(options)) == ("f1", "log_loss")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from tuneoff.errors import ConfigError, DataError, join_limited, one_line
 from tuneoff.execute.fit import Fitted, fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import check_length
-from tuneoff.scoring.metrics import metric_for
+from tuneoff.scoring.metrics import check_metric, metric_for, metric_options
 from tuneoff.spec import DEFAULT_MODEL, Final, RunSpec, parse_strategy
 from tuneoff.strategies import STRATEGIES, StrategyConfig
 from tuneoff.validation import validated
@@ -186,6 +186,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         if twice:
             raise ConfigError(f"recipe has {twice[0]!r}, which is a parameter of its own; leave it out of recipe")
         recipe = validated(Recipe, {**options, **(self.recipe or {})}, "recipe")
+        roles = metric_options(dataset.label_names, dataset.is_multilabel)
         has_validation = "validation" in dataset.splits
         if not has_validation and strategy.num_fits > 1:
             raise ConfigError(
@@ -201,7 +202,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             model_fingerprint=start_fingerprint(self.model, dataset.label_names) if uses_encoder else None,
             data_fingerprint=dataset.fingerprint,
             recipe=recipe,
-            metric=metric_for(self.metric, dataset.is_multilabel),
+            metric=metric_for(self.metric and check_metric(self.metric), roles),
+            positive=roles.positive_name or None,
             seed=seed,
             final=None if has_validation else Final(),
         )

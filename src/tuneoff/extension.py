@@ -20,7 +20,7 @@ from tuneoff.data.spec import DataSpec, Subset
 from tuneoff.errors import StoreError
 from tuneoff.formats import counted, join_names
 from tuneoff.runs import FAILED, RunRecord, StudyStore
-from tuneoff.scoring.metrics import metric_for
+from tuneoff.scoring.metrics import depends_on_positive
 from tuneoff.search.space import SearchSpec
 from tuneoff.seeds import Seeds
 from tuneoff.spec import STRATEGIES, ImportedSpec, RunSpec, StudySpec, merged_imports, read_study
@@ -166,10 +166,19 @@ def _setting_differences(
     was, now = (_evaluation(spec) for spec in (stored, new))
     if was != now:
         differences.append(_difference("evaluation", was, now))
-    was, now = (metric_for(spec.metric, data.is_multilabel) for spec in (stored, new))
+    was, now = (_selection(spec, data) for spec in (stored, new))
     if was != now:
         differences.append(_difference("metric", was, now))
+    if stored.threshold != new.threshold:
+        differences.append(_difference("threshold", stored.threshold or 0.5, new.threshold or 0.5))
     return differences + _search_differences(stored, new, has_kept)
+
+
+def _selection(spec: StudySpec, data: Dataset) -> str:
+    """Return the metric that selects on validation. The one that ranks may change: no run depends on it."""
+    options = spec.metric_options(data.label_names, data.is_multilabel)
+    metric = spec.selection_metric(options)
+    return f"{metric} of {options.positive_name}" if depends_on_positive(metric) and options.positive_name else metric
 
 
 def _evaluation(spec: StudySpec) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from tuneoff.data.batches import largest_batch
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.doctor.drift import drift
 from tuneoff.data.doctor.encoder_fit import EncoderFit, encoder_fit, fit_findings, truncation_findings
 from tuneoff.data.doctor.finding import Finding, ranked
@@ -21,7 +23,8 @@ from tuneoff.encoder.heads import replaced_head, start_fingerprint
 from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, estimate
 from tuneoff.runs import RunRecord
-from tuneoff.scoring.metrics import metric_for
+from tuneoff.scoring.custom import is_own, own_score
+from tuneoff.scoring.metrics import as_rows
 from tuneoff.seeds import SPLIT, cell_number, crossed
 from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec
 from tuneoff.strategies import Strategy
@@ -46,6 +49,7 @@ def prepare(spec: StudySpec) -> Prepared:
     """Load and store the data, tokenize it for every encoder, and list the runs."""
     dataset = load_dataset(spec.data, spec.evaluate, pools=SPLIT in spec.seed_grid)
     check_divisions(dataset, spec.seed_grid.get(SPLIT, ()))
+    _check_metrics(spec, dataset)
     store_dataset(dataset)
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
@@ -55,6 +59,18 @@ def prepare(spec: StudySpec) -> Prepared:
     tokenizers = {model: load_tokenizer(model) for model in models}
     tokens = {model: tokenize(dataset, tokenizers[model], spec.recipe.truncation) for model in models}
     return Prepared(spec, dataset, tokens, tokenizers, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
+
+
+def _check_metrics(spec: StudySpec, dataset: Dataset) -> None:
+    """Raise ConfigError, before anything is trained, for a metric that the data does not allow.
+
+    A function of the user's own is called once: with the labels themselves as predictions.
+    """
+    options = spec.metric_options(dataset.label_names, dataset.is_multilabel)
+    labels = labels_of(dataset.splits[dataset.scored_split])
+    for metric in dict.fromkeys([spec.ranking_metric(options), spec.selection_metric(options)]):
+        if is_own(metric):
+            own_score(metric, labels, labels, as_rows(labels, dataset.num_labels).astype(np.float64))
 
 
 def _replaced_heads(spec: StudySpec, dataset: Dataset) -> dict[str, str]:
@@ -113,6 +129,8 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     """
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     labels = dataset.label_names
+    options = spec.metric_options(labels, dataset.is_multilabel)
+    metric = spec.selection_metric(options)
     fingerprints = {model: start_fingerprint(model, labels) for model in spec.model} if uses_encoder else {}
     folds = folds_of(spec)
     for part in spec.subsets:
@@ -136,7 +154,10 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                     data_fingerprint=dataset.fingerprint,
                     subset=subset,
                     recipe=subset_recipe if subset else spec.recipe,
-                    metric=metric_for(spec.metric, dataset.is_multilabel),
+                    metric=metric,
+                    positive=options.positive_name or None,
+                    ordered=spec.ordered,
+                    threshold=spec.threshold if row.learns else None,
                     # of the runs of folds, the first shows the size of the model
                     save_model=spec.keep != "none" and subset is None and (not folds or repeat["seed"] == 0),
                 )

@@ -45,7 +45,7 @@ class RunRecord:
     costs: dict[str, float] = field(default_factory=dict)  # keys of costs.py, and peak_operations_per_second
     parameters: dict[str, int] = field(default_factory=dict)  # trainable, added, head, total
     train_examples: int | None = None
-    thresholds: list[float] | None = None  # of each label, for multi-label data
+    thresholds: list[float] | None = None  # of each label, for multi-label data; of two classes the second's
     best_epoch: int | None = None
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec

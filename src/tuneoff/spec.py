@@ -25,7 +25,17 @@ from tuneoff.data.tags import parse_tags
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.scoring.decision import DEFAULT_MARGIN
-from tuneoff.scoring.metrics import BOUNDS, check_metric
+from tuneoff.scoring.metrics import (
+    COUNT_SCORES,
+    MetricOptions,
+    bounds,
+    check_metric,
+    depends_on_positive,
+    is_own,
+    metric_for,
+    metric_options,
+)
+from tuneoff.scoring.selection import Selection
 from tuneoff.search.record import SearchRecord
 from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_search, with_options
 from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
@@ -99,6 +109,18 @@ def _parse_metric(given: Any) -> Any:
     return None if given is None else check_metric(given)
 
 
+def _as_label(given: Any) -> Any:
+    """Return a label as a string: YAML reads 1 as a number and yes as true."""
+    return str(given) if isinstance(given, (int, float)) and not isinstance(given, bool) else given
+
+
+def _parse_threshold(given: Any) -> Any:
+    """Parse a threshold: validation, or 0.5."""
+    if given is None or given == "validation" or str(given) in ("0.5", ".5"):
+        return "validation" if given == "validation" else None
+    raise ConfigError(f"threshold {given!r} is neither validation nor 0.5; write threshold: validation")
+
+
 def check_margin(given: Any) -> float:
     """Return a margin as a number. Raises ConfigError for one that is negative or in percent."""
     return _score_difference("margin", given, 0, "it is in the metric's units")
@@ -140,7 +162,7 @@ class Reported(BaseModel):
 
     @model_validator(mode="after")
     def _is_within_bounds(self) -> "Reported":
-        low, high = BOUNDS[self.metric]
+        low, high = bounds(self.metric)
         if not low <= self.score <= high:
             allowed = f"from {low:g} to {high:g}; write 0.93 for 93 %"
             raise ConfigError(f"reported {self.metric} {self.score} is not {allowed}")
@@ -248,8 +270,25 @@ class StudySpec(Options):
     # for multi-label data, accuracy of all labels of an example at once is low for every classifier
     metric: Annotated[str | None, BeforeValidator(_parse_metric)] = Field(
         None,
-        description="metric that selects epochs on validation and ranks strategies on test; by default accuracy, for "
-        "multi-label data micro_f1",
+        description="metric that selects epochs on validation and ranks strategies on test, or module:name of a "
+        "function of your own; by default accuracy, for multi-label data micro_f1",
+    )
+    select_by: Annotated[str | None, BeforeValidator(_parse_metric)] = Field(
+        None,
+        description="metric that selects epochs and hyperparameters on validation, if it is not the one that ranks",
+    )
+    positive: Annotated[str | None, BeforeValidator(_as_label)] = Field(
+        None,
+        description="the class of the metrics f1, precision, recall and, of two classes, pr_auc; of two classes by "
+        "default the second label",
+    )
+    ordered: bool = Field(
+        False, description="labels are in order (worst to best): adds the metrics quadratic_kappa and mae"
+    )
+    threshold: Annotated[Literal["validation"] | None, BeforeValidator(_parse_threshold)] = Field(
+        None,
+        description="of two classes: 0.5 (the default) predicts the more probable one; validation: the second one from "
+        "the probability that has the best score on validation",
     )
     cost: Annotated[str, BeforeValidator(check_cost)] = Field(
         DEFAULT_COST, description="cost that the verdict saves where a cheaper strategy is within the margin"
@@ -312,6 +351,28 @@ class StudySpec(Options):
     def owner(cls) -> str:
         """Start of the error message."""
         return "study"
+
+    def metric_options(self, label_names: Sequence[str], is_multilabel: bool) -> MetricOptions:
+        """Return the roles of the labels. Raises ConfigError if the data does not have them."""
+        return metric_options(label_names, is_multilabel, self.positive, self.ordered)
+
+    def ranking_metric(self, options: MetricOptions) -> str:
+        """Return the metric that ranks strategies on test. Raises ConfigError if the data does not allow it."""
+        return metric_for(self.metric, options)
+
+    def selection_metric(self, options: MetricOptions) -> str:
+        """Return the metric that selects on validation. Raises ConfigError if the data does not allow it."""
+        metric = metric_for(self.select_by or self.metric, options)
+        if self.threshold and (options.is_multilabel or len(options.label_names) != 2):
+            has = "has thresholds anyway" if options.is_multilabel else f"has {len(options.label_names)}"
+            kind = "multi-label data" if options.is_multilabel else "the data"
+            raise ConfigError(f"threshold: validation is for two classes, and {kind} {has}; leave it out")
+        if self.threshold and metric not in COUNT_SCORES and not is_own(metric):
+            raise ConfigError(
+                f"threshold: validation is chosen by the metric that selects, and {metric} does not depend on it; "
+                "select by another one (select_by: f1, --select-by f1)"
+            )
+        return metric
 
     @property
     def seed_grid(self) -> dict[str, tuple[int, ...]]:
@@ -410,7 +471,7 @@ class Final(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int | None = None  # after which training ends, of the recipe's; None for a strategy without epochs
-    thresholds: tuple[float, ...] | None = None  # of each label, for multi-label data
+    thresholds: tuple[float, ...] | None = None  # of each label, for multi-label data; of two classes the second's
     options: dict[str, Any] = {}  # of the strategy, of which validation selects one of several values
 
 
@@ -432,6 +493,9 @@ class RunSpec(BaseModel):
     fold: Fold | None = None  # None: the stored splits
     final: Final | None = None  # for the run on all labelled examples, whose model is handed over
     save_model: bool = True
+    positive: str | None = None  # class of f1, precision, recall and pr_auc
+    ordered: bool = False  # stored scores have those of ordered labels
+    threshold: Literal["validation"] | None = None  # of the second of two classes; None for 0.5
 
     @property
     def definition(self) -> Strategy:
@@ -488,9 +552,19 @@ class RunSpec(BaseModel):
             parts.append({"folds": self.fold.settings})
         if self.sources:
             parts.append({"sources": sorted(self.sources)})
+        if self.positive and depends_on_positive(self.metric):
+            parts.append({"positive": self.positive})
+        if self.threshold:
+            parts.append({"threshold": self.threshold})
         if self.final:
             parts.append({"final": self.final.model_dump(mode="json")})
         return f"{self.strategy.name}-{fingerprint(*parts)[:8]}"
+
+    def selection(self, label_names: Sequence[str], is_multilabel: bool) -> Selection:
+        """Return how the run selects on validation."""
+        options = metric_options(label_names, is_multilabel, self.positive, self.ordered, own=(self.metric,))
+        # the most frequent class is predicted whatever its share: no threshold
+        return Selection(self.metric, options, self.threshold is not None and self.definition.learns)
 
     @property
     def run_id(self) -> str:

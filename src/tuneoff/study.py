@@ -46,7 +46,7 @@ from tuneoff.grid import (
     search_jobs,
 )
 from tuneoff.runs import OK, Session, StudyStore
-from tuneoff.scoring.metrics import metric_for
+from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec import (
     STRATEGIES,
@@ -159,7 +159,7 @@ class Study:
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 study = Study(extension.spec, self.folder)
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
-                comparison = study._without_spare_models(study.comparison())
+                comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 study._write(comparison)
             prune()
             for tracked in study.track(comparison):
@@ -243,8 +243,8 @@ class Study:
         self, entries: Sequence[PredictionsSpec], test: pa.Table, label_names: tuple[str, ...]
     ) -> dict[str, pa.Table]:
         """Read and check predictions from files, by name; for a file that is gone, its stored copy."""
-        needs_probabilities = metric_for(self.spec.metric, is_multilabel(test)) == "log_loss"
-        options, tables = (test, label_names, self.spec.data, needs_probabilities), {}
+        metric = self.spec.ranking_metric(self.spec.metric_options(label_names, is_multilabel(test)))
+        options, tables = (test, label_names, self.spec.data, metric), {}
         for entry in entries:
             if not self.store.has_predictions(entry.name):
                 check_new_name(f"{entry.name}.parquet")
@@ -305,7 +305,7 @@ class Study:
 
     def _final_runs(self) -> list[RunSpec]:
         """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""
-        comparison = self.comparison()
+        comparison = self.comparison(metric=self.spec.metric)
         picked = comparison.verdict.recommended if comparison.verdict else None
         folds = [record for record in comparison.records if record.group == picked and record.spec]
         return [final_run(RunSpec.model_validate(folds[0].spec), folds, self.spec)] if folds else []
@@ -329,7 +329,10 @@ class Study:
     def comparison(
         self, cost: str | None = None, margin: float | None = None, metric: str | None = None
     ) -> "Comparison":
-        """Compare the stored runs; nothing is trained. cost, margin, metric: replace the study's own."""
+        """Compare the stored runs; nothing is trained. cost, margin, metric: replace the study's own.
+
+        A metric that is a Python function is imported only if it is named here (comparison/assemble.py).
+        """
         from tuneoff.comparison.assemble import compare as compare_runs
 
         changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
@@ -417,7 +420,8 @@ class Study:
 
         num_seeded = sum(STRATEGIES[strategy.name].is_seeded for strategy in plan.spec.strategies)
         repeats = Repeats(plan.spec.num_seeds, plan.dataset.folds, max(2, num_seeded))
-        comparison = self.comparison() if (self.folder / "data.json").is_file() else None
+        metric = without_own(self.spec.metric, plan.dataset.is_multilabel)  # its variances are those of accuracy anyway
+        comparison = self.comparison(metric=metric) if (self.folder / "data.json").is_file() else None
         return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
 
 

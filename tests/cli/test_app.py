@@ -70,6 +70,12 @@ MISTAKES = {
     "unknown cost of compare": ("compare good.csv --cost latency", "cost 'latency' is unknown; did you mean 'latency_seconds'?"),
     "unknown YAML key": ("run study.yaml", "key 'strategis' is unknown; did you mean 'strategies'?"),
     "unknown metric": ("compare good.csv --metric acc", "metric 'acc' is unknown; "),
+    "metric of no module": ("compare good.csv --metric nosuch:score", "metric nosuch:score: there is no module nosuch in"),
+    "metric of no function": ("compare good.csv --metric json:nosuch", "metric json:nosuch: module json has no nosuch; define score(labels, predicted, probabilities)"),
+    "positive class that there is not": ("compare good.csv --positive c", "positive class 'c' is none of the labels; choose from a, b"),
+    "threshold": ("compare good.csv --threshold 0.3", "threshold '0.3' is neither validation nor 0.5; write threshold: validation"),
+    "threshold of no metric": ("compare good.csv --threshold validation --select-by log_loss", "log_loss does not depend on it; select by another one"),
+    "labels that are not ordered": ("compare good.csv --metric mae", "metric mae is of ordered labels; say that a, b are in order"),
     "missing label": ("compare missing.csv", "no label in 5 of 20 rows (the first row is 1): 3, 7, 11, 15, 19"),
     "label outside the set": ("compare good.csv --labels a,c", "outside the label set in 10 rows"),
     "unlabelled split": ("compare good.csv --test unlabelled.csv", "split test is unlabelled"),
@@ -192,6 +198,16 @@ def test_a_report_states_another_price_without_new_runs(tuneoff, tmp_path):
     assert other["usd"] == pytest.approx(2 * stored["usd"])
     assert other["co2_grams"] == pytest.approx(other["fit_seconds"] * 100 / 3.6e6 * 300)
     assert money() == stored
+
+
+def test_a_report_may_be_of_another_class_or_of_labels_in_order(tuneoff, tmp_path):
+    study = stored_study(tmp_path / "s", [("full", "full", 0.9), ("lora", "lora", 0.7)])
+    code, out, _ = tuneoff("report", study.folder, "--metric", "f1", "--positive", "negative")
+    assert code == 0
+    assert "F1 is that of the class 'negative'." in out
+    code, out, _ = tuneoff("report", study.folder, "--metric", "mae", "--ordered", "--json")
+    assert code == 0
+    assert json.loads(out)["leaderboard"][0]["scores"]["quadratic_kappa"] > 0.5
 
 
 def test_predictions_are_added_by_name_and_file(tuneoff, tmp_path):

@@ -169,6 +169,8 @@ def test_rows_that_match_nothing_are_noted(study, tmp_path):
 def test_log_loss_ranks_only_predictions_with_probabilities(study):
     with pytest.raises(DataError, match="predictions vendor: log loss needs probabilities"):
         changed(study, metric="log_loss").comparison()
+    with pytest.raises(DataError, match="predictions vendor: ROC AUC needs probabilities; add a column for each class"):
+        study.comparison(metric="roc_auc")
 
 
 def test_lost_predictions_are_named(study, tmp_path):

@@ -112,6 +112,27 @@ def test_examples_and_labels_are_matched_by_content(folders, tmp_path):
     assert plain.classes == shuffled.classes
 
 
+def test_a_metric_of_one_class_names_it(folders):
+    gate = check(folders["better"], folders["old"], margin=0.01, metric="f1", positive="fine")
+    assert (gate.decision.standing, gate.positive) == (NOT_WORSE, "fine")
+    assert gate.lines[1].startswith("F1 of fine 0.")
+    worse = check(folders["worse"], folders["old"], margin=0.01, metric="mae", ordered=True)
+    assert worse.decision.standing == WORSE
+    assert worse.new_score > worse.old_score
+    with pytest.raises(ConfigError, match="metric f1 is of one positive class, and the data has 3 labels"):
+        check(folders["better"], folders["old"], metric="f1")
+
+
+def test_a_function_is_imported_only_if_it_is_named(folders, tmp_path):
+    place = tmp_path / "theirs"
+    shutil.copytree(folders["old"], place)
+    spec = (place / "study.yaml").read_text()
+    (place / "study.yaml").write_text(spec.replace("metric: null", "metric: nosuchmodule:score"))
+    with pytest.raises(ConfigError, match="is ranked by nosuchmodule:score, a Python function, which is not imported"):
+        check(place, folders["old"])
+    assert check(place, folders["old"], metric="accuracy").passes
+
+
 def test_log_loss_is_lower_for_a_better_model(folders):
     gate = check(folders["better"], folders["old"], margin=0.01, metric="log_loss")
     assert gate.new_score < gate.old_score

@@ -23,9 +23,9 @@ INDICATORS = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 1, 0]]
 MULTILABEL = TEST.set_column(1, "label", pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(15, np.uint8)), 3))
 
 
-def match(columns, test=TEST, names=NAMES, needs_probabilities=False, **spec):
+def match(columns, test=TEST, names=NAMES, metric="accuracy", **spec):
     table = columns if isinstance(columns, pa.Table) else pa.table(columns)
-    return match_predictions("gpt", table, test, names, DataSpec(source="x", **spec), needs_probabilities)
+    return match_predictions("gpt", table, test, names, DataSpec(source="x", **spec), metric)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet"])
@@ -38,7 +38,7 @@ def test_every_format_is_read(suffix, tmp_path):
         path.write_text(json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows)))
     else:
         frame.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
-    matched = read_predictions("gpt", str(path), TEST, NAMES, DataSpec(source="x"), needs_probabilities=False)
+    matched = read_predictions("gpt", str(path), TEST, NAMES, DataSpec(source="x"), metric="accuracy")
     assert matched.predicted.tolist() == IDS
     assert matched.probabilities is None
 
@@ -76,7 +76,7 @@ def test_pairs_are_matched_by_both_texts():
 def test_probabilities_are_named_after_classes_or_numbered(columns):
     positive = np.array([0.9, 0.2, 0.7, 0.0, 0.995])
     shares = dict(zip(columns, [1 - positive, positive], strict=True))
-    matched = match({"example": range(5), **shares}, needs_probabilities=True)
+    matched = match({"example": range(5), **shares}, metric="log_loss")
     assert matched.probabilities[:, 1] == pytest.approx(positive)
     assert matched.predicted.tolist() == IDS
     decided_otherwise = match({"example": range(5), "predicted": ["negative"] * 5, **shares})
@@ -169,9 +169,9 @@ def test_a_mistake_is_one_line_with_counts_and_the_first_culprits(columns, messa
 
 def test_log_loss_needs_probabilities():
     with pytest.raises(DataError, match="predictions gpt: log loss needs probabilities; add a column for each class"):
-        match({"example": range(5), "label": WORDS}, needs_probabilities=True)
+        match({"example": range(5), "label": WORDS}, metric="log_loss")
 
 
 def test_a_missing_file_is_named():
     with pytest.raises(DataError, match=r"predictions gpt: data file 'none\.csv' does not exist"):
-        read_predictions("gpt", "none.csv", TEST, NAMES, DataSpec(source="x"), needs_probabilities=False)
+        read_predictions("gpt", "none.csv", TEST, NAMES, DataSpec(source="x"), metric="accuracy")

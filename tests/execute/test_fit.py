@@ -7,6 +7,8 @@ _SCRIPT = """
 import sys
 import numpy as np
 import tuneoff.execute.fit
+from tuneoff.scoring.metrics import metric_options
+from tuneoff.scoring.selection import Selection
 from tuneoff.spec import parse_strategy
 from tuneoff.strategies import STRATEGIES
 
@@ -18,7 +20,8 @@ for labels in (np.array([0, 1] * 20), np.array([[0, 1], [1, 0]] * 20)):
         row.apply(texts, labels, parse_strategy(name), None).predict_proba(texts)
     for name in ("probe", "probe:classifier=svm"):
         row, validation = STRATEGIES["probe"], (features, labels)
-        fitted = row.apply(features, labels, validation, parse_strategy(name), "accuracy", None)
+        selection = Selection("accuracy", metric_options("ab", labels.ndim == 2))
+        fitted = row.apply(features, labels, validation, parse_strategy(name), selection, None)
         row.probabilities(fitted, features)
 print(sorted(name for name in set(sys.modules) - before if name.startswith(("sklearn", "scipy"))))
 """

@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.scoring.metrics import (
+    bounds,
     check_metric,
     confusion,
     count,
@@ -13,7 +14,11 @@ from tuneoff.scoring.metrics import (
     evaluate,
     indicators,
     is_better,
+    metric_for,
+    metric_names,
+    metric_options,
     per_class,
+    points,
 )
 
 
@@ -42,8 +47,68 @@ def test_metrics_agree_with_scikit_learn(labels, predicted, num_labels):
         p, r, f, _ = sk.precision_recall_fscore_support(labels, predicted, average=average, zero_division=0)
         expected |= {f"{average}_precision": p, f"{average}_recall": r, f"{average}_f1": f}
     expected["mcc"] = sk.matthews_corrcoef(labels, predicted)
+    expected["kappa"] = sk.cohen_kappa_score(labels, predicted)
+    expected["balanced_accuracy"] = np.mean([(predicted == labels)[labels == c].mean() for c in np.unique(labels)])
     expected["log_loss"] = sk.log_loss(labels, probabilities, labels=range(num_labels))
-    assert evaluate(labels, predicted, probabilities) == pytest.approx(expected, abs=1e-9)
+    scores = evaluate(labels, predicted, probabilities)
+    assert {name: scores[name] for name in scores if "auc" not in name} == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(("labels", "predicted", "num_labels"), CASES.values(), ids=CASES)
+def test_metrics_of_ordered_labels_agree_with_scikit_learn(labels, predicted, num_labels):
+    options = metric_options([str(index) for index in range(num_labels)], False, is_ordered=True)
+    scores = evaluate(labels, predicted, np.eye(num_labels)[predicted], options)
+    kappa = sk.cohen_kappa_score(labels, predicted, labels=range(num_labels), weights="quadratic")
+    assert scores["quadratic_kappa"] == pytest.approx(kappa)
+    assert scores["mae"] == pytest.approx(sk.mean_absolute_error(labels, predicted))
+
+
+@pytest.mark.parametrize("positive", ["no", "yes"])
+def test_binary_scores_are_those_of_the_positive_class(positive):
+    labels, predicted = draw_ids(2, 90), np.roll(draw_ids(2, 90), 1)
+    scores = evaluate(labels, predicted, np.eye(2)[predicted], metric_options(["no", "yes"], False, positive))
+    position = ["no", "yes"].index(positive)
+    p, r, f, _ = sk.precision_recall_fscore_support(labels, predicted, average="binary", pos_label=position)
+    assert (scores["precision"], scores["recall"], scores["f1"]) == pytest.approx((p, r, f))
+
+
+def test_of_two_classes_the_second_is_positive_by_default_and_of_more_none_is():
+    assert metric_options(["no", "yes"], False).positive_name == "yes"
+    assert metric_options(["a", "b", "c"], False).positive is None
+    assert metric_options(["a", "b"], True).positive is None  # two labels that may both be true
+    assert "f1" not in metric_names(metric_options(["a", "b", "c"], False))
+    assert metric_for("f1", metric_options(["a", "b", "c"], False, "c")) == "f1"
+
+
+def test_kappas_without_any_disagreement_by_chance_are_0():
+    labels = np.zeros(5, int)
+    scores = evaluate(labels, labels, np.eye(2)[labels], metric_options(["no", "yes"], False, is_ordered=True))
+    assert (scores["kappa"], scores["quadratic_kappa"], scores["mae"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: metric_options(["no", "yes"], False, "maybe"), "positive class 'maybe' is none of the labels; choose from no, yes"),
+        (lambda: metric_options(["a", "b"], True, is_ordered=True), "ordered is for one label per example"),
+        (lambda: metric_for("f1", metric_options(["a", "b", "c"], False)), r"metric f1 is of one positive class, and the data has 3 labels: a, b, c; name it \(positive: NAME, --positive NAME\), or use macro_f1"),
+        (lambda: metric_for("mae", metric_options(["a", "b"], False)), r"metric mae is of ordered labels; say that a, b are in order \(ordered: true, --ordered\)"),
+        (lambda: metric_for("kappa", metric_options(["a", "b"], True)), "metric kappa is not defined for multi-label data"),
+        (lambda: check_metric("macrof1"), "metric 'macrof1' is unknown; did you mean 'macro_f1'"),
+        (lambda: check_metric("my metrics:score"), "is not module:name; write e.g. mymetrics:score"),
+    ],
+)  # fmt: skip
+def test_a_metric_that_the_data_does_not_allow_is_one_line(make, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        make()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_mean_absolute_error_is_better_if_lower_and_has_no_points():
+    assert is_better("mae", 0.1, 0.2)
+    assert points(0.25, "mae") == "0.250"
+    assert bounds("mae") == (0, np.inf)
+    assert bounds("kappa") == (-1, 1)
 
 
 @pytest.mark.parametrize(("labels", "predicted", "num_labels"), CASES.values(), ids=CASES)

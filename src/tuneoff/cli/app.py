@@ -30,13 +30,17 @@ from tuneoff.cli.options import (
     Keep,
     Margin,
     OptionalText,
+    Ordered,
+    Positive,
     Predictions,
     PricePerHour,
     Quiet,
     Replace,
+    SelectBy,
     StudyName,
     Tags,
     TextList,
+    Threshold,
     Track,
     Watts,
     checked_path,
@@ -184,8 +188,15 @@ def compare(
     ] = "4",
     metric: Annotated[
         OptionalText,
-        typer.Option(help="ranks strategies and selects epochs; by default accuracy, for multi-label data micro_f1"),
+        typer.Option(
+            help="ranks strategies and selects epochs: any metric, or module:name of a function of your own; by "
+            "default accuracy, for multi-label data micro_f1"
+        ),
     ] = None,
+    select_by: SelectBy = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
+    threshold: Threshold = None,
     fractions: Annotated[
         TextList, typer.Option(help="learning curve: also train on these fractions of train: 0.05,0.2")
     ] = None,
@@ -231,6 +242,10 @@ def compare(
             "fractions": split_list(joined(fractions)),
             "per_class": split_list(joined(per_class)),
             "metric": metric,
+            "select_by": select_by,
+            "positive": positive,
+            "ordered": ordered,
+            "threshold": threshold,
             "cost": parse_cost(cost),
             "predictions": split_lists(predictions),
             "tags": tag,
@@ -261,6 +276,11 @@ def run(
     folds: Annotated[OptionalText, typer.Option(help="instead of the study's: 5, or none for one split")] = None,
     seeds: Annotated[OptionalText, typer.Option(help="instead of the study's: 3, 1,2,42 or head=3,order=3")] = None,
     search: Annotated[OptionalText, typer.Option(help="instead of the study's: 4, 10m or none")] = None,
+    metric: Annotated[OptionalText, typer.Option(help="instead of the study's")] = None,
+    select_by: SelectBy = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
+    threshold: Threshold = None,
     margin: Margin = None,
     predictions: Predictions = None,
     tag: Tags = None,
@@ -304,6 +324,11 @@ def run(
             "workers": workers,
             "name": name,
             "search": search,
+            "metric": metric,
+            "select_by": select_by,
+            "positive": positive,
+            "ordered": ordered,
+            "threshold": threshold,
             "keep": keep,
         }
         options |= {key: value for key, value in changes.items() if value}
@@ -389,6 +414,8 @@ def report(
     metric: Annotated[
         OptionalText, typer.Option(help="rank the stored runs by another metric than the study's; nothing is trained")
     ] = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -409,7 +436,9 @@ def report(
         study = study.add_predictions(split_lists(predictions))
     if imported:
         study = study.add_imported(split_lists(imported))
-    study = study.changed(rates={**study.spec.rates.model_dump(), **rates}, tags=study.spec.tags | tags)
+    roles = {"positive": positive or study.spec.positive, "ordered": ordered or study.spec.ordered}
+    rates_given = {**study.spec.rates.model_dump(), **rates}
+    study = study.changed(rates=rates_given, tags=study.spec.tags | tags, **roles)
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
 

@@ -78,6 +78,27 @@ Margin = Annotated[
     OptionalText,
     typer.Option(help="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point"),
 ]
+SelectBy = Annotated[
+    OptionalText,
+    typer.Option(help="metric that selects epochs and hyperparameters on validation; by default the one that ranks"),
+]
+Positive = Annotated[
+    OptionalText,
+    typer.Option(
+        metavar="LABEL",
+        help="class of the metrics f1, precision, recall and pr_auc; of two classes by default the second label",
+    ),
+]
+Ordered = Annotated[
+    bool, typer.Option("--ordered", help="labels are in order: adds the metrics quadratic_kappa and mae")
+]
+Threshold = Annotated[
+    OptionalText,
+    typer.Option(
+        metavar="0.5|validation",
+        help="of two classes: 0.5 (default), or the probability of the second one with the best score on validation",
+    ),
+]
 Predictions = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(

@@ -58,6 +58,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         _print_failures(comparison, folder, error_console)
     if as_json or quiet:
         return
+    from tuneoff.comparison.notes import metric_note, threshold_note
     from tuneoff.comparison.result import WORSE
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
@@ -79,7 +80,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.models_note:
             console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
-    for note in filter(None, [comparison.selection_note, comparison.epochs_note, *comparison.notes]):
+    notes = [metric_note(comparison), comparison.selection_note, threshold_note(comparison), comparison.epochs_note]
+    for note in filter(None, [*notes, *comparison.notes]):
         console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)

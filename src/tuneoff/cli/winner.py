@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from tuneoff.cli.imports import end_imports
-from tuneoff.cli.options import FORMAT_HELP, Json, OptionalText, Quiet, TextList, checked_path, split_lists
+from tuneoff.cli.options import (
+    FORMAT_HELP,
+    Json,
+    OptionalText,
+    Ordered,
+    Positive,
+    Quiet,
+    TextList,
+    checked_path,
+    split_lists,
+)
 from tuneoff.cli.output import console, error_console, print_export, print_tracked, visible
 from tuneoff.errors import ConfigError, StoreError, join_limited
 from tuneoff.formats import counted, shorten
@@ -208,6 +218,7 @@ def track(
             "repeatable, or separated by commas; by default those of the study"
         ),
     ] = None,
+    metric: Annotated[OptionalText, typer.Option(help="by default the study's")] = None,
 ) -> None:
     """Store a finished study in trackers. Nothing is trained, and what is stored already is not stored twice."""
     if not Path(folder).is_dir():
@@ -223,7 +234,7 @@ def track(
     if not (study.folder / "report.md").is_file():
         raise StoreError(f"study {folder!r} has no report; write it first: tuneoff report {folder}")
     end_imports()
-    results = list(study.track())
+    results = list(study.track(study.comparison(metric=metric)))
     for result in results:
         print_tracked(result, console)
     if any(result.error for result in results):
@@ -236,7 +247,9 @@ def check(
     margin: Annotated[
         OptionalText, typer.Option(help="largest acceptable loss, in the metric's units: 0.01 is a point")
     ] = None,
-    metric: Annotated[OptionalText, typer.Option(help="any stored metric; by default that of the new study")] = None,
+    metric: Annotated[OptionalText, typer.Option(help="any metric; by default that of the new study")] = None,
+    positive: Positive = None,
+    ordered: Ordered = False,
     strategy: Annotated[
         OptionalText, typer.Option(help="new strategy, as on the leaderboard; by default the recommended one")
     ] = None,
@@ -255,7 +268,7 @@ def check(
             raise StoreError(f"folder {folder!r} does not exist; give a study's folder: results/NAME")
     comment_path = checked_path(comment, "--comment", "comment.md") if comment else None
     end_imports()
-    checked = gate.check(new, old, accepted, metric, strategy, old_strategy)
+    checked = gate.check(new, old, accepted, metric, strategy, old_strategy, positive, ordered)
     if comment_path:
         comment_path.write_text(checked.markdown, encoding="utf-8")
     if as_json:

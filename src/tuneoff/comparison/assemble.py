@@ -29,12 +29,24 @@ from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
 from tuneoff.comparison.verdict import judge, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
-from tuneoff.errors import StoreError
+from tuneoff.errors import ConfigError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
 from tuneoff.scoring.decision import JointScores, joint_scores
-from tuneoff.scoring.metrics import BOUNDS, ClassScores, check_metric, direction, evaluate, metric_for, per_class
+from tuneoff.scoring.metrics import (
+    ClassScores,
+    MetricOptions,
+    bounds,
+    check_metric,
+    depends_on_positive,
+    direction,
+    evaluate,
+    is_own,
+    metric_for,
+    metric_names,
+    per_class,
+)
 from tuneoff.spec import StudySpec
 
 
@@ -46,6 +58,7 @@ class _Groups:
     labels: np.ndarray  # (N,) ids, or multi-label (N, C) of 0 and 1
     predictions: dict[str, Predictions]
     scores: dict[str, stats.RunScores]
+    options: MetricOptions
 
     @property
     def seed_variance(self) -> stats.SeedVariance | None:
@@ -61,24 +74,32 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     """Compare the stored runs of a study, and predictions from files. Failed and diverged runs are only listed.
 
     metric_name: ranks the strategies, instead of the study's own metric. Raises ConfigError for a metric that is
-    unknown or not defined for the data.
+    unknown or not defined for the data, and for a study whose own metric is a Python function: its code runs only if it
+    is named here, because the study may be somebody else's.
     """
     check_is_stated(study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
     sessions = store.sessions()
-    selection_metric = metric_for(study.metric, data.is_multilabel)
-    metric = metric_for(check_metric(metric_name), data.is_multilabel) if metric_name else selection_metric
-    num_labels, num_examples = len(data.label_names), data.splits[data.scored_split].examples
+    options = study.metric_options(data.label_names, data.is_multilabel)
+    selection_metric = study.selection_metric(options)
+    metric = metric_for(check_metric(metric_name), options) if metric_name else study.ranking_metric(options)
+    if is_own(metric) and not metric_name:
+        raise ConfigError(
+            f"study {study.name} is ranked by {metric}, a Python function, which is not imported for a stored study "
+            f"unless you name it: --metric {metric}; or rank it by another metric: --metric accuracy"
+        )
+    options = replace(options, own=(metric,) if is_own(metric) else ())
+    num_examples = data.splits[data.scored_split].examples
     records, final = [store.runs.record(run_id) for run_id in run_ids], store.read_final()
     successful = _complete([record for record in records if record.status == OK], data.folds)
-    _check_stored(metric, successful)
+    successful = [_with_all_metrics(record, store.runs, options) for record in successful]
     whole = [record for record in successful if not record.is_subset]
     subset_records = [record for record in successful if record.is_subset]
     examples = store.test_examples()
     if examples is not None and len(examples) != num_examples:
         examples = None  # stored for an earlier version of the data
-    external = load_external(study, store, data.label_names, metric) if whole else []
-    groups = _load_groups(whole, store.runs, metric, num_labels, external)
+    external = load_external(study, store, options, metric) if whole else []
+    groups = _load_groups(whole, store.runs, metric, options, external)
     pairs = _pairs(groups, metric, num_examples)
     joint = groups.joint(metric, num_examples) if groups.scores else None
     costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
@@ -102,6 +123,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         name=study.name,
         metric=metric,
         selection_metric=selection_metric,
+        options=options,
         label_names=data.label_names,
         rows=rows,
         pairs=pairs,
@@ -128,6 +150,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
             study.cost,
             study.margin,
             verdict.recommended if verdict else None,
+            options.positive,
         )
         if errors
         else None,
@@ -153,6 +176,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
             study.cost,
             study.margin,
             verdict.recommended if verdict else None,
+            options.positive,
         ),
         examples=examples,
         data=data,
@@ -170,35 +194,42 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         epochs=tuple(epoch_scores(whole, histories)),
         late_gains=late_gains(whole, histories, selection_metric),
         imported=load_imported(study, store),
-        estimates=_estimates(groups, metric, data.is_multilabel, num_examples),
+        estimates=_estimates(groups, metric, options, num_examples),
     )
 
 
 def _estimates(
-    groups: _Groups, metric: str, is_multilabel: bool, num_examples: int
+    groups: _Groups, metric: str, options: MetricOptions, num_examples: int
 ) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Estimate accuracy and F1 of each group, whatever metric ranks: metric -> group -> (score, low, high)."""
     folds = next((scores.folds for scores in groups.scores.values() if scores.folds is not None), None)
     estimates = {}
-    for name in ("accuracy", "micro_f1" if is_multilabel else "macro_f1"):
+    for name in ("accuracy", "micro_f1" if options.is_multilabel else "macro_f1"):
         scores = groups.scores
-        if any(name not in record.metrics["test"] for members in groups.records.values() for record in members):
-            continue  # a run of an earlier version, which computed fewer metrics
         if name != metric:
-            scores = _score_runs(groups.records, groups.labels, groups.predictions, name, False, folds)
+            scores = _score_runs(groups.records, groups.labels, groups.predictions, name, options, False, folds)
         variance = stats.pooled_seed_variance(list(scores.values()))
         by_group = {group: stats.estimate_score(runs, num_examples, variance) for group, runs in scores.items()}
-        estimates[name] = {group: (e.value, *stats.interval(e, BOUNDS[name])) for group, e in by_group.items()}
+        estimates[name] = {group: (e.value, *stats.interval(e, bounds(name))) for group, e in by_group.items()}
     return estimates
 
 
-def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:
-    """Raise StoreError for a run of an earlier version, which computed fewer metrics."""
-    for record in records:
-        if any(metric not in scores for scores in record.metrics.values()):
-            raise StoreError(
-                f"run {record.run_id} has no stored {metric}; choose another metric, or remove it and run it again"
-            )
+def _with_all_metrics(record: RunRecord, store: RunStore, options: MetricOptions) -> RunRecord:
+    """Return a record with every metric, and no other, computed from its predictions where it lacks one.
+
+    Runs of earlier versions have fewer; the positive class, and a function of the user's own, may have changed since.
+    """
+    names = metric_names(options)
+    is_same_class = record.spec.get("positive") == (options.positive_name or None)
+    stale = {*options.own, *(name for name in names if depends_on_positive(name) and not is_same_class)}
+    metrics = {}
+    for split, scores in record.metrics.items():
+        kept = {name: scores[name] for name in names if name in scores and name not in stale}
+        if len(kept) < len(names):
+            labels, runs, _ = _read_predictions([record], store, split, len(options.label_names))
+            kept = evaluate(labels, runs.predicted[0], runs.probabilities[0], options) | kept
+        metrics[split] = {name: kept[name] for name in names}
+    return replace(record, metrics=metrics)
 
 
 def _complete(records: Sequence[RunRecord], num_folds: int | None) -> list[RunRecord]:
@@ -211,7 +242,7 @@ def _load_groups(
     records: Sequence[RunRecord],
     store: RunStore,
     metric: str,
-    num_labels: int,
+    options: MetricOptions,
     external: Sequence[External] = (),
     are_subsets: bool = False,
 ) -> _Groups:
@@ -224,15 +255,16 @@ def _load_groups(
         by_group[record.group].append(record)
     for members in by_group.values():
         members.sort(key=lambda record: record.seed)
-    labels, predictions, folds = load_predictions(by_group, store, num_labels)
+    labels, predictions, folds = load_predictions(by_group, store, len(options.label_names))
     by_group |= {row.record.group: [row.record] for row in external}
     predictions |= {row.record.group: row.predictions for row in external}
-    scores = _score_runs(by_group, labels, predictions, metric, are_subsets, folds)
+    scores = _score_runs(by_group, labels, predictions, metric, options, are_subsets, folds)
     return _Groups(
         records={group: by_group[group] for group in scores},
         labels=labels,
         predictions={group: predictions[group] for group in scores},
         scores=scores,
+        options=options,
     )
 
 
@@ -245,17 +277,25 @@ def load_predictions(
     """
     labels, predictions, folds = np.empty(0, int), {}, None
     for group, members in by_group.items():
-        tables = [store.predictions(record.run_id, "test") for record in members]
-        if members[0].spec.get("fold"):
-            joined = pd.concat([table.assign(fold=r.seed) for table, r in zip(tables, members, strict=True)])
-            tables = [joined.sort_values("example", kind="stable", ignore_index=True)]
-            folds = tables[0]["fold"].to_numpy()
-        labels = stored_labels(tables[0]["label"])
-        predictions[group] = Predictions(
-            np.stack([stored_labels(table["predicted"]) for table in tables]),
-            np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
-        )
+        labels, predictions[group], of_group = _read_predictions(members, store, "test", num_labels)
+        folds = folds if of_group is None else of_group
     return labels, predictions, folds
+
+
+def _read_predictions(
+    members: Sequence[RunRecord], store: RunStore, split: str, num_labels: int
+) -> tuple[np.ndarray, Predictions, np.ndarray | None]:
+    """Read labels, predictions and folds of the runs of one group on a split: load_predictions."""
+    tables, folds = [store.predictions(record.run_id, split) for record in members], None
+    if members[0].spec.get("fold"):
+        joined = pd.concat([table.assign(fold=r.seed) for table, r in zip(tables, members, strict=True)])
+        tables = [joined.sort_values("example", kind="stable", ignore_index=True)]
+        folds = tables[0]["fold"].to_numpy()
+    predictions = Predictions(
+        np.stack([stored_labels(table["predicted"]) for table in tables]),
+        np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
+    )
+    return stored_labels(tables[0]["label"]), predictions, folds
 
 
 def _score_runs(
@@ -263,6 +303,7 @@ def _score_runs(
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
     metric: str,
+    options: MetricOptions,
     are_subsets: bool,
     folds: np.ndarray | None,
 ) -> dict[str, stats.RunScores]:
@@ -275,12 +316,13 @@ def _score_runs(
         [run for group in predictions.values() for run in group.predicted],
         [run for group in predictions.values() for run in group.probabilities],
         seed=0,
+        positive=options.positive,
     )
     has_sources = any(record.sources for members in by_group.values() for record in members)
     parts = np.split(resampled, np.cumsum([len(group.predicted) for group in predictions.values()])[:-1])
     scores = {
         group: stats.RunScores(
-            np.array([of_run[metric] for of_run in _metrics(members, runs, labels)]),
+            np.array([of_run[metric] for of_run in _metrics(members, runs, labels, options)]),
             part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part, len(labels)),
             tuple(_seed(record) for record in members) if folds is None else (0,),
             are_subsets or _is_seeded(members[0], has_sources),
@@ -353,7 +395,7 @@ def _rows(
     rows = []
     for index, (group, scores) in enumerate(groups.scores.items()):
         members, runs, pair = groups.records[group], groups.predictions[group], to_best.get(group)
-        by_run = _metrics(members, runs, groups.labels)
+        by_run = _metrics(members, runs, groups.labels, groups.options)
         estimate = stats.estimate_score(scores, num_examples, seed_variance)
         # shown next to the scores of its seeds, so without the pooled variance as lower limit
         variance_from_seeds = stats.estimate_score(scores, num_examples).variance_from_seeds
@@ -366,10 +408,11 @@ def _rows(
                 seeds=tuple(record.seed for record in members),
                 score=estimate.value,
                 seed_sd=float(np.std(scores.scores, ddof=1)) if len(scores.scores) > 1 else None,
-                interval=stats.interval(estimate, BOUNDS[metric]),
+                interval=stats.interval(estimate, bounds(metric)),
                 sd_from_examples=math.sqrt(estimate.variance_from_examples),
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
-                validation=_mean_score(members, "validation", metric),
+                validation=_mean_scores(members, "validation").get(metric),
+                validation_scores=_mean_scores(members, "validation"),
                 scores={name: float(np.mean([of_run[name] for of_run in by_run])) for name in by_run[0]},
                 difference=0.0 - pair.difference if pair else 0.0,  # never -0.0
                 difference_interval=(0.0 - pair.interval[1], 0.0 - pair.interval[0]) if pair else (0.0, 0.0),
@@ -385,10 +428,12 @@ def _rows(
     return tuple(rows)
 
 
-def _metrics(members: Sequence[RunRecord], runs: Predictions, labels: np.ndarray) -> list[dict[str, float]]:
+def _metrics(
+    members: Sequence[RunRecord], runs: Predictions, labels: np.ndarray, options: MetricOptions
+) -> list[dict[str, float]]:
     """Return every metric on test, for each run; with folds once, for all examples together."""
     if members[0].spec.get("fold"):
-        return [evaluate(labels, runs.predicted[0], runs.probabilities[0])]
+        return [evaluate(labels, runs.predicted[0], runs.probabilities[0], options)]
     return [record.metrics["test"] for record in members]
 
 
@@ -397,10 +442,10 @@ def _counts(members: Sequence[RunRecord]) -> dict[str, int]:
     return {source: len({record.sources[source] for record in members}) for source in members[0].sources}
 
 
-def _mean_score(members: list[RunRecord], split: str, metric: str) -> float | None:
-    """Return the mean over seeds of a score; None without predictions of the split."""
-    scores = [record.metrics[split][metric] for record in members if split in record.metrics]
-    return float(np.mean(scores)) if scores else None
+def _mean_scores(members: Sequence[RunRecord], split: str) -> dict[str, float]:
+    """Return the means over seeds or folds of every metric; empty without predictions of the split."""
+    by_run = [record.metrics[split] for record in members if split in record.metrics]
+    return {name: float(np.mean([scores[name] for scores in by_run])) for name in (by_run[0] if by_run else ())}
 
 
 def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) -> dict[str, float]:
@@ -435,7 +480,6 @@ def _curves(
 
     records: runs on subsets of train. groups, rows: runs on all of train.
     """
-    num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]
     points = [curve_point(groups.records[row.group], row.score, row.interval) for row in rows if not row.is_external]
     largest: dict[tuple[str, str | None], tuple[int, stats.RunScores]] = {}  # examples and scores, by label and model
     # by name: subsets of equal size that were drawn in different ways are different points; folds differ in size
@@ -444,11 +488,11 @@ def _curves(
         sizes[subset_name(record)] = max(record.train_examples or 0, sizes.get(subset_name(record), 0))
     ordered = sorted(records, key=lambda record: (sizes[subset_name(record)], subset_name(record), record.seed))
     for _, same_size in itertools.groupby(ordered, key=subset_name):
-        subset_groups = _load_groups(list(same_size), store, metric, num_labels, are_subsets=True)
+        subset_groups = _load_groups(list(same_size), store, metric, groups.options, are_subsets=True)
         seed_variance = subset_groups.seed_variance  # of this size: with few examples scores vary more by seed
         for group, scores in subset_groups.scores.items():
             members, estimate = subset_groups.records[group], stats.estimate_score(scores, num_test, seed_variance)
-            points.append(curve_point(members, estimate.value, stats.interval(estimate, BOUNDS[metric])))
+            points.append(curve_point(members, estimate.value, stats.interval(estimate, bounds(metric))))
             largest[members[0].label, members[0].model] = (members[0].train_examples or 0, scores)
     gains = {}
     for row in rows:
@@ -466,7 +510,7 @@ def _slices(groups: _Groups, examples: pd.DataFrame | None, metric: str) -> pd.D
         return pd.DataFrame()
     seeds = {group: scores.seeds for group, scores in groups.scores.items()}
     is_seeded = {group: scores.is_seeded for group, scores in groups.scores.items()}
-    return score_slices(groups.labels, groups.predictions, seeds, is_seeded, examples, metric)
+    return score_slices(groups.labels, groups.predictions, seeds, is_seeded, examples, metric, groups.options.positive)
 
 
 def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:

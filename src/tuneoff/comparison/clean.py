@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.rescore import rescored
 from tuneoff.comparison.result import EQUIVALENT, Row, row_names
 from tuneoff.comparison.verdict import MIN_EXAMPLES, judge
 from tuneoff.data.dataset import COPY
@@ -17,7 +18,7 @@ from tuneoff.data.doctor.copies import CLEAN, LEAKED
 from tuneoff.formats import fixed, join_names
 from tuneoff.scoring import stats
 from tuneoff.scoring.decision import joint_scores
-from tuneoff.scoring.metrics import BOUNDS, direction, display_name
+from tuneoff.scoring.metrics import bounds, direction, display_name
 
 _MIN_EXAMPLES = 20  # clean ones; fewer say nothing about an order
 
@@ -49,11 +50,13 @@ def clean_scores(
     cost: str,
     margin: float,
     picked: str | None,
+    positive: int | None = None,
 ) -> CleanScores | None:
     """Score the stored predictions of each row on the clean examples; None if all are clean, or if it is unknown.
 
     rows: on all examples, best first. labels: (N,) or (N, C). scores: of each group on all examples. examples: the
     scored ones with the column COPY; earlier versions did not store it. picked: group of the verdict on all examples.
+    positive: id of the positive class.
     """
     if not rows or examples is None or COPY not in examples.columns:
         return None
@@ -62,38 +65,16 @@ def clean_scores(
     num_clean = int(is_clean.sum())
     if num_clean == len(codes) or num_clean < _MIN_EXAMPLES:
         return None
-    on_clean = _scores_of(is_clean, labels, predictions, scores, metric)
+    on_clean = rescored(is_clean, labels, predictions, scores, metric, positive)
     pooled = stats.pooled_seed_variance(list(on_clean.values()))
     estimates = {group: stats.estimate_score(runs, num_clean, pooled) for group, runs in on_clean.items()}
     values = {
-        group: (estimate.value, *stats.interval(estimate, BOUNDS[metric])) for group, estimate in estimates.items()
+        group: (estimate.value, *stats.interval(estimate, bounds(metric))) for group, estimate in estimates.items()
     }
     recommended = _pick(rows, on_clean, values, metric, cost, margin, num_clean, pooled)
     leaked = int((codes == LEAKED).sum())
     counts = (num_clean, leaked, len(codes) - num_clean - leaked)
     return CleanScores(*counts, values, recommended, _summary(rows, values, counts, metric, picked, recommended))
-
-
-def _scores_of(
-    is_clean: np.ndarray,
-    labels: np.ndarray,
-    predictions: Mapping[str, Predictions],
-    scores: Mapping[str, stats.RunScores],
-    metric: str,
-) -> dict[str, stats.RunScores]:
-    """Score each group on the clean examples and on resamples of them, best group first."""
-    clean_labels, on_clean = labels[is_clean], {}
-    for group, whole in scores.items():
-        predicted = list(predictions[group].predicted[:, is_clean])
-        probabilities = list(predictions[group].probabilities[:, is_clean])
-        # one seed gives the same resamples for every group
-        resampled = stats.resampled_scores(metric, clean_labels, predicted, probabilities, seed=0)
-        if whole.folds is not None:
-            resampled = stats.widened_for_folds(resampled, len(clean_labels))
-        of_runs = [stats.score_of(metric, clean_labels, *run) for run in zip(predicted, probabilities, strict=True)]
-        folds = None if whole.folds is None else whole.folds[is_clean]
-        on_clean[group] = replace(whole, scores=np.array(of_runs), resampled=resampled, folds=folds)
-    return dict(sorted(on_clean.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
 
 
 def _pick(

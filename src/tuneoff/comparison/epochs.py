@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.runs import RunRecord
-from tuneoff.scoring.metrics import BOUNDS, direction
+from tuneoff.scoring.metrics import bounds, direction
 
 _VALIDATION = "validation_"
 
@@ -111,7 +111,7 @@ def _late_gain(group: str, runs: Sequence[tuple[RunRecord, list[float]]], metric
 
 def _noise(gains: np.ndarray, runs: Sequence[tuple[RunRecord, list[float]]], metric: str) -> float | None:
     """Standard error of a validation score; None if it is unknown."""
-    low, high = BOUNDS.get(metric, (-math.inf, math.inf))
+    low, high = bounds(metric)
     counts = [_validation_examples(record) for record, _ in runs]
     # runs of folds have validation examples of their own, runs of seeds share them
     num_examples = sum(counts) if runs[0][0].spec.get("fold") else counts[0]

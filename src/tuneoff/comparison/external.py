@@ -23,7 +23,7 @@ class External:
     note: str  # for readers; may be empty
 
 
-def load_external(study: StudySpec, store: StudyStore, label_names: tuple[str, ...], metric: str) -> list[External]:
+def load_external(study: StudySpec, store: StudyStore, options: metrics.MetricOptions, metric: str) -> list[External]:
     """Read and score the stored predictions that a study names.
 
     Raises StoreError if they or the test split are not stored, DataError if they do not fit the test split.
@@ -33,20 +33,25 @@ def load_external(study: StudySpec, store: StudyStore, label_names: tuple[str, .
     test, rows = store.test_table(), []
     for entry in study.predictions:
         table = store.read_predictions(entry.name)
-        matched = match_predictions(entry.name, table, test, label_names, study.data, metric == "log_loss")
-        rows.append(_external(entry, matched, labels_of(test), stated_costs(entry.cost, study.rates), len(label_names)))
+        matched = match_predictions(entry.name, table, test, options.label_names, study.data, metric)
+        rows.append(_external(entry, matched, labels_of(test), stated_costs(entry.cost, study.rates), options))
     return rows
 
 
 def _external(
-    entry: PredictionsSpec, matched: TestPredictions, labels: np.ndarray, costs: dict[str, float], num_labels: int
+    entry: PredictionsSpec,
+    matched: TestPredictions,
+    labels: np.ndarray,
+    costs: dict[str, float],
+    options: metrics.MetricOptions,
 ) -> External:
+    num_labels = len(options.label_names)
     has_probabilities = matched.probabilities is not None
     probabilities = metrics.as_rows(matched.predicted, num_labels).astype(np.float64)
     probabilities = probabilities if matched.probabilities is None else matched.probabilities
-    scores = metrics.evaluate(labels, matched.predicted, probabilities)
+    scores = metrics.evaluate(labels, matched.predicted, probabilities, options)
     if not has_probabilities:
-        del scores["log_loss"]
+        scores = {name: score for name, score in scores.items() if not metrics.needs_probabilities(name)}
     group = f"{EXTERNAL}-{entry.name}"
     record = RunRecord(
         run_id=group,

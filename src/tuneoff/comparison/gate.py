@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from tuneoff.comparison.assemble import compare, load_predictions
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.notes import is_of_positive
 from tuneoff.comparison.result import EXTERNAL, is_seeded
 from tuneoff.data.dataset import is_multilabel, labels_of
 from tuneoff.errors import ConfigError, DataError, StoreError, unknown
@@ -25,7 +26,18 @@ from tuneoff.formats import fixed, join_names, markdown_text, shorten, signed
 from tuneoff.runs import OK, RunRecord, RunStore, StudyStore
 from tuneoff.scoring import stats
 from tuneoff.scoring.decision import DEFAULT_MARGIN
-from tuneoff.scoring.metrics import check_metric, direction, display_name, metric_for, per_class, points
+from tuneoff.scoring.metrics import (
+    MetricOptions,
+    check_metric,
+    direction,
+    display_name,
+    has_points,
+    is_own,
+    metric_for,
+    metric_options,
+    per_class,
+    points,
+)
 from tuneoff.spec import check_margin, read_study
 
 NOT_WORSE, WORSE, UNDECIDED = "not worse", "worse", "undecided"  # by more than the margin
@@ -74,6 +86,7 @@ class Gate:
     new_repeats: str  # "3 seeds", "5 folds" or "one run"
     old_repeats: str
     classes: tuple[ClassChange, ...]  # the largest falls first, at most five
+    positive: str | None = None  # class of the metric, if it is of one
 
     @property
     def passes(self) -> bool:
@@ -108,9 +121,14 @@ class Gate:
         text = f"{' or '.join(ways)} would decide."
         return text[0].upper() + text[1:]
 
+    @property
+    def _metric_name(self) -> str:
+        """Name of the metric, with its positive class."""
+        return display_name(self.metric) + (f" of {self.positive}" if self.positive else "")
+
     def _scores_line(self) -> str:
-        name, (low, high) = display_name(self.metric), self.decision.interval
-        if self.metric == "log_loss":
+        name, (low, high) = self._metric_name, self.decision.interval
+        if not has_points(self.metric):
             gap = f"{signed(self.decision.difference)} (95 % interval {signed(low)} to {signed(high)}; + is better)"
         else:
             ends = f"{signed(100 * low, 1)} to {signed(100 * high, 1)}"
@@ -133,7 +151,7 @@ class Gate:
     @property
     def markdown(self) -> str:
         """The result as a comment for a code host. Names from data are escaped, never markup."""
-        name, (low, high) = display_name(self.metric), self.decision.interval
+        name, (low, high) = markdown_text(self._metric_name), self.decision.interval
         facts = [
             (f"new {name}", fixed(self.new_score)),
             (f"old {name}", fixed(self.old_score)),
@@ -165,18 +183,24 @@ def check(
     metric: str | None = None,
     strategy: str | None = None,
     old_strategy: str | None = None,
+    positive: str | None = None,
+    ordered: bool = False,
 ) -> Gate:
     """Check that a new strategy is not worse than an old one by more than a margin, on the same test examples.
 
     new, old: folders of studies, of which the recommended strategy counts, or the best where the verdict picks none; or
     folders of runs of one strategy. strategy, old_strategy: labels of others, as on the leaderboard. margin: in the
-    metric's units. metric: by default that of the new side.
+    metric's units. metric: by default that of the new side; a function of your own only if it is named here. positive,
+    ordered: roles of the labels, by default as in the new side's study.
 
     Raises DataError if the test examples or the labels differ, StoreError for a folder without runs.
     """
     margin = check_margin(margin)
-    candidate = _side(Path(new), metric and check_metric(metric), strategy)
-    reference = _aligned(_side(Path(old), candidate.metric, old_strategy), candidate)
+    roles = (positive, ordered)
+    candidate = _side(Path(new), metric and check_metric(metric), strategy, roles)
+    is_of_class = is_of_positive(candidate.metric, candidate.options)
+    old_roles = (candidate.options.positive_name if is_of_class else None, candidate.options.is_ordered)
+    reference = _aligned(_side(Path(old), candidate.metric, old_strategy, old_roles), candidate)
     runs = _score(candidate, reference)
     return Gate(
         new=candidate.title,
@@ -193,6 +217,7 @@ def check(
         new_repeats=candidate.repeats,
         old_repeats=reference.repeats,
         classes=_class_changes(candidate, reference),
+        positive=candidate.options.positive_name if is_of_class else None,
     )
 
 
@@ -236,6 +261,7 @@ class _Side:
     predictions: Predictions
     is_seeded: bool
     folds: np.ndarray | None  # (N,) fold of each example; None for one test split
+    options: MetricOptions
 
     @property
     def title(self) -> str:
@@ -253,19 +279,24 @@ class _Side:
         return f"{len(self.records)} {'seeds' if self.folds is None else 'folds'}"
 
 
-def _side(folder: Path, metric: str | None, label: str | None) -> _Side:
+_Roles = tuple[str | None, bool]  # the positive class, and True for labels in order
+
+
+def _side(folder: Path, metric: str | None, label: str | None, roles: _Roles) -> _Side:
     """Read one side of a check. label: of the strategy; None for the recommended or only one."""
     if (folder / "study.yaml").is_file():
-        return _study_side(folder, metric, label)
+        return _study_side(folder, metric, label, roles)
     run_folders = [path.parent for path in (folder / "run.json", *sorted(folder.glob("*/run.json"))) if path.is_file()]
     if not run_folders:
         raise StoreError(f"folder {str(folder)!r} holds neither a study nor runs; give a study's folder: results/NAME")
-    return _runs_side(folder, run_folders, metric, label)
+    return _runs_side(folder, run_folders, metric, label, roles)
 
 
-def _study_side(folder: Path, metric: str | None, label: str | None) -> _Side:
-    store = StudyStore(folder)
-    comparison = compare(read_study(str(folder / "study.yaml")), store, metric)
+def _study_side(folder: Path, metric: str | None, label: str | None, roles: _Roles) -> _Side:
+    store, study = StudyStore(folder), read_study(str(folder / "study.yaml"))
+    positive, ordered = roles
+    study = study.model_copy(update={"positive": positive or study.positive, "ordered": ordered or study.ordered})
+    comparison = compare(study, store, metric)
     if comparison.verdict is None:
         raise StoreError(f"study {str(folder)!r} holds no successful run; run it again: tuneoff run {folder}")
     by_name = {row.label: row.group for row in comparison.rows} | {n: g for g, n in comparison.names.items()}
@@ -285,11 +316,14 @@ def _study_side(folder: Path, metric: str | None, label: str | None) -> _Side:
         predictions=comparison.predictions[group],
         is_seeded=_depends_on_seeds(row.strategy, records, comparison.records),
         folds=load_predictions({group: records}, store.runs, len(comparison.label_names))[2] if records else None,
+        options=comparison.options,
     )
     return _checked(side)
 
 
-def _runs_side(folder: Path, run_folders: Sequence[Path], metric: str | None, label: str | None) -> _Side:
+def _runs_side(
+    folder: Path, run_folders: Sequence[Path], metric: str | None, label: str | None, roles: _Roles
+) -> _Side:
     store = RunStore(run_folders[0].parent)
     stored = [store.record(path.name) for path in run_folders]
     every = [record for record in stored if record.status == OK and "test" in record.metrics and not record.is_subset]
@@ -312,17 +346,26 @@ def _runs_side(folder: Path, run_folders: Sequence[Path], metric: str | None, la
             f"no test.parquet and data.json in or above {str(folder)!r}; copy them from the study's folder"
         )
     test, names = StudyStore(place).test_table(), StudyStore(place).read_data()[0].label_names
+    stored_spec = records[0].spec
+    positive, ordered = roles[0] or stored_spec.get("positive"), roles[1] or stored_spec.get("ordered", False)
+    options = metric_options(names, is_multilabel(test), positive, ordered)
+    if metric is None and is_own(stored_spec.get("metric") or ""):
+        raise ConfigError(
+            f"{folder} was selected by {stored_spec['metric']}, a Python function, which is not imported unless you "
+            f"name it: --metric {stored_spec['metric']}; or check another metric: --metric accuracy"
+        )
     _, predictions, folds = load_predictions({records[0].group: records}, store, len(names))
     side = _Side(
         folder=folder,
         label=records[0].label,
-        metric=metric_for(metric or records[0].spec.get("metric"), is_multilabel(test)),
+        metric=metric_for(metric or stored_spec.get("metric"), options),
         label_names=names,
         test=test,
         records=tuple(records),
         predictions=predictions[records[0].group],
         is_seeded=_depends_on_seeds(records[0].strategy, records, every),
         folds=folds,
+        options=options,
     )
     return _checked(side)
 
@@ -377,6 +420,7 @@ def _aligned(old: _Side, new: _Side) -> _Side:
         test=new.test,
         predictions=replace(old.predictions, predicted=predicted, probabilities=probabilities),
         folds=folds,
+        options=new.options,
     )
 
 
@@ -410,7 +454,9 @@ def _score(new: _Side, old: _Side) -> tuple[stats.RunScores, stats.RunScores]:
     """Score two sides on all examples, and on the same resamples of them."""
     predicted = [*new.predictions.predicted, *old.predictions.predicted]
     probabilities = [*new.predictions.probabilities, *old.predictions.probabilities]
-    resampled = stats.resampled_scores(new.metric, new.labels, predicted, probabilities, seed=0)
+    resampled = stats.resampled_scores(
+        new.metric, new.labels, predicted, probabilities, 0, positive=new.options.positive
+    )
     num_new = len(new.predictions.predicted)
     return _run_scores(new, resampled[:num_new]), _run_scores(old, resampled[num_new:])
 
@@ -418,7 +464,7 @@ def _score(new: _Side, old: _Side) -> tuple[stats.RunScores, stats.RunScores]:
 def _run_scores(side: _Side, resampled: np.ndarray) -> stats.RunScores:
     """Return the scores of one side. resampled: (S, R)."""
     runs = zip(side.predictions.predicted, side.predictions.probabilities, strict=True)
-    scores = np.array([stats.score_of(side.metric, side.labels, *run) for run in runs])
+    scores = np.array([stats.score_of(side.metric, side.labels, *run, side.options.positive) for run in runs])
     if side.folds is not None:
         resampled = stats.widened_for_folds(resampled, len(side.labels))
         return stats.RunScores(scores, resampled, (0,), side.is_seeded, side.folds)

@@ -10,7 +10,7 @@ import numpy as np
 
 from tuneoff.comparison.epochs import Epoch
 from tuneoff.runs import StudyStore
-from tuneoff.scoring.metrics import BOUNDS, METRICS
+from tuneoff.scoring.metrics import METRICS, bounds, depends_on_positive
 from tuneoff.spec import StudySpec
 from tuneoff.trainer_logs import TrainerLog
 
@@ -82,10 +82,12 @@ def _scores_of(evaluation: dict[str, float]) -> dict[str, float]:
 
 def _by_our_names(scores: dict[str, float]) -> dict[str, float]:
     """Return the scores whose name and value fit a metric of ours: f1_macro is macro_f1, 93.1 is no accuracy."""
-    known = {frozenset(metric.split("_")): metric for metric in METRICS if metric != "log_loss"}
+    # a plain f1 may be of the positive class or a mean over classes
+    ours = [metric for metric in METRICS if metric != "log_loss" and not depends_on_positive(metric)]
+    known = {frozenset(metric.split("_")): metric for metric in ours}
     named = {}
     for name, value in scores.items():
         metric = _SYNONYMS.get(name) or known.get(frozenset(name.split("_")))
-        if metric and BOUNDS[metric][0] <= value <= BOUNDS[metric][1]:
+        if metric and bounds(metric)[0] <= value <= bounds(metric)[1]:
             named[metric] = value
     return named

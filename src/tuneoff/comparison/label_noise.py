@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.rescore import rescored
 from tuneoff.comparison.result import EQUIVALENT, Row, row_names
 from tuneoff.comparison.verdict import judge
 from tuneoff.formats import counted, join_names
 from tuneoff.scoring import stats
 from tuneoff.scoring.decision import joint_scores
-from tuneoff.scoring.metrics import BOUNDS, direction
+from tuneoff.scoring.metrics import bounds, direction
 
 _MIN_EXAMPLES = 20  # that are left; fewer say nothing about an order
 
@@ -48,6 +49,7 @@ def label_noise(
     cost: str,
     margin: float,
     picked: str | None,
+    positive: int | None = None,
 ) -> LabelNoise | None:
     """Score the stored predictions of each row as if the doubtful labels were wrong; None without such labels.
 
@@ -60,8 +62,9 @@ def label_noise(
     is_kept, changed = np.ones(len(labels), bool), labels.copy()
     is_kept[suspects] = False
     changed[suspects] = doubtful["likely"].to_numpy()
-    left_out = rescore(rows, labels, predictions, scores, is_kept, metric, cost, margin)
-    relabelled = rescore(rows, changed, predictions, scores, np.ones(len(labels), bool), metric, cost, margin)
+    left_out = rescore(rows, labels, predictions, scores, is_kept, metric, cost, margin, positive)
+    everything = np.ones(len(labels), bool)
+    relabelled = rescore(rows, changed, predictions, scores, everything, metric, cost, margin, positive)
     return LabelNoise(len(suspects), left_out, relabelled, _summary(rows, len(suspects), left_out, relabelled, picked))
 
 
@@ -74,29 +77,19 @@ def rescore(
     metric: str,
     cost: str,
     margin: float,
+    positive: int | None = None,
 ) -> Rescored:
     """Score stored predictions on a part of the examples or with other labels, and apply the rule of the verdict.
 
     labels: (N,) or (N, C). is_kept: (N,) bool. The other arguments as those of label_noise().
     """
-    kept_labels, rescored = labels[is_kept], {}
-    for group, whole in scores.items():
-        predicted = list(predictions[group].predicted[:, is_kept])
-        probabilities = list(predictions[group].probabilities[:, is_kept])
-        # one seed gives the same resamples for every group
-        resampled = stats.resampled_scores(metric, kept_labels, predicted, probabilities, seed=0)
-        if whole.folds is not None:
-            resampled = stats.widened_for_folds(resampled, len(kept_labels))
-        of_runs = [stats.score_of(metric, kept_labels, *run) for run in zip(predicted, probabilities, strict=True)]
-        folds = None if whole.folds is None else whole.folds[is_kept]
-        rescored[group] = replace(whole, scores=np.array(of_runs), resampled=resampled, folds=folds)
-    sign, count = direction(metric), len(kept_labels)
-    in_order = dict(sorted(rescored.items(), key=lambda item: -sign * item[1].scores.mean()))
+    sign, count = direction(metric), int(is_kept.sum())
+    in_order = rescored(is_kept, labels, predictions, scores, metric, positive)
     pooled = stats.pooled_seed_variance(list(in_order.values()))
     estimates = {}
     for group, runs in in_order.items():
         estimate = stats.estimate_score(runs, count, pooled)
-        estimates[group] = (estimate.value, *stats.interval(estimate, BOUNDS[metric]))
+        estimates[group] = (estimate.value, *stats.interval(estimate, bounds(metric)))
     by_group, best = {row.group: row for row in rows}, next(iter(estimates.values()))[0]
     new_rows = [
         # a standing is for sentences, which are not used

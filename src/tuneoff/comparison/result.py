@@ -22,7 +22,7 @@ from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
-from tuneoff.scoring.metrics import ClassScores, direction, display_name, points
+from tuneoff.scoring.metrics import ClassScores, MetricOptions, depends_on_positive, direction, display_name, points
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
@@ -76,6 +76,7 @@ class Row:
     parameters: dict[str, int]
     sources: dict[str, int] = field(default_factory=dict)  # seeds of each source that varies apart; empty: together
     fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
+    validation_scores: dict[str, float] = field(default_factory=dict)  # every metric on validation, mean over seeds
 
     def __repr__(self) -> str:
         return row_text(self)
@@ -270,6 +271,7 @@ class Comparison:
     imported: tuple["Imported", ...] = ()  # training logs of others
     # accuracy and an F1 score: metric -> group -> score on test, with its 95 % confidence interval
     estimates: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    options: MetricOptions = field(default_factory=MetricOptions)  # roles of the labels
 
     def __post_init__(self) -> None:
         groups = {name: group for group, name in self.names.items()}
@@ -306,11 +308,17 @@ class Comparison:
             "a probe's C": any(definition.fits_on == "embeddings" for definition in definitions),
         }
         names = [name for name, is_selected in selected.items() if is_selected]
-        if self.metric == self.selection_metric or not names:
+        by = display_name(self.selection_metric)
+        if depends_on_positive(self.selection_metric):  # a report may be of another class
+            classes = {record.spec.get("positive") for record in self.records} - {None, self.options.positive_name}
+            by += "".join(f" of {name!r}" for name in classes)
+        if by == display_name(self.metric) or not names:
             return ""
         subject, verb = join_names(names), "was" if names == ["a probe's C"] else "were"
+        if self.study.select_by:
+            return f"{subject[0].upper()}{subject[1:]} {verb} chosen by validation {by}, as the study says (select_by)."
         return (
-            f"{subject[0].upper()}{subject[1:]} {verb} chosen by validation {display_name(self.selection_metric)}, not "
+            f"{subject[0].upper()}{subject[1:]} {verb} chosen by validation {by}, not "
             f"by {display_name(self.metric)}; to choose by it, run the study again with --metric {self.metric} and "
             "another --name."
         )
@@ -327,6 +335,12 @@ class Comparison:
         if self.study.recipe.max_steps:
             remedy = "more steps may help (max_steps of the recipe)"
         return f"Still improving in the last epoch, on validation: {join_names(gains)}; {remedy}."
+
+    @property
+    def num_resamples(self) -> int:
+        """Bootstrap resamples of the test examples."""
+        examples = self.data.splits[self.data.scored_split].examples
+        return stats.num_resamples(self.metric, examples, len(self.label_names))
 
     @property
     def repeat(self) -> str:
@@ -366,7 +380,7 @@ class Comparison:
         if not stored:
             return None
         sign = direction(self.metric)
-        best = max(stored, key=lambda record: sign * record.metrics.get("validation", {}).get(self.metric, 0.0))
+        best = max(stored, key=lambda r: sign * r.metrics.get("validation", {}).get(self.metric, -sign * np.inf))
         return str(Path(self.folder) / "runs" / best.run_id / "model")
 
     @property
@@ -438,7 +452,8 @@ class Comparison:
             "metric": self.metric,
             "selection_metric": self.selection_metric,
             "level": stats.LEVEL,
-            "resamples": stats.RESAMPLES,
+            "positive": self.options.positive_name or None,
+            "resamples": self.num_resamples,
             "verdict": {**asdict(self.verdict), "text": self.verdict.text} if self.verdict else None,
             "leaderboard": [asdict(row) for row in self.rows],
             "pairs": [asdict(pair) for pair in self.pairs],

@@ -8,7 +8,7 @@ import pandas as pd
 from tuneoff.comparison.errors import Predictions
 from tuneoff.data.dataset import SLICE
 from tuneoff.scoring import stats
-from tuneoff.scoring.metrics import BOUNDS
+from tuneoff.scoring.metrics import bounds
 
 _MAX_VALUES = 20  # slices of a column; its rarer values share the last one
 _NUM_RANGES = 4  # slices of a column with more numbers than that
@@ -22,11 +22,13 @@ def score_slices(
     is_seeded: Mapping[str, bool],
     columns: pd.DataFrame,
     metric: str,
+    positive: int | None = None,
 ) -> pd.DataFrame:
     """Score each strategy on each slice of test, with 95 % confidence intervals over examples and seeds.
 
     labels: (N,) or (N, C). seeds: group -> seeds of its predictions. is_seeded: group -> True if the seed changes its
     predictions. columns: the test examples, N rows; columns whose names start with SLICE are strings, one slicing each.
+    positive: id of the positive class, for the metrics that have one.
     Returned columns: slice, value, examples, group, score, low, high.
     """
     rows = []
@@ -37,22 +39,28 @@ def score_slices(
             if len(examples) < _MIN_EXAMPLES:
                 continue
             for group, runs in predictions.items():
-                scores = _run_scores(labels, runs, examples, seeds[group], is_seeded[group], metric)
+                scores = _run_scores(labels, runs, examples, seeds[group], is_seeded[group], metric, positive)
                 estimate = stats.estimate_score(scores, len(examples))
-                low, high = stats.interval(estimate, BOUNDS[metric])
+                low, high = stats.interval(estimate, bounds(metric))
                 part = {"slice": name.removeprefix(SLICE), "value": value, "examples": len(examples)}
                 rows.append({**part, "group": group, "score": estimate.value, "low": low, "high": high})
     return pd.DataFrame(rows)
 
 
 def _run_scores(
-    labels: np.ndarray, runs: Predictions, examples: np.ndarray, seeds: tuple[object, ...], is_seeded: bool, metric: str
+    labels: np.ndarray,
+    runs: Predictions,
+    examples: np.ndarray,
+    seeds: tuple[object, ...],
+    is_seeded: bool,
+    metric: str,
+    positive: int | None,
 ) -> stats.RunScores:
     """Score the runs of one group on some of the examples."""
     labels, predicted = labels[examples], list(runs.predicted[:, examples])
     probabilities = list(runs.probabilities[:, examples])
-    resampled = stats.resampled_scores(metric, labels, predicted, probabilities, seed=0)
-    scores = [stats.score_of(metric, labels, *run) for run in zip(predicted, probabilities, strict=True)]
+    resampled = stats.resampled_scores(metric, labels, predicted, probabilities, seed=0, positive=positive)
+    scores = [stats.score_of(metric, labels, *run, positive) for run in zip(predicted, probabilities, strict=True)]
     return stats.RunScores(np.array(scores), resampled, seeds, is_seeded)
 
 

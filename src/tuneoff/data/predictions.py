@@ -18,6 +18,7 @@ from tuneoff.data.sources import read_file
 from tuneoff.data.spec import DataSpec
 from tuneoff.errors import DataError, join_limited, one_line
 from tuneoff.formats import shorten
+from tuneoff.scoring.metrics import display_name, needs_probabilities
 
 EXAMPLE = "example"  # column of row numbers in the test split, from 0, as in a run's predictions.parquet
 # columns of predicted labels in order of preference: where a file has predicted, its label column is the true one
@@ -52,24 +53,25 @@ class TestPredictions:
 
 
 def read_predictions(
-    name: str, file: str, test: pa.Table, label_names: tuple[str, ...], spec: DataSpec, needs_probabilities: bool
+    name: str, file: str, test: pa.Table, label_names: tuple[str, ...], spec: DataSpec, metric: str
 ) -> TestPredictions:
     """Read a CSV, TSV, JSONL, JSON or Parquet file of predictions. Raises DataError: match_predictions."""
     try:
         table = read_file(Path(file).expanduser())
     except DataError as error:
         raise DataError(f"predictions {name}: {error}") from error
-    return match_predictions(name, table, test, label_names, spec, needs_probabilities)
+    return match_predictions(name, table, test, label_names, spec, metric)
 
 
 def match_predictions(
-    name: str, table: pa.Table, test: pa.Table, label_names: tuple[str, ...], spec: DataSpec, needs_probabilities: bool
+    name: str, table: pa.Table, test: pa.Table, label_names: tuple[str, ...], spec: DataSpec, metric: str
 ) -> TestPredictions:
     """Match a table of predictions with the test examples, by the column example or by the texts.
 
     Predicted labels are names or ids in a column predicted, prediction or label; multi-label data has lists, strings
     with a separator, or columns of 0 and 1. Probabilities are columns named after the classes, or p0, p1, ... Rows that
     match no test example are left out. spec: of the data, for the names of its text columns and its separator.
+    metric: of the study.
 
     Raises DataError, in one line, if an example has no prediction or several, or a label is outside the label set.
     """
@@ -77,9 +79,10 @@ def match_predictions(
         matched = _match(table, test, label_names, spec)
     except (DataError, pa.ArrowException) as error:
         raise DataError(f"predictions {name}: {one_line(error, 1000)}") from error
-    if needs_probabilities and matched.probabilities is None:
+    if needs_probabilities(metric) and matched.probabilities is None:
         raise DataError(
-            f"predictions {name}: log loss needs probabilities; add a column for each class, or choose another metric"
+            f"predictions {name}: {display_name(metric)} needs probabilities; add a column for each class, or choose "
+            "another metric"
         )
     return matched
 

@@ -186,8 +186,14 @@ def _options(options: dict[str, Any]) -> str:
 
 
 def _thresholds(saved: SavedModel) -> Iterator[str]:
-    """Line on the decision threshold of each label, for a multi-label model."""
-    if saved.thresholds is not None:
+    """Line on the decision threshold of each label, for a multi-label model, or of the second of two classes."""
+    if saved.thresholds and not saved.is_multilabel:
+        yield (
+            f"{markdown_text(saved.label_names[1])} is predicted if its probability is at least "
+            f"{saved.thresholds[0]:.3f}, chosen on validation. Tuneoff and the code above predict so; the model itself "
+            "gives probabilities, and a library that reads it alone (a transformers pipeline) predicts from 0.5"
+        )
+    elif saved.thresholds is not None:
         each = zip(saved.label_names, saved.thresholds, strict=True)
         thresholds = ", ".join(f"{markdown_text(name)} {threshold:.3f}" for name, threshold in each)
         yield f"Multi-label: a label is predicted if its probability reaches its threshold: {thresholds}"

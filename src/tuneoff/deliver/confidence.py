@@ -9,6 +9,7 @@ from statsmodels.stats.proportion import proportion_confint
 from tuneoff.deliver.find import Found
 from tuneoff.runs import RunRecord, StudyStore, stored_labels
 from tuneoff.scoring.stats import LEVEL
+from tuneoff.scoring.thresholds import labels_from_probabilities
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,23 @@ def evidence(found: Found) -> Evidence | None:
     if found.store is None or not found.runs:
         return None
     split = "test" if found.is_final else "validation"
-    labels, probabilities = _read(found.runs, found.store, split, are_joined=found.is_final)
-    return Evidence(probabilities.max(1), probabilities.argmax(1) == labels, "the folds" if found.is_final else split)
+    labels, predicted, probabilities = _read(found.runs, found.store, split, are_joined=found.is_final)
+    confidence = probabilities[np.arange(len(labels)), predicted]
+    return Evidence(confidence, predicted == labels, "the folds" if found.is_final else split)
 
 
-def _read(runs: Sequence[RunRecord], store: StudyStore, split: str, are_joined: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return labels (N,) and probabilities (N, C), of runs on the same examples their means."""
+def _read(
+    runs: Sequence[RunRecord], store: StudyStore, split: str, are_joined: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels, (N,), predicted ones, (N,), and probabilities (N, C), of runs on the same examples their means."""
     tables = [store.runs.predictions(record.run_id, split) for record in runs]
     names = [name for name in tables[0].columns if name[0] == "p" and name[1:].isdecimal()]
     labels = [stored_labels(table["label"]) for table in tables]
     probabilities = [table[names].to_numpy(np.float64) for table in tables]
     are_same = all(table["example"].equals(tables[0]["example"]) for table in tables)
     if are_same and not are_joined:
-        return labels[0], np.mean(probabilities, axis=0)
-    return np.concatenate(labels), np.concatenate(probabilities)
+        mean = np.mean(probabilities, axis=0)
+        thresholds = np.array(runs[0].thresholds) if runs[0].thresholds else None
+        return labels[0], labels_from_probabilities(mean, thresholds), mean
+    predicted = np.concatenate([stored_labels(table["predicted"]) for table in tables])
+    return np.concatenate(labels), predicted, np.concatenate(probabilities)

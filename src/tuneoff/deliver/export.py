@@ -29,6 +29,7 @@ from tuneoff.deliver.quantize import FP32, costs_of_int8, write_int8
 from tuneoff.deliver.saved import DESCRIPTION, SavedModel
 from tuneoff.encoder.config import resolve
 from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.scoring.metrics import without_own
 from tuneoff.spec import read_study
 
 _MAX_MEASURED = 5000  # examples on which the costs of a format are measured
@@ -228,7 +229,8 @@ def _facts(source: Source, run: Found, to: str, notes: tuple[str, ...]) -> Model
         return ModelFacts(source.saved, notes=notes, format=to)
     study = read_study(str(run.store.folder / "study.yaml"))
     record, (data, _, _) = run.store.runs.record(source.saved.run_id), run.store.read_data()
-    return ModelFacts(source.saved, record, DataFacts.of(data), compare(study, run.store), notes, to)
+    comparison = compare(study, run.store, without_own(study.metric, data.is_multilabel))
+    return ModelFacts(source.saved, record, DataFacts.of(data), comparison, notes, to)
 
 
 def _base(source: Source) -> Sequence[str]:

@@ -88,7 +88,9 @@ class _Predictions:
 def _predictions(classifier: Classifier, texts: TextBatch, output: Output, done: Predicted) -> _Predictions:
     saved, names = classifier.saved, classifier.saved.label_names
     probabilities = classifier.predict_proba(texts.table)
-    labels, confidence = classifier.labels_from(probabilities), probabilities.max(1, initial=0)
+    labels = classifier.labels_from(probabilities)
+    # of several labels it is not used
+    confidence = probabilities[np.arange(len(labels)), labels] if labels.ndim == 1 else probabilities.max(1, initial=0)
     is_sure = confidence >= (output.min_confidence or 0)
     chosen: list[list[str] | None] = [None] * texts.batch.num_rows
     for row, label in zip(texts.rows[is_sure], labels[is_sure], strict=True):

@@ -31,7 +31,7 @@ class SavedModel(BaseModel):
     is_multilabel: bool
     is_pair: bool
     truncation: TruncationPolicy
-    thresholds: tuple[float, ...] | None = None  # of each label, for multi-label data
+    thresholds: tuple[float, ...] | None = None  # of each label, for multi-label data; of two classes the second's
 
     @classmethod
     def of_run(

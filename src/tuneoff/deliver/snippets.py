@@ -166,6 +166,12 @@ def _adapters(saved: SavedModel) -> list[str]:
 
 
 def _labels(saved: SavedModel) -> list[str]:
+    if not saved.is_multilabel and saved.thresholds:  # of the second of two classes
+        return [
+            '(threshold,) = described["thresholds"]',
+            "labels = [names[int(row[1] >= threshold)] for row in probabilities]",
+            "print(labels)",
+        ]
     if not saved.is_multilabel:
         return ["labels = [names[row.argmax()] for row in probabilities]", "print(labels)"]
     return [

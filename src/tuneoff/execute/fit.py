@@ -35,8 +35,8 @@ from tuneoff.engine.precision import inference, resolve
 from tuneoff.errors import DivergedError
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
-from tuneoff.scoring import metrics
-from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
+from tuneoff.scoring.selection import Selection
+from tuneoff.scoring.thresholds import labels_from_probabilities
 from tuneoff.spec import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
@@ -53,7 +53,7 @@ class Fitted:
     save: Callable[[Path], None]
     parameters: dict[str, int] = field(default_factory=dict)
     trained: Trained | None = None
-    thresholds: np.ndarray | None = None  # (C,) chosen on validation, for multi-label data
+    thresholds: np.ndarray | None = None  # (C,) chosen on validation, for multi-label data; (1,) for two classes
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
 
     def predicted(self, split: str) -> np.ndarray:
@@ -80,6 +80,11 @@ class _Request:
     def texts(self, purpose: str) -> list[str]:
         """Return the texts of the examples of a purpose; the two texts of a pair as one, joined by a line break."""
         return _joined_texts(self.parts[purpose].table(self.dataset))
+
+    @property
+    def selection(self) -> Selection:
+        """How the run selects on validation."""
+        return self.spec.selection(self.dataset.label_names, self.dataset.is_multilabel)
 
     @property
     def timed(self) -> Part:
@@ -126,7 +131,9 @@ def fit(
     if spec.final:
         fitted.thresholds = np.array(spec.final.thresholds) if spec.final.thresholds else None
     else:
-        fitted.thresholds = best_thresholds(request.labels("validation"), fitted.probabilities["validation"])
+        fitted.thresholds = request.selection.thresholds(
+            request.labels("validation"), fitted.probabilities["validation"]
+        )
     return fitted
 
 
@@ -182,7 +189,12 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
 
     validation = (vectors_of("validation"), request.labels("validation")) if "validation" in parts else None
     classifier = spec.definition.apply(
-        vectors_of("train"), request.labels("train"), validation, spec.config, spec.metric, spec.recipe.class_weight
+        vectors_of("train"),
+        request.labels("train"),
+        validation,
+        spec.config,
+        request.selection,
+        spec.recipe.class_weight,
     )
     trained = time.perf_counter()
     by_split = {split: probabilities(classifier, vectors_of(split)) for split in request.eval_splits}
@@ -229,10 +241,8 @@ def _fit_model(request: _Request) -> Fitted:
     if isinstance(spec.config, GradientConfig):
 
         def evaluate() -> dict[str, float]:
-            labels = part_inputs["validation"].labels
             by_class = _probabilities(predict_logits(model, part_inputs["validation"]), dataset)
-            predicted = labels_from_probabilities(by_class, best_thresholds(labels, by_class))
-            return metrics.evaluate(labels, predicted, by_class)
+            return request.selection.evaluate(part_inputs["validation"].labels, by_class)
 
         validation = Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric]))
         settings = TrainingSettings(

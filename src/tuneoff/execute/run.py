@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from tuneoff.data.dataset import Dataset
 from tuneoff.data.splits import parts_of
 from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.saved import SavedModel
@@ -18,7 +19,7 @@ from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations
 from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError, TuneoffError
-from tuneoff.execute.fit import fit, timed_part
+from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore
@@ -34,6 +35,7 @@ def run_one(
     try:
         dataset = inputs.dataset(spec)
         fitted = fit(spec, dataset, inputs, on_progress=on_progress)
+        scores = _scores(spec, dataset, fitted)  # by a function of the user's own too, which may fail
     except Exception as error:
         status = DIVERGED if isinstance(error, DivergedError) else FAILED
         reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
@@ -50,7 +52,7 @@ def run_one(
     record = _record(
         spec,
         status=OK,
-        metrics={split: metrics.evaluate(*pairs[split], fitted.probabilities[split]) for split in splits},
+        metrics=scores,
         per_class={
             split: [asdict(scores) for scores in metrics.per_class(*pairs[split], dataset.label_names)]
             for split in splits
@@ -76,6 +78,16 @@ def run_one(
     return store.write(
         record, predictions, _history(fitted.trained), save if spec.save_model else None, keep_model=spec.fold is None
     )
+
+
+def _scores(spec: RunSpec, dataset: Dataset, fitted: Fitted) -> dict[str, dict[str, float]]:
+    """Return every metric on each split that the run predicts."""
+    parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
+    options = spec.selection(dataset.label_names, dataset.is_multilabel).options
+    return {
+        split: metrics.evaluate(parts[split].labels(dataset), fitted.predicted(split), by_class, options)
+        for split, by_class in fitted.probabilities.items()
+    }
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:

@@ -14,7 +14,6 @@ from tuneoff.errors import TuneoffError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.runs import SearchStore
-from tuneoff.scoring import metrics
 from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec
@@ -83,4 +82,5 @@ def _validation_score(
     dataset = inputs.dataset(run)
     fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
     labels = parts_of(dataset, run.fold, run.subset, run.seed, run.division)["validation"].labels(dataset)
-    return metrics.evaluate(labels, fitted.predicted("validation"), fitted.probabilities["validation"])[run.metric]
+    selection = run.selection(dataset.label_names, dataset.is_multilabel)
+    return selection.score(labels, fitted.probabilities["validation"])

@@ -1,19 +1,65 @@
-"""Metrics of predictions: accuracy, precision, recall, F1, Matthews correlation, log loss.
+"""Metrics of predictions: accuracy, precision, recall, F1, kappas, Matthews correlation, areas under curves, log loss.
 
-Every metric except log loss is a function of counts per class, and counts are sums over examples. The bootstrap
-(stats.py) therefore scores all resamples of the test split with one matrix product. Labels and predictions are ids,
-(N,), or for multi-label data rows of 0 and 1, (N, C).
+Most metrics are functions of counts per class, and counts are sums over examples; those of ordered labels need the
+distances between true and predicted ids too, which are also sums over examples. The bootstrap (stats.py) therefore
+scores all resamples of the test split with one matrix product. Log loss is a mean over examples. The areas under
+curves (ranking.py) and a metric of the user's own (custom.py) are no sums; they are computed for each resample. Labels
+and predictions are ids, (N,), or for multi-label data rows of 0 and 1, (N, C).
 
 # N examples  C classes  ... any leading axes (resamples)
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tuneoff.errors import ConfigError, DataError, unknown
+from tuneoff.errors import ConfigError, DataError, join_limited, unknown
+from tuneoff.scoring.custom import check_own_name, is_own, own_score
+from tuneoff.scoring.ranking import RANKING_SCORES, ranking_score
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """What metrics depend on besides labels and predictions: the roles of the labels, and a metric of the user's own.
+
+    Made by metric_options().
+    """
+
+    is_multilabel: bool = False
+    positive: int | None = None  # id of the class of f1, precision and recall; None for neither two classes nor a name
+    is_ordered: bool = False  # ids are in the order of the labels
+    label_names: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()  # metrics as module:name that may be imported
+
+    @property
+    def positive_name(self) -> str:
+        """Name of the positive class; empty if there is none."""
+        return "" if self.positive is None else self.label_names[self.positive]
+
+
+def metric_options(
+    label_names: Sequence[str],
+    is_multilabel: bool,
+    positive: str | None = None,
+    is_ordered: bool = False,
+    own: Sequence[str | None] = (),
+) -> MetricOptions:
+    """Return the options of the metrics on data. positive: the class of f1; of two classes by default the second.
+
+    own: names of metrics, of which those of the user's own are computed. Raises ConfigError for a positive class that
+    there is not, and for ordered labels in multi-label data.
+    """
+    names = tuple(label_names)
+    if positive is not None and positive not in names:
+        raise ConfigError(f"positive class {positive!r} is none of the labels; choose from {join_limited(names, 12)}")
+    if is_ordered and is_multilabel:
+        raise ConfigError("ordered is for one label per example, and the data is multi-label; leave it out")
+    is_binary = len(names) == 2 and not is_multilabel
+    index = names.index(positive) if positive is not None else 1 if is_binary else None
+    own_names = tuple(dict.fromkeys(name for name in own if name and is_own(name)))
+    return MetricOptions(is_multilabel, index, is_ordered, names, own_names)
 
 
 @dataclass(frozen=True)
@@ -25,6 +71,7 @@ class Counts:
     actual: np.ndarray  # (..., C)
     exact: np.ndarray  # (...) examples with every label predicted correctly
     examples: np.ndarray  # (...)
+    distances: np.ndarray | None = None  # (..., 2) between true and predicted ids, absolute and squared; single labels
 
 
 def indicators(labels: np.ndarray, predicted: np.ndarray, num_labels: int) -> np.ndarray:
@@ -44,16 +91,23 @@ def as_rows(labels: np.ndarray, num_labels: int) -> np.ndarray:
     return labels.astype(bool) if labels.ndim == 2 else labels[:, None] == np.arange(num_labels)
 
 
-def counts_from(sums: np.ndarray) -> Counts:
-    """Split sums of indicators over examples, (..., 3C + 2), into counts."""
+def id_distances(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Distance of each example's predicted id from the true one, absolute and squared. (N,), (N,) -> (N, 2)."""
+    distance = np.abs(labels.astype(np.int64) - predicted)
+    return np.stack([distance, distance**2], axis=1)
+
+
+def counts_from(sums: np.ndarray, distances: np.ndarray | None = None) -> Counts:
+    """Split sums of indicators over examples, (..., 3C + 2), into counts. distances: sums of id_distances, (..., 2)."""
     sums = sums.astype(np.float64)
     correct, predicted, actual = np.split(sums[..., :-2], 3, axis=-1)
-    return Counts(correct, predicted, actual, exact=sums[..., -2], examples=sums[..., -1])
+    return Counts(correct, predicted, actual, sums[..., -2], sums[..., -1], distances)
 
 
 def count(labels: np.ndarray, predicted: np.ndarray, num_labels: int) -> Counts:
     """Count one set of predictions. labels, predicted: (N,) or (N, C)."""
-    return counts_from(indicators(labels, predicted, num_labels).sum(0))
+    sums = indicators(labels, predicted, num_labels).sum(0)
+    return counts_from(sums, None if labels.ndim == 2 else id_distances(labels, predicted).sum(0).astype(np.float64))
 
 
 def accuracy(counts: Counts) -> np.ndarray:
@@ -89,6 +143,37 @@ def matthews(counts: Counts) -> np.ndarray:
     return _ratio(covariance, np.sqrt(spread))
 
 
+def balanced_accuracy(counts: Counts) -> np.ndarray:
+    """Mean recall of the classes that have examples. A macro recall also counts classes that are only predicted."""
+    return _ratio(recall(counts).sum(-1), (counts.actual > 0).sum(-1))
+
+
+def kappa(counts: Counts) -> np.ndarray:
+    """Agreement of labels and predictions beyond that of chance (Cohen, 1960); 0 where chance agrees everywhere."""
+    by_chance = (counts.predicted * counts.actual).sum(-1) / counts.examples**2
+    return _ratio(counts.exact / counts.examples - by_chance, 1 - by_chance)
+
+
+def quadratic_kappa(counts: Counts) -> np.ndarray:
+    """Kappa of ordered labels, whose disagreements weigh as the square of their distance (Cohen, 1968).
+
+    1 minus the measured mean squared distance over that of independent labels and predictions with the same shares:
+    with classes i and j, the sum of (i - j)^2 * actual_i * predicted_j is made of three sums over classes.
+    """
+    assert counts.distances is not None
+    ids = np.arange(counts.actual.shape[-1])
+    squares = (counts.actual * ids**2).sum(-1) + (counts.predicted * ids**2).sum(-1)
+    products = (counts.actual * ids).sum(-1) * (counts.predicted * ids).sum(-1)
+    by_chance = squares - 2 * products / counts.examples
+    return np.where(by_chance > 0, 1 - _ratio(counts.distances[..., 1], by_chance), 0.0)
+
+
+def mae(counts: Counts) -> np.ndarray:
+    """Mean absolute error of ordered labels, in steps from one label to the next."""
+    assert counts.distances is not None
+    return counts.distances[..., 0] / counts.examples
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros(np.shape(numerator)), where=denominator > 0)
 
@@ -108,50 +193,92 @@ def _weighted(per_class: Callable[[Counts], np.ndarray]) -> Callable[[Counts], n
     return lambda counts: _ratio((per_class(counts) * counts.actual).sum(-1), counts.actual.sum(-1))
 
 
+# defined for all data with one label per example
 SCORES: dict[str, Callable[[Counts], np.ndarray]] = {
     "accuracy": accuracy,
+    "balanced_accuracy": balanced_accuracy,
     "macro_f1": _macro(f1),
     "weighted_f1": _weighted(f1),
     "macro_precision": _macro(precision),
     "weighted_precision": _weighted(precision),
     "macro_recall": _macro(recall),
     "weighted_recall": _weighted(recall),
+    "kappa": kappa,
     "mcc": matthews,
 }
-# multi-label: Matthews correlation is not defined there; for single-label data micro F1 equals accuracy
-MULTILABEL_SCORES = {"micro_f1": micro_f1, **{name: score for name, score in SCORES.items() if name != "mcc"}}
-ALL_SCORES = SCORES | MULTILABEL_SCORES
-METRICS = (*ALL_SCORES, "log_loss")
-# lowest and highest possible value
-BOUNDS = {**dict.fromkeys(ALL_SCORES, (0.0, 1.0)), "mcc": (-1.0, 1.0), "log_loss": (0.0, math.inf)}
+_SINGLE_LABEL_ONLY = ("balanced_accuracy", "kappa", "mcc")  # agreement and classes of one label per example
+MULTILABEL_SCORES = {"micro_f1": micro_f1, **{n: score for n, score in SCORES.items() if n not in _SINGLE_LABEL_ONLY}}
+# of one class, the positive one
+POSITIVE_SCORES: dict[str, Callable[[Counts], np.ndarray]] = {"f1": f1, "precision": precision, "recall": recall}
+ORDERED_SCORES: dict[str, Callable[[Counts], np.ndarray]] = {"quadratic_kappa": quadratic_kappa, "mae": mae}
+COUNT_SCORES = SCORES | MULTILABEL_SCORES | POSITIVE_SCORES | ORDERED_SCORES
+NEED_PROBABILITIES = (*RANKING_SCORES, "log_loss")  # and a metric of the user's own, which may use them
+METRICS = (*COUNT_SCORES, *NEED_PROBABILITIES)
+_LOWER_IS_BETTER = ("log_loss", "mae")
+_BOUNDS = {
+    **dict.fromkeys(METRICS, (0.0, 1.0)),
+    **dict.fromkeys(("mcc", "kappa", "quadratic_kappa"), (-1.0, 1.0)),
+    **dict.fromkeys(_LOWER_IS_BETTER, (0.0, math.inf)),
+}
+_DISPLAY_NAMES = {"roc_auc": "ROC AUC", "pr_auc": "PR AUC", "mae": "mean absolute error"}
 
 
 def check_metric(name: str) -> str:
-    """Return the name of a metric. Raises ConfigError if it is unknown."""
+    """Return the name of a metric. Raises ConfigError if it is unknown. Nothing of the user's own is imported."""
+    if isinstance(name, str) and is_own(name):
+        return check_own_name(name)
     if name not in METRICS:
-        raise ConfigError(unknown("metric", name, METRICS))
+        raise ConfigError(unknown("metric", name, METRICS) + "; a function of your own is module:name")
     return name
 
 
-def metric_for(metric: str | None, is_multilabel: bool) -> str:
+def metric_for(metric: str | None, options: MetricOptions) -> str:
     """Return the metric of a study: by default micro F1 for multi-label data, else accuracy.
 
     Raises ConfigError for a metric that is not defined for such data.
     """
     if metric is None:
-        return "micro_f1" if is_multilabel else "accuracy"
-    if metric not in (MULTILABEL_SCORES if is_multilabel else SCORES) and metric != "log_loss":
+        return "micro_f1" if options.is_multilabel else "accuracy"
+    if metric in POSITIVE_SCORES and options.positive is None:
         raise ConfigError(
-            "metric mcc is not defined for multi-label data; use micro_f1 or macro_f1"
-            if is_multilabel
-            else "metric micro_f1 equals accuracy for single-label data; use accuracy"
+            f"metric {metric} is of one positive class, and the data has {len(options.label_names)} labels: "
+            f"{join_limited(options.label_names)}; name it (positive: NAME, --positive NAME), or use macro_{metric}"
         )
+    if options.is_multilabel and metric in (*_SINGLE_LABEL_ONLY, *ORDERED_SCORES):
+        raise ConfigError(f"metric {metric} is not defined for multi-label data; use micro_f1 or macro_f1")
+    if metric in ORDERED_SCORES and not options.is_ordered:
+        raise ConfigError(
+            f"metric {metric} is of ordered labels; say that {join_limited(options.label_names)} are in order "
+            "(ordered: true, --ordered), after labels: has put them in order"
+        )
+    if metric == "micro_f1" and not options.is_multilabel:
+        raise ConfigError("metric micro_f1 equals accuracy for single-label data; use accuracy")
     return metric
 
 
+def without_own(metric: str | None, is_multilabel: bool) -> str | None:
+    """Return a metric, or in place of a function of the user's own the default one, for which nothing is imported."""
+    return metric_for(None, MetricOptions(is_multilabel)) if metric and is_own(metric) else metric
+
+
+def depends_on_positive(metric: str) -> bool:
+    """Return True for a metric that is of the positive class, where the data has two classes."""
+    return metric in POSITIVE_SCORES or metric == "pr_auc"
+
+
+def needs_probabilities(metric: str) -> bool:
+    """Return True for a metric that predicted labels alone do not give."""
+    return metric in NEED_PROBABILITIES or is_own(metric)
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """Lowest and highest possible value of a metric; of a metric of the user's own they are unknown."""
+    return _BOUNDS.get(metric, (-math.inf, math.inf))
+
+
 def direction(metric: str) -> int:
-    """Sign of improvement: 1 if higher is better, -1 for log loss."""
-    return -1 if metric == "log_loss" else 1
+    """Sign of improvement: 1 if higher is better, -1 for log loss and mean absolute error."""
+    return -1 if metric in _LOWER_IS_BETTER else 1
 
 
 def is_better(metric: str, score: float, than: float) -> bool:
@@ -165,7 +292,12 @@ def display_name(metric: str) -> str:
     >>> display_name("macro_f1")
     'macro f1'
     """
-    return metric.replace("_", " ")
+    return metric if is_own(metric) else _DISPLAY_NAMES.get(metric, metric.replace("_", " "))
+
+
+def has_points(metric: str) -> bool:
+    """Return True if differences of a metric are given in points, which are hundredths."""
+    return metric not in _LOWER_IS_BETTER and not is_own(metric)
 
 
 def points(difference: float, metric: str) -> str:
@@ -174,7 +306,7 @@ def points(difference: float, metric: str) -> str:
     >>> points(0.0042, "accuracy"), points(0.0042, "log_loss"), points(-0.0001, "accuracy")
     ('0.4 points', '0.004', '0.0 points')
     """
-    if metric == "log_loss":
+    if not has_points(metric):
         return f"{round(difference, 3) + 0.0:.3f}"  # -0.0 + 0.0 is 0.0
     return f"{round(100 * difference, 1) + 0.0:.1f} points"
 
@@ -190,16 +322,39 @@ def log_losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return -np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1))
 
 
-def evaluate(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+def from_counts(metric: str, counts: Counts, positive: int | None) -> np.ndarray:
+    """Score by a metric that is a function of counts. positive: id of the positive class."""
+    scores = COUNT_SCORES[metric](counts)
+    return scores[..., positive] if metric in POSITIVE_SCORES else scores
+
+
+def evaluate(
+    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, options: MetricOptions | None = None
+) -> dict[str, float]:
     """Compute every metric that is defined for the data. labels, predicted: (N,) or (N, C), probabilities: (N, C).
 
     >>> evaluate(np.array([0, 1]), np.array([0, 1]), np.eye(2))["accuracy"]
     1.0
     """
+    options = options or MetricOptions(is_multilabel=labels.ndim == 2)
     counts = count(labels, predicted, probabilities.shape[1])
-    functions = MULTILABEL_SCORES if labels.ndim == 2 else SCORES
-    scores = {name: float(score(counts)) for name, score in functions.items()}
-    return {**scores, "log_loss": float(log_losses(labels, probabilities).mean())}
+    scores = {name: float(from_counts(name, counts, options.positive)) for name in _count_scores(options)}
+    for name in RANKING_SCORES:
+        scores[name] = float(ranking_score(name, labels, probabilities, options.positive)[0])
+    scores["log_loss"] = float(log_losses(labels, probabilities).mean())
+    return scores | {name: own_score(name, labels, predicted, probabilities) for name in options.own}
+
+
+def _count_scores(options: MetricOptions) -> list[str]:
+    """Names of the metrics of counts that are defined for the data."""
+    names = list(MULTILABEL_SCORES if options.is_multilabel else SCORES)
+    names += POSITIVE_SCORES if options.positive is not None else []
+    return names + list(ORDERED_SCORES if options.is_ordered else [])
+
+
+def metric_names(options: MetricOptions) -> list[str]:
+    """Names of the metrics that evaluate() computes."""
+    return [*_count_scores(options), *NEED_PROBABILITIES, *options.own]
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,16 @@ from scipy.special import expit
 from statsmodels.stats.multitest import multipletests
 
 from tuneoff.scoring.components import Components, GridVariance, grid_variance, levels_of, mean_components
-from tuneoff.scoring.metrics import ALL_SCORES, counts_from, indicators, log_losses
+from tuneoff.scoring.custom import OWN_RESAMPLES, is_own, own_score, own_scores
+from tuneoff.scoring.metrics import ORDERED_SCORES, counts_from, from_counts, id_distances, indicators, log_losses
+from tuneoff.scoring.ranking import RANKING_SCORES, ranking_score
 
 LEVEL = 0.95  # of confidence intervals; tests are significant below 1 - LEVEL
 POWER = 0.8  # of the test that required_size() plans (Cohen, 1988)
 RESAMPLES = 2000
+# numbers to sort and add up for one run: areas under curves of many examples and classes get fewer resamples, at least
+# as many as a standard error needs (Efron & Tibshirani, 1993, chapter 6)
+_MAX_RANKED, _MIN_RESAMPLES = 2 * 10**8, 200
 # Standard deviation of a score over seeds that is assumed where no runs show it: with one seed, and with folds, where
 # no two runs share their examples. A typical one of accuracy (docs/benchmarks.md).
 TYPICAL_SEED_SD, TYPICAL_SEED_DEGREES = 0.006, 10.0
@@ -40,42 +45,74 @@ def example_weights(num_examples: int, resamples: int, rng: np.random.Generator)
     return counts.reshape(resamples, num_examples).astype(np.float32)
 
 
+def num_resamples(metric: str, num_examples: int, num_labels: int) -> int:
+    """Return the number of bootstrap resamples for a metric: fewer where a resample is slow to score."""
+    if is_own(metric):
+        return OWN_RESAMPLES
+    if metric in RANKING_SCORES:
+        num_ranked = num_examples * (1 if num_labels == 2 else num_labels)
+        return int(np.clip(_MAX_RANKED // max(1, num_ranked), _MIN_RESAMPLES, RESAMPLES))
+    return RESAMPLES
+
+
 def resampled_scores(
     metric: str,
     labels: np.ndarray,
     predicted: list[np.ndarray],
     probabilities: list[np.ndarray],
     seed: int,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
+    positive: int | None = None,
 ) -> np.ndarray:
     """Score several runs on the same bootstrap resamples of the examples. -> (runs, R).
 
     labels: (N,) or (N, C); predicted: one array of that shape per run; probabilities: one (N, C) per run. One seed
     gives the same resamples for every metric and every run, so that scores can be compared in pairs (Efron &
     Tibshirani, 1993, chapter 6). Resamples are drawn in blocks to limit memory; the block size does not change them.
+    resamples: R; None for num_resamples(). positive: id of the positive class, for the metrics that have one.
     """
     rng = np.random.default_rng(seed)
+    if resamples is None:
+        resamples = num_resamples(metric, len(labels), probabilities[0].shape[1] if probabilities else 1)
     block = max(1, min(resamples, _BLOCK_SIZE // max(1, len(labels))))
     blocks = []
     for start in range(0, resamples, block):
         weights = example_weights(len(labels), min(block, resamples - start), rng)
-        blocks.append([_scores(metric, labels, *run, weights) for run in zip(predicted, probabilities, strict=True)])
+        runs = zip(predicted, probabilities, strict=True)
+        blocks.append([_scores(metric, labels, *run, weights, positive) for run in runs])
     return np.concatenate(blocks, axis=1)
 
 
 def _scores(
-    metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, weights: np.ndarray
+    metric: str,
+    labels: np.ndarray,
+    predicted: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray,
+    positive: int | None,
 ) -> np.ndarray:
     """Score one run on each resample. weights: (R, N) -> (R,)."""
+    if is_own(metric):
+        return own_scores(metric, labels, predicted, probabilities, weights)
     if metric == "log_loss":
         return weights @ log_losses(labels, probabilities).astype(np.float32) / len(labels)
+    if metric in RANKING_SCORES:
+        return ranking_score(metric, labels, probabilities, positive, weights)
     sums = weights @ indicators(labels, predicted, probabilities.shape[1]).astype(np.float32)  # (R, 3C + 2)
-    return ALL_SCORES[metric](counts_from(sums))
+    distances = None
+    if metric in ORDERED_SCORES:
+        distances = (weights @ id_distances(labels, predicted).astype(np.float32)).astype(np.float64)
+    return from_counts(metric, counts_from(sums, distances), positive)
 
 
-def score_of(metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> float:
+def score_of(
+    metric: str, labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, positive: int | None = None
+) -> float:
     """Score one run on all examples. labels, predicted: (N,) or (N, C), probabilities: (N, C)."""
-    return float(_scores(metric, labels, predicted, probabilities, np.ones((1, len(labels)), np.float32))[0])
+    if is_own(metric):
+        return own_score(metric, labels, predicted, probabilities)
+    weights = np.ones((1, len(labels)), np.float32)
+    return float(_scores(metric, labels, predicted, probabilities, weights, positive)[0])
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from tuneoff.scoring.metrics import evaluate, is_better, log_losses
-from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
+from tuneoff.scoring.metrics import is_better, log_losses
+from tuneoff.scoring.selection import Selection
 from tuneoff.strategies.base import StrategyConfig, one_vs_rest_if_multilabel
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ def probe(
     labels: np.ndarray,
     validation: tuple[np.ndarray, np.ndarray] | None,
     config: Probe,
-    metric: str,
+    selection: Selection,
     class_weight: str | None,
 ) -> Any:
     """Fit one classifier per value of C, and return the best one on validation; the smallest C if scores are equal.
 
     features: (N, H). labels: (N,) or (N, C). validation: features and labels of the validation split; None for a single
-    value of C. metric: selects C. class_weight: "balanced" or None.
+    value of C. selection: of C. class_weight: "balanced" or None.
     """
     if validation is None:
         (only_C,) = config.C
@@ -50,10 +50,8 @@ def probe(
     for C in sorted(config.C):
         classifier = _fit(features, labels, C, config, class_weight)
         _scale_margins(classifier, *validation)
-        by_class = probabilities(classifier, validation[0])
-        predicted = labels_from_probabilities(by_class, best_thresholds(validation[1], by_class))
-        score = evaluate(validation[1], predicted, by_class)[metric]
-        if best is None or is_better(metric, score, best_score):
+        score = selection.score(validation[1], probabilities(classifier, validation[0]))
+        if best is None or is_better(selection.metric, score, best_score):
             best, best_score = classifier, score
     return best
 

@@ -3,7 +3,7 @@
 from tuneoff.comparison.result import Comparison, Row, has_several_encoders
 from tuneoff.formats import fixed
 from tuneoff.report.section import Section, TableBlock, Text
-from tuneoff.scoring.metrics import display_name, points
+from tuneoff.scoring.metrics import display_name, has_points, points
 from tuneoff.tables import ESTIMATE, TEXT, Column, Table, csv_key
 
 
@@ -29,7 +29,7 @@ def encoders_text(comparison: Comparison) -> str:
         return ""
     (first, top), *others = best.items()
     names, metric = comparison.encoders, comparison.metric
-    factor, digits = (1, 3) if metric == "log_loss" else (100, 1)  # as points() writes differences
+    factor, digits = (100, 1) if has_points(metric) else (1, 3)  # as points() writes differences
     text = f"The best encoder is {names[first]}, with {top.label} ({display_name(metric)} {fixed(top.score)})."
     for model, row in others:
         pair = next(pair for pair in comparison.pairs if {pair.better, pair.worse} == {top.group, row.group})

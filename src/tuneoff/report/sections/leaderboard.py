@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tuneoff.comparison.notes import is_of_positive, metric_note, threshold_note
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
@@ -54,8 +55,10 @@ def section(comparison: Comparison) -> Section:
             Details(
                 "Sources of uncertainty, and every metric",
                 [
-                    Text(_METRICS_TEXT[comparison.repeat]),
+                    Text(_METRICS_TEXT[comparison.repeat] + _roles_text(comparison)),
                     TableBlock(metrics(comparison)),
+                    Text(_VALIDATION_TEXT[comparison.repeat]),
+                    TableBlock(validation_metrics(comparison)),
                     *variance_blocks(comparison),
                 ],
             )
@@ -109,7 +112,13 @@ def _explanation(comparison: Comparison) -> str:
         text += f" Predictions from files, with costs as stated: {join_names(external)}."
     if _imported(comparison):
         text += " Imported rows are scores that the training logs of others state; they are not ranked or tested."
-    parts = [comparison.selection_note, text + _rates_text(comparison), *comparison.notes]
+    parts = [
+        metric_note(comparison),
+        comparison.selection_note,
+        threshold_note(comparison),
+        text + _rates_text(comparison),
+        *comparison.notes,
+    ]
     return " ".join(filter(None, parts))
 
 
@@ -148,6 +157,12 @@ _METRICS_TEXT = {
     "fold": "Of the predictions of all folds together; the validation score is the mean over the folds. The standard "
     "deviation shows how much the score would vary with other examples.",
 }
+_VALIDATION_TEXT = {
+    "seed": "The same on the validation split, which chose epochs and hyperparameters: the scores of what it chose are "
+    "a little too good. Means over seeds.",
+    "fold": "The same on the validation examples, which chose epochs and hyperparameters: the scores of what they "
+    "chose are a little too good. Means over the folds.",
+}
 _FAILURES_TEXT = {
     "seed": "They are left out of everything else. Running the study again repeats the failed ones.",
     "fold": "A strategy that lacks a fold is left out of everything else. Running the study again repeats the failed "
@@ -167,7 +182,7 @@ def final_text(comparison: Comparison) -> str:
     text += f": run {final.run_id}."
     if not comparison.is_final_picked:
         text += " The verdict has changed since; running the study again trains its pick."
-    if "test" in final.metrics:
+    if comparison.metric in final.metrics.get("test", {}):
         text += (
             f" On the test split of {comparison.data.splits['test'].examples:,} examples, which no other run reads, "
             f"its {display_name(comparison.metric)} is {fixed(final.metrics['test'][comparison.metric])}."
@@ -295,6 +310,31 @@ def pairs(comparison: Comparison) -> Table:
         for pair in comparison.pairs
     ]
     return Table("pairs", columns, rows)
+
+
+def _roles_text(comparison: Comparison) -> str:
+    """Sentences on the roles of the labels in the table of metrics, each with a space before it."""
+    options, text = comparison.options, ""
+    if options.positive is not None:
+        area = " and PR AUC" if is_of_positive("pr_auc", options) else ""
+        text += f" F1, precision, recall{area} without macro or weighted are of the class {options.positive_name!r}"
+        text += "." if comparison.study.positive else ", the second label; positive (--positive) names another."
+    if options.is_ordered:
+        order = ", ".join(map(repr, options.label_names))
+        text += f" Quadratic kappa and mean absolute error take the labels in this order: {order}."
+    return text
+
+
+def validation_metrics(comparison: Comparison) -> Table:
+    """Every metric on validation, mean over seeds."""
+    names = list(dict.fromkeys(name for row in comparison.rows for name in row.validation_scores))
+    columns = (Column("strategy", "strategy", TEXT), *[Column(name, display_name(name), SCORE) for name in names])
+    rows = [
+        [comparison.names[row.group], *[row.validation_scores.get(name) for name in names]]
+        for row in comparison.rows
+        if row.validation_scores
+    ]
+    return Table("validation", columns, rows)
 
 
 def metrics(comparison: Comparison) -> Table:

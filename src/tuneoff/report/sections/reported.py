@@ -1,5 +1,6 @@
 """Published scores next to the measured ones."""
 
+from tuneoff.comparison.notes import is_of_positive
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.report.section import Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
@@ -30,12 +31,13 @@ def reported(comparison: Comparison) -> Table:
         Column("source", "source", LONG_TEXT),
         Column("note", "note", LONG_TEXT),
     )
-    rows = []
+    rows, options = [], comparison.options
     for entry in comparison.study.reported:
         row = _row_of(comparison, entry)
         measured = row.scores.get(entry.metric) if row else None
         difference = None if measured is None else measured - entry.score
-        names = [entry.strategy, entry.model, display_name(entry.metric)]
+        of_class = f" of {options.positive_name}" if is_of_positive(entry.metric, options) else ""
+        names = [entry.strategy, entry.model, display_name(entry.metric) + of_class]
         rows.append([*names, entry.score, measured, difference, entry.source, entry.note])
     return Table("reported", columns, rows)
 

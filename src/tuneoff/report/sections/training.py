@@ -104,8 +104,15 @@ def epochs(comparison: Comparison) -> Table:
 
 
 def validation_chart(comparison: Comparison) -> Chart | None:
-    """The study's metric on validation by epoch, one line per seed; None if nothing trains in epochs."""
-    return _evaluation_chart(comparison, comparison.metric, f"validation {display_name(comparison.metric)}")
+    """A metric on validation by epoch, one line per seed; None if nothing trains in epochs.
+
+    The study's metric, or where the runs did not compute it after each epoch, the one that selected the epoch.
+    """
+    for metric in dict.fromkeys([comparison.metric, comparison.selection_metric]):
+        chart = _evaluation_chart(comparison, metric, f"validation {display_name(metric)}")
+        if chart is not None:
+            return chart
+    return None
 
 
 def evaluation_loss_chart(comparison: Comparison) -> Chart | None:
