@@ -122,6 +122,7 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "seeds": _joined_seeds(stored.seeds, new.seeds),
             "search": search,
             "data": data,
+            "tests": stored.tests | new.tests,
             "baselines": stored.baselines or new.baselines,
             # a study that keeps all models loses none because it is extended without naming them again
             "keep": stored.keep if stored.keep == "all" and "keep" not in new.model_fields_set else new.keep,
@@ -234,6 +235,7 @@ def _describe(stored: StudySpec, new: StudySpec, stored_labels: set[str], folder
         "encoder": (stored.model, new.model),
         "seed": (_seed_names(stored.seeds), _seed_names(new.seeds)),
         "subset": (_labels(stored.subsets), _labels(new.subsets)),
+        "test set": (list(stored.tests), list(new.tests)),
     }
     kept, added = [], []
     for kind, (was, now) in axes.items():

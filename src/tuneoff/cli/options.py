@@ -86,6 +86,14 @@ Predictions = Annotated[
         "column example or text, and a column predicted; repeatable, or separated by commas",
     ),
 ]
+TestSet = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="NAME=SOURCE",
+        help="a test set from elsewhere, which the trained models also predict: twitter=tweets.csv, with options after "
+        "colons as twitter=tweets.csv:text=tweet:label=mood:labels=0=negative+4=positive:limit=500; repeatable",
+    ),
+]
 _RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
 Track = Annotated[
     TextList,

@@ -18,10 +18,11 @@ import pandas as pd
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.errors import Predictions, analyse_errors
 from tuneoff.comparison.external import External, load_external
-from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, texts_of
+from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
+from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, Verdict, is_seeded, texts_of
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
-from tuneoff.comparison.verdict import judge, standing
+from tuneoff.comparison.verdict import MIN_EXAMPLES, judge, other_picks, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
 from tuneoff.errors import StoreError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
@@ -80,6 +81,10 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, study.margin, num_examples) if joint else ()
     )
     verdict = judge(rows, pairs, joint, metric, study.cost, study.margin, num_examples) if joint else None
+    elsewhere = _elsewhere(study, store, groups, rows, costs, verdict, metric, num_examples, final) if verdict else ()
+    if verdict:
+        details = (*verdict.details, *other_picks(elsewhere, rows, metric))
+        verdict = replace(verdict, details=details)
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
     if subset_records and verdict:
@@ -124,7 +129,41 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         final=next((record for record in final if record.status == OK), None),
         stored_models=frozenset(record.run_id for record in [*whole, *final] if store.runs.has_model(record.run_id)),
         variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
+        elsewhere=elsewhere,
+        joint=joint,
     )
+
+
+def _elsewhere(
+    study: StudySpec,
+    store: StudyStore,
+    groups: _Groups,
+    rows: Sequence[Row],
+    costs: Mapping[str, Mapping[str, float]],
+    verdict: Verdict,
+    metric: str,
+    num_examples: int,
+    final: Sequence[RunRecord],
+) -> tuple[Elsewhere, ...]:
+    """Score the runs on the study's test sets from elsewhere."""
+    tests = [test for test in store.read_tests() if test.name in study.tests]
+    own = [row.group for row in rows if not row.is_external]
+    candidates = Candidates(
+        records={group: groups.records[group] for group in own},
+        scores=groups.scores,
+        costs=costs,
+        learners=frozenset(row.group for row in rows if row.learns),
+        prior=next((row.group for row in rows if row.is_class_prior), None),
+        metric=metric,
+        cost=study.cost,
+        margin=study.margin,
+        min_examples=MIN_EXAMPLES,
+        picked=verdict.recommended,
+        num_examples=num_examples,
+    )
+    num_labels = len(tests[0].labels) if tests else 0
+    handed_over = next((record for record in final if record.status == OK), None)
+    return score_elsewhere(tests, candidates, store.runs, num_labels, handed_over)
 
 
 def _check_stored(metric: str, records: Sequence[RunRecord]) -> None:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
 from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.comparison.other_tests import Elsewhere
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
@@ -19,6 +20,7 @@ from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
+from tuneoff.scoring.decision import JointScores
 from tuneoff.scoring.metrics import ClassScores, direction, display_name
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
@@ -247,6 +249,8 @@ class Comparison:
     variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
+    elsewhere: tuple[Elsewhere, ...] = ()  # scores on test sets from elsewhere
+    joint: JointScores | None = None  # of the true scores of the rows, in their order
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
 
     def __post_init__(self) -> None:
@@ -414,6 +418,7 @@ class Comparison:
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
             "variance": asdict(self.variance) if self.variance else None,
+            "elsewhere": [asdict(test) for test in self.elsewhere],
             "final": self.final.run_id if self.final else None,
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
