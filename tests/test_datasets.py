@@ -62,7 +62,7 @@ def test_its_folder_is_enough_to_run_it_again_and_keeps_its_datasets(given, tmp_
     assert {name: study.spec for name, study in opened.studies.items()} == {
         name: study.spec for name, study in studies.studies.items()
     }
-    events = []
+    events: list[object] = []
     list(opened.run(lambda name, study: study.run(events.append)))
     assert events == []
     one = StudySet.of({**given, "datasets": {"tweets": given["datasets"]["tweets"]}}, folder=tmp_path / "both")

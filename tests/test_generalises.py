@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,40 +13,76 @@ from tests.studies import changed, toy_spec
 from tests.tiny import toy_texts
 from tuneoff.deliver.classifier import load_classifier
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.report.sections import sections
 from tuneoff.spec import study_from
 from tuneoff.study import Study
 
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05", "full:learning_rate=0.01"]  # fmt: skip
 
 
-@pytest.fixture
-def other_csv(tmp_path):
-    """Forty texts of another source, whose labels are ids."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Sixty toy texts, and forty texts of another source, whose labels are ids."""
+    folder = tmp_path_factory.mktemp("generalises")
+    texts, labels = toy_texts(60, np.random.default_rng(0))
+    pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")}).to_csv(folder / "toy.csv")
     texts, labels = toy_texts(40, np.random.default_rng(7))
-    path = tmp_path / "elsewhere" / "other.csv"
-    path.parent.mkdir()
-    pd.DataFrame({"text": texts, "label": labels}).to_csv(path, index=False)
-    return path
+    pd.DataFrame({"text": texts, "label": labels}).to_csv(folder / "other.csv", index=False)
+    return folder
+
+
+def spec_of(encoder, files, **changes):
+    """The spec of a small study that keeps its models."""
+    recipe = {"epochs": 2, "batch_size": 4, "max_length": 16, "precision": "fp32"}
+    options = {"strategies": STRATEGIES, "recipe": recipe, "keep": "all", "seeds": [0]}
+    return toy_spec(encoder, files / "toy.csv", **{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def plain(encoder, files):
+    """A finished study without test sets from elsewhere, and its comparison; tests do not change it."""
+    study = Study(spec_of(encoder, files), files / "plain")
+    return study, study.run()
+
+
+@pytest.fixture(scope="module")
+def predicted(plain, files):
+    """A copy of it, whose stored models have predicted a test set; tests do not change it."""
+    shutil.copytree(plain[0].folder, files / "predicted")
+    study = changed(Study(plain[0].spec, files / "predicted"), tests={"other": str(files / "other.csv")})
+    return study, study.run()
 
 
 @pytest.fixture
-def study(encoder, toy_csv, tmp_path):
-    """A study of two epochs without test sets from elsewhere."""
-    recipe = {"epochs": 2, "batch_size": 4, "max_length": 16, "precision": "fp32"}
-    return Study(toy_spec(encoder, toy_csv, strategies=STRATEGIES, recipe=recipe, keep="all"), tmp_path / "results")
+def copy(plain, tmp_path):
+    """A copy of the study without test sets, for a test to change."""
+    shutil.copytree(plain[0].folder, tmp_path / "copy")
+    return Study(plain[0].spec, tmp_path / "copy")
 
 
-def stored_files(study):
-    return {path: path.read_bytes() for path in study.folder.glob("runs/*/run.json")}
+@pytest.fixture
+def other_csv(files, tmp_path):
+    """A copy of the test set, for a test to change."""
+    (tmp_path / "elsewhere").mkdir()
+    return Path(shutil.copy(files / "other.csv", tmp_path / "elsewhere" / "other.csv"))
 
 
-def test_every_strategy_predicts_it_as_its_saved_model_does(study, other_csv):
-    comparison = changed(study, tests={"other": str(other_csv)}).run()
+def stored_records(study):
+    return {path.parent.name: path.read_bytes() for path in study.folder.glob("runs/*/run.json")}
+
+
+def test_stored_models_predict_a_test_set_without_training(plain, predicted):
+    assert stored_records(predicted[0]) == stored_records(plain[0])
+    assert len(predicted[1].elsewhere[0].rows) == len(STRATEGIES)
+    events: list[object] = []
+    predicted[0].run(events.append)
+    assert events == []  # nothing is missing
+
+
+def test_every_strategy_predicts_it_as_its_saved_model_does(predicted, files):
+    study, comparison = predicted
     (test,) = comparison.elsewhere
-    assert {row.group for row in test.rows} == {row.group for row in comparison.rows}
     assert test.examples == 40
-    texts = pd.read_csv(other_csv)["text"].tolist()
+    texts = pd.read_csv(files / "other.csv")["text"].tolist()
     for record in comparison.records:
         table = study.store.runs.test_predictions(record.run_id, "other")
         model = load_classifier([study.folder / "runs" / record.run_id / "model"])
@@ -57,57 +94,57 @@ def test_every_strategy_predicts_it_as_its_saved_model_does(study, other_csv):
     assert row.drop_interval[0] <= row.drop <= row.drop_interval[1]
 
 
-def test_a_run_is_the_same_with_and_without_it(study, other_csv, tmp_path):
-    plain = study.run()
-    also = Study(changed(study, tests={"other": str(other_csv)}).spec, tmp_path / "again").run()
-    assert [record.run_id for record in plain.records] == [record.run_id for record in also.records]
-    for first, second in zip(plain.records, also.records, strict=True):
-        assert first.metrics == second.metrics
-        tables = [Study(study.spec, tmp_path / name).store.runs.predictions(first.run_id, "test") for name in ("results", "again")]  # fmt: skip
-        pd.testing.assert_frame_equal(*tables)
+def test_a_run_that_predicts_it_is_the_same_run(plain, predicted, encoder, files, tmp_path):
+    study = Study(spec_of(encoder, files, tests={"other": str(files / "other.csv")}), tmp_path / "at once")
+    comparison = study.run()
+    assert [record.run_id for record in plain[1].records] == [record.run_id for record in comparison.records]
+    for before, after in zip(plain[1].records, comparison.records, strict=True):
+        assert before.metrics == after.metrics
+        first, second = (s.store.runs.predictions(before.run_id, "test") for s in (plain[0], study))
+        pd.testing.assert_frame_equal(first, second)
+        # a run and its stored model predict the same
+        first, second = (s.store.runs.test_predictions(before.run_id, "other") for s in (predicted[0], study))
+        pd.testing.assert_frame_equal(first, second, atol=1e-6)
 
 
-def test_stored_models_predict_a_new_test_set_without_training(study, other_csv):
-    study.run()
-    before = stored_files(study)
-    comparison = changed(study, tests={"other": str(other_csv)}).run()
-    assert stored_files(study) == before
-    assert len(comparison.elsewhere[0].rows) == len(comparison.rows)
-    events = []
-    changed(study, tests={"other": str(other_csv)}).run(events.append)
-    assert events == []  # nothing is missing
+def test_a_test_set_that_changes_is_predicted_again(copy, other_csv):
+    other = changed(copy, tests={"other": str(other_csv)})
+    assert other.run().elsewhere[0].examples == 40
     pd.DataFrame({"text": ["so good", "so bad"], "label": [1, 0]}).to_csv(other_csv, index=False)
-    assert changed(study, tests={"other": str(other_csv)}).run().elsewhere[0].examples == 2
-    assert stored_files(study) == before
+    before = stored_records(copy)
+    assert other.run().elsewhere[0].examples == 2
+    assert stored_records(copy) == before
 
 
-def test_runs_without_a_model_are_trained_again(study, other_csv):
-    changed(study, keep="none", strategies=["tfidf"]).run()
-    comparison = changed(study, keep="none", strategies=["tfidf"], tests={"other": str(other_csv)}).run()
-    assert len(comparison.elsewhere[0].rows) == 1
+def test_runs_without_a_model_are_trained_again(copy, other_csv):
+    (folder,) = copy.folder.glob("runs/tfidf-*/model")
+    shutil.rmtree(folder)
+    before = stored_records(copy)
+    asked = changed(copy, keep="recommended", strategies=["tfidf"], tests={"other": str(other_csv)})
+    assert len(asked.run().elsewhere[0].rows) == 1
+    assert folder.is_dir()
+    assert {name for name, record in stored_records(copy).items() if before[name] != record} == {folder.parent.name}
 
 
-def test_strategies_that_are_not_asked_for_again_are_named(study, other_csv):
-    changed(study, strategies=["tfidf", "probe"]).run()
-    comparison = changed(study, strategies=["tfidf"], tests={"other": str(other_csv)}).run()
-    assert [comparison.names[group] for group in comparison.elsewhere[0].missing] == ["probe"]
-    (section,) = [section for section in sections(comparison) if section.key == "generalises"]
-    assert "Probe did not predict it" in str(section.blocks).replace("probe did", "Probe did")
-    whole = Study.open(study.folder).run()  # the stored study, with both
+def test_strategies_that_are_not_asked_for_again_are_named(copy, other_csv):
+    comparison = changed(copy, strategies=["tfidf"], tests={"other": str(other_csv)}).run()
+    assert len(comparison.elsewhere[0].missing) == len(STRATEGIES) - 1
+    assert "did not predict it; tuneoff run" in (copy.folder / "report.md").read_text(encoding="utf-8")
+    whole = Study.open(copy.folder).run()  # the stored study, with all of them
     assert whole.elsewhere[0].missing == ()
 
 
-def test_a_source_that_is_gone_is_read_from_the_study(study, other_csv):
-    small = changed(study, strategies=["tfidf"], tests={"other": str(other_csv)})
+def test_a_source_that_is_gone_is_read_from_the_study(copy, other_csv):
+    small = changed(copy, strategies=["tfidf"], tests={"other": str(other_csv)})
     small.run()
     shutil.rmtree(other_csv.parent)
     comparison = changed(small, strategies=["tfidf", "probe"]).run()
     assert len(comparison.elsewhere[0].rows) == 2
 
 
-def test_the_models_of_folds_each_predict_it(study, other_csv):
-    changes = {"evaluate": {"folds": 3}, "seeds": None, "strategies": ["tfidf", "probe", "head:learning_rate=0.05"]}
-    comparison = changed(study, **changes, tests={"other": str(other_csv)}).run()
+def test_the_models_of_folds_each_predict_it(encoder, files, tmp_path):
+    changes = {"evaluate": {"folds": 3}, "seeds": None, "strategies": ["majority", "tfidf", "probe"]}
+    comparison = Study(spec_of(encoder, files, **changes, tests={"other": str(files / "other.csv")}), tmp_path).run()
     (test,) = comparison.elsewhere
     assert len(test.rows) == 3
     assert comparison.final is not None
@@ -115,25 +152,27 @@ def test_the_models_of_folds_each_predict_it(study, other_csv):
     assert 0 <= test.final[1] <= test.final[0] <= test.final[2] <= 1
 
 
-def test_the_report_says_what_generalises(study, other_csv):
-    comparison = changed(study, strategies=["majority", "tfidf", "probe"], tests={"other": str(other_csv)}).run()
-    page = (study.folder / "report.md").read_text(encoding="utf-8")
+def test_the_report_says_what_generalises_and_how_far_layers_moved(predicted):
+    folder = predicted[0].folder
+    page = (folder / "report.md").read_text(encoding="utf-8")
     assert "## What generalises" in page
     assert "On other, accuracy of" in page
     assert "0 as negative and 1 as positive" in page
-    assert (study.folder / "tables" / "generalises-other.csv").is_file()
-    stored = json.loads((study.folder / "comparison.json").read_text(encoding="utf-8"))
+    assert "## How far representations moved" in page
+    assert "moved the encoder most: CKA" in page
+    for name in ("generalises-other", "movement"):
+        assert (folder / "tables" / f"{name}.csv").is_file()
+    stored = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
     assert stored["elsewhere"][0]["name"] == "other"
-    assert comparison.verdict is not None
 
 
-def test_another_pick_is_a_sentence_of_the_verdict(study, other_csv):
+def test_another_pick_is_a_sentence_of_the_verdict(copy, other_csv):
     frame = pd.read_csv(other_csv)
     frame.assign(label=1 - frame["label"]).to_csv(other_csv, index=False)  # what learns is always wrong there
-    comparison = changed(study, strategies=["majority", "tfidf"], tests={"other": str(other_csv)}).run()
+    comparison = changed(copy, tests={"other": str(other_csv)}).run()
     assert comparison.verdict is not None
-    if comparison.verdict.recommended:
-        assert "no strategy is shown to be better than the most frequent class" in comparison.verdict.text
+    assert comparison.verdict.recommended is not None
+    assert "no strategy is shown to be better than the most frequent class" in comparison.verdict.text
 
 
 @pytest.mark.parametrize(
@@ -152,9 +191,10 @@ def test_wrong_test_sets_are_one_line(tests, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_test_set_that_cannot_be_read_leaves_no_study(study, tmp_path):
+def test_a_test_set_that_cannot_be_read_leaves_no_study(encoder, files, tmp_path):
+    study = Study(spec_of(encoder, files, tests={"gone": "nowhere.csv"}), tmp_path / "new")
     with pytest.raises(DataError, match="test set 'gone'"):
-        changed(study, tests={"gone": str(tmp_path / "gone.csv")}).run()
+        study.run()
     assert not (study.folder / "study.yaml").exists()
 
 

@@ -56,6 +56,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
     if as_json or quiet:
         return
     from tuneoff.comparison.result import WORSE
+    from tuneoff.report.sections.generalises import pick_text
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
     is_wide = leaderboard(comparison).text_width <= console.width
@@ -68,6 +69,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
             console.print(visible(sentence))
         if comparison.final:
             console.print(visible(final_text(comparison)))
+        for test in comparison.elsewhere:
+            console.print(visible(pick_text(comparison, test)))
         if comparison.model_folder:
             console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
         if comparison.models_note:
