@@ -125,7 +125,8 @@ def rank_chart(overview: Overview) -> Chart | None:
         y=alt.Y("strategy:N", sort=list(rows["strategy"]), title=None, axis=alt.Axis(labelLimit=220)),
         tooltip=[alt.Tooltip("strategy"), *numbers],
     )
-    low = alt.X("low:Q", title="mean rank, 95 % interval", scale=alt.Scale(zero=False, nice=True))
+    axis = alt.Axis(tickCount=6)
+    low = alt.X("low:Q", title="mean rank, 95 % interval", scale=alt.Scale(zero=False, nice=True), axis=axis)
     intervals = base.mark_rule(strokeWidth=2, color=COLOURS[0]).encode(x=low, x2="high:Q")
     dots = base.mark_circle(size=70, opacity=1, color=COLOURS[0]).encode(x="rank:Q")
     return (intervals + dots).properties(width=WIDTH, height=alt.Step(24))

@@ -1,5 +1,7 @@
 """What generalises: scores on test sets from elsewhere, the drop, and whether the order and the pick hold there."""
 
+from pathlib import Path
+
 import altair as alt
 import pandas as pd
 
@@ -23,7 +25,8 @@ def section(comparison: Comparison) -> Section | None:
     blocks += [Text(_explanation(comparison) + left_out_note(comparison))]
     blocks += figures_if_any({"generalises": score_chart(comparison)})
     for test in tests:
-        blocks += [Heading(f"{test.name}: {test.examples:,} examples of {test.source}")]
+        source = test.source if ":" in test.source else Path(test.source).name
+        blocks += [Heading(f"{test.name}: {test.examples:,} examples of {source}")]
         blocks += [Text(text) for text in (order_text(comparison, test), _final_text(comparison, test)) if text]
         notes = [*test.notes, *_missing_notes(comparison, test)]
         blocks += [Bullets([f"{note[0].upper()}{note[1:]}." for note in notes])] if notes else []
