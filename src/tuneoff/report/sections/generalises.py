@@ -123,7 +123,7 @@ def _missing_notes(comparison: Comparison, test: Elsewhere) -> list[str]:
     if not test.missing:
         return []
     labels = join_names([comparison.names[group] for group in test.missing])
-    return [f"{labels} did not predict it; tuneoff run {comparison.folder} does that"]
+    return [f"there are no predictions by {labels}; tuneoff run {comparison.folder} makes them"]
 
 
 def scores(comparison: Comparison, test: Elsewhere) -> Table:
