@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuneoff.api import compare
     from tuneoff.comparison.result import Comparison, Verdict
+    from tuneoff.datasets import overview
     from tuneoff.deliver.classifier import Classifier
     from tuneoff.deliver.embed import embed
     from tuneoff.deliver.find import load
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 # imported when first used: torch and transformers take seconds, and `tuneoff --help` needs neither
 _HOMES = {
     "tuneoff.api": ("compare",),
+    "tuneoff.datasets": ("overview",),
     "tuneoff.study": ("Study",),
     "tuneoff.spec": ("StudySpec",),
     "tuneoff.comparison.result": ("Comparison", "Verdict"),
@@ -63,6 +65,7 @@ __all__ = [
     "compare",
     "embed",
     "load",
+    "overview",
 ]
 
 

@@ -126,6 +126,7 @@ def _joined(stored: StudySpec, new: StudySpec) -> StudySpec:
             "search": search,
             "data": data,
             "tags": stored.tags | new.tags,
+            "tests": stored.tests | new.tests,
             "baselines": stored.baselines or new.baselines,
             "imported": tuple(map(ImportedSpec.model_validate, merged_imports(stored.imported, new.imported))),
             # a study that keeps all models loses none because it is extended without naming them again
@@ -248,6 +249,7 @@ def _describe(stored: StudySpec, new: StudySpec, stored_labels: set[str], folder
         "encoder": (stored.model, new.model),
         "seed": (_seed_names(stored.seeds), _seed_names(new.seeds)),
         "subset": (_labels(stored.subsets), _labels(new.subsets)),
+        "test set": (list(stored.tests), list(new.tests)),
     }
     kept, added = [], []
     for kind, (was, now) in axes.items():

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -15,9 +15,10 @@ from tuneoff.data.doctor.drift import drift
 from tuneoff.data.doctor.encoder_fit import EncoderFit, encoder_fit, fit_findings, truncation_findings
 from tuneoff.data.doctor.finding import Finding, ranked
 from tuneoff.data.load import load_dataset, store_dataset
+from tuneoff.data.other_tests import OtherTest, store_other_test
 from tuneoff.data.spec import Fold, TruncationPolicy
 from tuneoff.data.splits import check_divisions, check_subset, parts_of
-from tuneoff.data.tokens import TokenTable, tokenize
+from tuneoff.data.tokens import TokenTable, tokenize, tokenize_split
 from tuneoff.encoder.config import load_config, load_tokenizer
 from tuneoff.encoder.heads import replaced_head, start_fingerprint
 from tuneoff.errors import ConfigError
@@ -43,6 +44,21 @@ class Prepared:
     tokenizers: dict[str, Any]  # encoder -> its tokenizer
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
     heads: dict[str, str]  # encoder -> why its own head is not used; empty for an encoder without one
+    tests: tuple[OtherTest, ...] = ()  # from elsewhere, which the runs also predict
+    test_tokens: dict[str, dict[str, TokenTable]] = field(default_factory=dict)  # encoder -> name of the test set
+
+    def with_tests(self, tests: Sequence[OtherTest]) -> "Prepared":
+        """Return this with test sets from elsewhere, stored and tokenized, for every run on all of train."""
+        for test in tests:
+            store_other_test(test)
+        policy = self.spec.recipe.truncation
+        tokens = {
+            model: {test.name: tokenize_split(test.table, load_tokenizer(model), policy) for test in tests}
+            for model in self.tokens
+        }
+        named = {test.name: test.fingerprint for test in tests}
+        runs = [run if run.subset else run.model_copy(update={"tests": named}) for run in self.runs]
+        return replace(self, tests=tuple(tests), runs=tuple(runs), test_tokens=tokens)
 
 
 def prepare(spec: StudySpec) -> Prepared:
@@ -240,6 +256,9 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
                 else 10 * size
                 for purpose, size in sizes.items()
             }
+            for test in prepared.tests if run.tests else ():
+                of_test = prepared.test_tokens.get(run.model or "", {}).get(test.name)
+                tokens[test.split] = _num_tokens(of_test) if of_test else 10 * test.table.num_rows
             largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
             by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
     return [by_group[job.run.group].of(job) for job in jobs]
@@ -253,6 +272,14 @@ def largest_final(prepared: Prepared) -> Estimate | None:
     first = {run.group: run for run in prepared.runs if run.fold}
     jobs = [Job(run=run.model_copy(update={"fold": None, "seed": 0, "final": Final()})) for run in first.values()]
     return max(estimates(prepared, jobs), key=lambda e: e.operations, default=None)
+
+
+def only_predicting(estimated: Estimate, prepared: Prepared) -> Estimate:
+    """Return the estimate of a stored run whose model only predicts test sets from elsewhere."""
+    num_tokens = sum(map(_num_tokens, prepared.test_tokens.get(estimated.job.run.model or "", {}).values()))
+    size = estimated.parameters.total if estimated.parameters else 0
+    operations = 2.0 * 2 * size * num_tokens  # in fp32, at half the speed
+    return replace(estimated, operations=operations, shared_operations=0.0, frozen_blocks=0, is_trained=False)
 
 
 def _num_tokens(table: TokenTable) -> int:

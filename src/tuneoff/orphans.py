@@ -41,8 +41,9 @@ class StoredStudy:
 
 
 def stored_studies(root: Path) -> list[StoredStudy]:
-    """Return the studies in the folders of a results folder."""
-    return [stored_study(path.parent) for path in sorted(root.glob("*/study.yaml"))]
+    """Return the studies in the folders of a results folder; those over several datasets have a folder for each."""
+    files = [*root.glob("*/study.yaml"), *root.glob("*/*/study.yaml")]
+    return [stored_study(path.parent) for path in sorted(files)]
 
 
 def stored_study(folder: Path) -> StoredStudy:

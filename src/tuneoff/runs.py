@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd  # slow to import: the command line reads no table
 
 T = TypeVar("T")
+_FINGERPRINT = b"fingerprint"  # key in the metadata of a file of predictions
 OK, FAILED, DIVERGED = "ok", "failed", "diverged"
 
 
@@ -48,6 +49,7 @@ class RunRecord:
     thresholds: list[float] | None = None  # of each label, for multi-label data; of two classes the second's
     best_epoch: int | None = None
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
+    movement: dict[str, Any] = field(default_factory=dict)  # of the encoder's representations: engine/movement.py
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str | int | None] = field(default_factory=dict)
@@ -102,6 +104,17 @@ class RunPredictions:
             }
             parts.append(pa.table(columns))
         return pa.concat_tables(parts)
+
+
+@dataclass(frozen=True)
+class TestPredictions:
+    """Predictions of one run for a test set from elsewhere."""
+
+    __test__ = False  # not a test of pytest's
+
+    predictions: RunPredictions  # of one split
+    fingerprint: str  # of the test set
+    seconds: float
 
 
 def _label_column(labels: np.ndarray) -> np.ndarray | pa.FixedSizeListArray:
@@ -163,6 +176,33 @@ class RunStore:
         table = pyarrow.parquet.read_table(self.path(run_id) / "predictions.parquet", filters=[("split", "=", split)])
         return table.to_pandas()
 
+    def missing_tests(self, run_id: str, tests: Mapping[str, str]) -> list[str]:
+        """Return the test sets that a stored run has not predicted. tests: name -> fingerprint."""
+        missing = []
+        for name, fingerprint in tests.items():
+            path = self._test_file(self.path(run_id), name)
+            metadata = (pyarrow.parquet.read_schema(path).metadata or {}) if path.is_file() else {}
+            if metadata.get(_FINGERPRINT) != fingerprint.encode():
+                missing.append(name)
+        return missing
+
+    def test_predictions(self, run_id: str, name: str) -> "pd.DataFrame":
+        """Read a run's predictions for a test set from elsewhere."""
+        return read_table(self._test_file(self.path(run_id), name))
+
+    def write_tests(self, folder: Path, tests: Mapping[str, "TestPredictions"]) -> None:
+        """Store predictions for test sets from elsewhere in a run's folder."""
+        for name, test in tests.items():
+            path = self._test_file(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            table = test.predictions.table()
+            facts = {_FINGERPRINT: test.fingerprint.encode(), b"seconds": f"{test.seconds:.3f}".encode()}
+            write_table(table.replace_schema_metadata(facts), path)
+
+    @staticmethod
+    def _test_file(folder: Path, name: str) -> Path:
+        return folder / "tests" / f"{name}.parquet"
+
     def history(self, run_id: str) -> "pd.DataFrame":
         """Read a run's history: rows of kind "step" and of kind "epoch"; empty for a run without training steps."""
         path = self.path(run_id) / "history.parquet"
@@ -177,10 +217,12 @@ class RunStore:
         history: "pd.DataFrame | None" = None,
         save_model: Callable[[Path], None] | None = None,
         keep_model: bool = True,
+        tests: Mapping[str, "TestPredictions"] | None = None,
     ) -> RunRecord:
-        """Store a run and return the stored record. Replaces a failed run, and one whose model is gone; no other.
+        """Store a run and return the stored record.
 
-        keep_model: False to measure the size of the model only.
+        Replaces a failed run, one whose model is gone, and one that lacks a test set; no other. keep_model: False to
+        measure the size of the model only. tests: predictions for test sets from elsewhere, by their names.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder / f".unfinished-{record.run_id}-{os.getpid()}"
@@ -198,13 +240,16 @@ class RunStore:
                 pyarrow.parquet.write_table(predictions.table(), unfinished / "predictions.parquet", compression="zstd")
             if history is not None and len(history):
                 history.to_parquet(unfinished / "history.parquet")
+            self.write_tests(unfinished, tests or {})
             text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
             (unfinished / "run.json").write_text(text, encoding="utf-8")
             target = self.path(record.run_id)
             if target.exists():
                 stored = self.record(record.run_id)
                 brings_model = (unfinished / "model").is_dir() and not self.has_model(record.run_id)
-                if stored.status != FAILED and not brings_model:
+                fingerprints = {name: test.fingerprint for name, test in (tests or {}).items()}
+                brings_tests = bool(self.missing_tests(record.run_id, fingerprints))
+                if stored.status != FAILED and not brings_model and not brings_tests:
                     return stored  # another process was faster
                 shutil.rmtree(target)
             unfinished.rename(target)
@@ -247,6 +292,22 @@ class Session:
     threads: int
     joules: float | None  # of the machine's processors, other work included; None where they cannot be read
     seconds: float
+
+
+@dataclass(frozen=True)
+class StoredTest:
+    """A test set from elsewhere, as a study has stored it."""
+
+    name: str
+    source: str
+    fingerprint: str
+    examples: int
+    labels: list[int]  # examples of each label
+    notes: list[str]
+
+
+def _tests(stored: Any) -> list[StoredTest]:
+    return [StoredTest(**test) for test in stored]
 
 
 @dataclass(frozen=True)
@@ -352,6 +413,24 @@ class StudyStore:
 
     def _imported_file(self, name: str) -> Path:
         return self.folder / "imported" / f"{name}.json"
+
+    def write_tests(self, tests: Sequence[StoredTest], tables: Mapping[str, pa.Table]) -> None:
+        """Store test sets from elsewhere with their examples, so that their sources are not needed any more."""
+        if not tests and not (self.folder / "tests.json").is_file():
+            return
+        (self.folder / "tests").mkdir(exist_ok=True)
+        for name, table in tables.items():
+            write_table(table, self.folder / "tests" / f"{name}.parquet")
+        write_json(self.folder / "tests.json", [asdict(test) for test in tests])
+
+    def read_tests(self) -> list[StoredTest]:
+        """Read the descriptions of the stored test sets from elsewhere. Raises StoreError, in one line."""
+        path = self.folder / "tests.json"
+        return _parsed(path, _tests, "run the study again") if path.is_file() else []
+
+    def test_set_table(self, name: str) -> pa.Table:
+        """Read the examples of a stored test set. Raises StoreError."""
+        return read_arrow(self.folder / "tests" / f"{name}.parquet")
 
     def sessions(self) -> list[Session]:
         """Read what every session took, in order. Raises StoreError, in one line."""

@@ -20,7 +20,7 @@ from pydantic import (
 
 from tuneoff.cache import fingerprint
 from tuneoff.costs import DEFAULT_COST, Rate, Rates, StatedCost, check_cost, check_is_stated
-from tuneoff.data.spec import DataSpec, Evaluation, Fold, Subset
+from tuneoff.data.spec import DataSpec, Evaluation, Fold, OtherTestSpec, Subset
 from tuneoff.data.tags import parse_tags
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
@@ -45,6 +45,7 @@ from tuneoff.track import TrackerOptions, dump_track, parse_track
 from tuneoff.validation import Options, validated
 
 DEFAULT_MODEL = "packaged:minilm"
+NAME_PATTERN = re.compile(r"\w[\w.-]*")  # of studies, datasets and test sets: also names of folders and files
 BASELINES = tuple(name for name, row in STRATEGIES.items() if row.is_baseline)
 # the fewest that estimate a variance with any use
 DEFAULT_SEEDS = (0, 1, 2)
@@ -231,6 +232,35 @@ def merged_imports(stored: Sequence[ImportedSpec], given: Sequence[Any]) -> list
     return list({entry.name: entry.model_dump(mode="json") for entry in entries}.values())
 
 
+_OWN_SPLITS = ("train", "validation", "test")
+
+
+def parse_tests(given: Any) -> Any:
+    """Parse test sets: a mapping from names to sources, or texts name=source. Raises ConfigError for repeated names."""
+    if isinstance(given, (list, tuple)):
+        pairs = [str(text).partition("=") for text in given]
+        for text, (_, equals, _) in zip(given, pairs, strict=True):
+            if not equals:
+                raise ConfigError(f"test set {text!r} is not name=source; write e.g. twitter=tweets.csv")
+        _check_test_names([name.strip() for name, _, _ in pairs])
+        return {name.strip(): source.strip() for name, _, source in pairs}
+    if isinstance(given, dict):
+        _check_test_names([str(name) for name in given])
+    return given
+
+
+def _check_test_names(names: Sequence[str]) -> None:
+    """Raise ConfigError for a name of a test set that cannot be a file's name, or is given twice."""
+    lower = [name.lower() for name in names]  # as some file systems see them
+    for name in names:
+        if not NAME_PATTERN.fullmatch(name) or name.lower() in _OWN_SPLITS:
+            raise ConfigError(
+                f"test set {name!r} has no valid name; use letters, digits, _, - and ., and no name of a split"
+            )
+        if lower.count(name.lower()) > 1:
+            raise ConfigError(f"test set {name!r} is given twice; give each a name of its own")
+
+
 class StudySpec(Options):
     """A grid of runs: every strategy with every encoder and seed (or fold), on the same data, with the same recipe."""
 
@@ -298,6 +328,11 @@ class StudySpec(Options):
         description="largest acceptable loss for a cheaper strategy, in the metric's units: 0.01 is a point",
     )
     rates: Rates = Field(Rates(), description="prices and emissions, for the costs usd, usd_per_million and co2_grams")
+    tests: Annotated[dict[str, OtherTestSpec], BeforeValidator(parse_tests)] = Field(
+        {},
+        description="test sets from elsewhere, by name: {twitter: tweets.csv}, which the trained models also predict; "
+        "options as {source: tweets.csv, text: tweet, labels: {0: negative, 4: positive}, limit: 1000}",
+    )
     predictions: tuple[PredictionsSpec, ...] = Field(
         (), description="predictions of the test examples from files, each a row of the comparison"
     )
@@ -492,6 +527,7 @@ class RunSpec(BaseModel):
     sources: dict[str, int] = {}  # seed of each source of randomness that varies apart; empty: seed is that of all
     fold: Fold | None = None  # None: the stored splits
     final: Final | None = None  # for the run on all labelled examples, whose model is handed over
+    tests: dict[str, str] = {}  # name -> fingerprint of the test sets that it also predicts; in no fingerprint of a run
     save_model: bool = True
     positive: str | None = None  # class of f1, precision, recall and pr_auc
     ordered: bool = False  # stored scores have those of ordered labels
@@ -630,6 +666,19 @@ class Job(BaseModel):
         )
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """A loader that refuses a key that is given twice; of two test sets of one name YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping. Raises ConfigError for a repeated key."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"the study file has {repeated[0]!r} twice (from line {line}); give each key once")
+        return super().construct_mapping(node, deep)
+
+
 def read_study(name: str) -> StudySpec:
     """Read a study from a YAML file, or a packaged one: studies:NAME. Raises ConfigError, in one line."""
     if name.startswith("studies:"):
@@ -642,15 +691,25 @@ def read_study(name: str) -> StudySpec:
             is_packaged = name in packaged_studies()
             hint = f"; did you mean studies:{name}?" if is_packaged else "; give a YAML file or studies:NAME"
             raise ConfigError(f"study file {name!r} does not exist{hint}")
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"study file {path.name!r} is not YAML: {' '.join(str(error).split())}") from error
+    given = load_yaml(path)
+    if isinstance(given, dict) and "datasets" in given:
+        raise ConfigError(
+            f"study file {path.name!r} is of several datasets, which only tuneoff run reads; afterwards, give the "
+            "folder of one of them"
+        )
     if not isinstance(given, dict):
         raise ConfigError(
             f"study file {path.name!r} holds {type(given).__name__}, not keys such as data: and strategies:"
         )
     return study_from({"name": path.stem, **given}, f"study file {path.name!r}")
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file. Raises ConfigError, in one line."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"study file {path.name!r} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:

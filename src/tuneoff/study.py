@@ -8,7 +8,7 @@ Modules that jobs do not wait for (comparison, report) are imported when they ar
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,19 +18,20 @@ import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
-from tuneoff.data.dataset import COPY, Dataset, is_multilabel
+from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
 from tuneoff.data.describe import describe
 from tuneoff.data.doctor.checks import examine
 from tuneoff.data.doctor.copies import copies_of, scored_codes
 from tuneoff.data.doctor.finding import Finding, ranked
+from tuneoff.data.other_tests import OtherTest, load_other_test
 from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
-from tuneoff.data.spec import DataSpec
+from tuneoff.data.spec import DataSpec, OtherTestSpec
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.execute.energy import EnergyMeter
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, expected_seconds
 from tuneoff.execute.executor import Event, Executor, Slots
-from tuneoff.execute.job import is_finished
+from tuneoff.execute.job import is_finished, only_predicts
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
@@ -41,11 +42,12 @@ from tuneoff.grid import (
     final_run,
     largest_final,
     largest_model,
+    only_predicting,
     prepare,
     sampled_findings,
     search_jobs,
 )
-from tuneoff.runs import OK, Session, StudyStore
+from tuneoff.runs import OK, Session, StoredTest, StudyStore
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec import (
@@ -157,6 +159,7 @@ class Study:
             self.folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(self.folder / ".lock", timeout=0), in_use():
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
+                prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
@@ -187,6 +190,7 @@ class Study:
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
         self.store.write_imported(imported)
+        self._store_tests(prepared)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
         searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
@@ -223,7 +227,7 @@ class Study:
             search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
             self.store.write_data(description, scored, run_ids, search_ids)
             execute(announce(self._missing(prepared, searches)))
-            final = self._final_runs() if self.spec.num_folds else []
+            final = self._final_runs(prepared) if self.spec.num_folds else []
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
@@ -233,10 +237,11 @@ class Study:
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
         grid = estimates(prepared, runs)
         cached = {(e.job.run.model, e.frozen_blocks) for e in grid if is_finished(e.job, self.store)}
-        in_order = [
-            *by_priority(estimates(prepared, self._unfinished(searches))),
-            *by_priority(estimates(prepared, self._unfinished(runs))),
+        missing = [
+            only_predicting(e, prepared) if only_predicts(e.job, self.store) else e
+            for e in estimates(prepared, self._unfinished(runs))
         ]
+        in_order = [*by_priority(estimates(prepared, self._unfinished(searches))), *by_priority(missing)]
         return charge_shared_once(in_order, cached)
 
     def _read_predictions(
@@ -266,6 +271,38 @@ class Study:
                 self.store.read_imported(entry.name) if is_gone else read_trainer_log(entry.name, entry.file)
             )
         return logs
+
+    def _load_tests(self, spec: StudySpec, dataset: Dataset) -> list[OtherTest]:
+        """Read the test sets from elsewhere; of a file that is gone, the stored copy. Raises DataError, in one line."""
+        stored = {test.name: test for test in self.store.read_tests()}
+        tests = []
+        for name, options in spec.tests.items():
+            if name not in stored:
+                check_new_name(f"{name}.parquet")
+            is_gone = ":" not in options.source and not Path(options.source).expanduser().exists()
+            if is_gone and name in stored and stored[name].source == options.source:
+                of_store = stored[name]
+                table = self.store.test_set_table(name)
+                tests.append(OtherTest(name, of_store.source, table, of_store.fingerprint, tuple(of_store.notes)))
+            else:
+                tests.append(load_other_test(name, options, dataset, spec.data))
+        return tests
+
+    def _store_tests(self, prepared: Prepared) -> None:
+        """Store the test sets from elsewhere, with their examples."""
+        num_labels = prepared.dataset.num_labels
+        described = [
+            StoredTest(
+                test.name,
+                test.source,
+                test.fingerprint,
+                test.table.num_rows,
+                label_counts(labels_of(test.table), num_labels).tolist(),
+                list(test.notes),
+            )
+            for test in prepared.tests
+        ]
+        self.store.write_tests(described, {test.name: test.table for test in prepared.tests})
 
     def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
         return [job for job in jobs if not is_finished(job, self.store) or self._lacks_model(job)]
@@ -303,12 +340,15 @@ class Study:
                 options[job.run.group] = best.options
         return [run.model_copy(update={"searched_options": options.get(run.group, {})}) for run in runs]
 
-    def _final_runs(self) -> list[RunSpec]:
+    def _final_runs(self, prepared: Prepared) -> list[RunSpec]:
         """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""
         comparison = self.comparison(metric=self.spec.metric)
         picked = comparison.verdict.recommended if comparison.verdict else None
         folds = [record for record in comparison.records if record.group == picked and record.spec]
-        return [final_run(RunSpec.model_validate(folds[0].spec), folds, self.spec)] if folds else []
+        if not folds:
+            return []
+        run = final_run(RunSpec.model_validate(folds[0].spec), folds, self.spec)
+        return [run.model_copy(update={"tests": {test.name: test.fingerprint for test in prepared.tests}})]
 
     @contextmanager
     def _session(self, slots: Slots) -> Iterator[list[Estimate]]:
@@ -324,7 +364,7 @@ class Study:
                 finished = sum(self.store.runs.is_done(e.job.job_id) for e in started)
                 seconds = time.perf_counter() - before
                 self.store.add_session(Session(finished, slots.workers, slots.threads, energy.joules, seconds))
-                store_speed(self.spec, slots, started, self.store.runs)
+                store_speed(self.spec, slots, [e for e in started if e.is_trained], self.store.runs)
 
     def comparison(
         self, cost: str | None = None, margin: float | None = None, metric: str | None = None
@@ -395,6 +435,7 @@ class Study:
         from tuneoff.execute.speed import measure_speed
 
         prepared = prepare(self.spec)
+        prepared = prepared.with_tests(self._load_tests(self.spec, prepared.dataset))
         extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
         searches = search_jobs(prepared.spec, prepared)
         runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
@@ -449,6 +490,8 @@ def compare(
         if key not in fields:
             raise ConfigError(unknown("option of compare", key, fields))
     study = {key: options.pop(key) for key in list(options) if key in StudySpec.model_fields}
+    if isinstance(study.get("tests"), Mapping):  # a DataFrame, as data may be
+        study["tests"] = {name: _test_source(test) for name, test in study["tests"].items()}
     given = {
         "data": {"source": str(source), **options},
         "name": default_name(str(source)),
@@ -458,6 +501,15 @@ def compare(
     }
     spec = study_from(given)
     return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event, on_plan, executor, replace)
+
+
+def _test_source(test: Any) -> Any:
+    """Return a test set as its options; a DataFrame or Table is stored in the cache."""
+    if isinstance(test, (str, Path)):
+        return str(test)
+    if isinstance(test, (Mapping, OtherTestSpec)):
+        return test
+    return {"source": store_in_cache(from_memory(test))}
 
 
 def default_name(source: str) -> str:

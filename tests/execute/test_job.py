@@ -74,6 +74,9 @@ class ShippedInputs:
     def tokens(self, run, dataset, splits):
         return {split: self._tokens[split] for split in splits}
 
+    def other_tests(self, run):
+        return {}
+
     def model(self, run, dataset):
         return self._model
 

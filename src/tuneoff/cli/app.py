@@ -39,6 +39,7 @@ from tuneoff.cli.options import (
     SelectBy,
     StudyName,
     Tags,
+    TestSet,
     TextList,
     Threshold,
     Track,
@@ -78,8 +79,11 @@ from tuneoff.errors import StoreError, TuneoffError
 from tuneoff.formats import show_control_characters
 
 if TYPE_CHECKING:
+    from tuneoff.comparison.result import Comparison
+    from tuneoff.datasets import StudySet
     from tuneoff.execute.executor import Executor
     from tuneoff.spec import StudySpec
+    from tuneoff.study import Study
     from tuneoff.trackers import Tracked
 
 app = typer.Typer(
@@ -156,6 +160,10 @@ def _options(
 @with_data_options
 def compare(
     data: dict[str, Any],
+    more_data: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(metavar="[DATA]...", help="more datasets, each a study of its own, and an overview of all"),
+    ] = None,
     model: Annotated[
         TextList, typer.Option(help="encoder: a folder, packaged:NAME or a hub name; several separated by commas")
     ] = ["packaged:minilm"],  # noqa: B006  typer reads it
@@ -205,6 +213,7 @@ def compare(
     ] = None,
     cost: Annotated[str, typer.Option(help=COST_HELP, autocompletion=complete_cost)] = DEFAULT_COST,
     margin: Margin = None,
+    test_set: TestSet = None,
     predictions: Predictions = None,
     tag: Tags = None,
     imported: Imported = None,
@@ -247,6 +256,7 @@ def compare(
             "ordered": ordered,
             "threshold": threshold,
             "cost": parse_cost(cost),
+            "tests": split_lists(test_set),
             "predictions": split_lists(predictions),
             "tags": tag,
             "imported": split_lists(imported),
@@ -258,6 +268,11 @@ def compare(
         }
         if strategies:
             options["strategies"] = split_list(joined(strategies))
+        if more_data:
+            from tuneoff.cli.datasets import set_of
+
+            _run_set(set_of([data["source"], *more_data], options, name), executor, replace, as_json, quiet)
+            return
         _run(study_from(options, "compare"), None, executor, replace, as_json, quiet)
 
 
@@ -282,6 +297,7 @@ def run(
     ordered: Ordered = False,
     threshold: Threshold = None,
     margin: Margin = None,
+    test_set: TestSet = None,
     predictions: Predictions = None,
     tag: Tags = None,
     imported: Imported = None,
@@ -298,11 +314,26 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
+        from tuneoff.cli.datasets import changed_set
         from tuneoff.data.tags import parse_tags
-        from tuneoff.spec import merged_imports, merged_predictions, study_from
+        from tuneoff.datasets import StudySet
+        from tuneoff.spec import merged_imports, merged_predictions, parse_tests, study_from
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
 
+        if study_set := StudySet.open(study_name):
+            written: dict[str, Any] = {
+                "--data": data,
+                "--model": model,
+                "--folds": folds,
+                "--seeds": seeds,
+                "--margin": margin,
+            }
+            written |= {"--predictions": predictions, "--test-set": test_set, "--track": track, "--keep": keep}
+            in_recipe = {"epochs": epochs, "max_length": max_length, "search": search, "workers": workers}
+            study_set = changed_set(study_set, written, parse_limits(joined(limit)), in_recipe, name)
+            _run_set(study_set, executor, replace, as_json, quiet)
+            return
         study = Study.open(study_name)
         options = study.spec.model_dump(mode="json")
         if data:  # columns are detected again: local copies of a dataset name them differently
@@ -314,6 +345,7 @@ def run(
         options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
         options["tags"] |= parse_tags(tag)
         options["imported"] = merged_imports(study.spec.imported, split_lists(imported))
+        options["tests"] |= parse_tests(split_lists(test_set))
         options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
         options["track"] |= dump_track(parse_track(split_lists(track)))
         if folds:  # the study's own seeds do not go with folds
@@ -441,6 +473,31 @@ def report(
     study = study.changed(rates=rates_given, tags=study.spec.tags | tags, **roles)
     end_imports()
     print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
+
+
+@app.command(cls=Command)
+def overview(
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="folders of finished studies")],
+    out: Annotated[
+        OptionalText, typer.Option(help="folder for the report; of one study over several datasets, its own")
+    ] = None,
+    metric: Annotated[
+        OptionalText, typer.Option(help="rank the strategies of all studies by this metric; nothing is trained")
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare strategies over the datasets of several studies: mean ranks, and whether they are more than chance."""
+    from tuneoff.cli.datasets import print_overview
+    from tuneoff.datasets import StudySet
+    from tuneoff.datasets import overview as overview_of
+
+    end_imports()
+    if len(studies) == 1 and (study_set := StudySet.open(studies[0])):
+        studies = [str(study.folder) for study in study_set.joined_with_stored().studies.values()]
+        out = out or str(study_set.folder)
+    folder = Path(out) if out else Path("results") / "overview"
+    print_overview(overview_of(studies, out=folder, metric=metric), folder, as_json, quiet)
 
 
 @app.command(cls=Command)
@@ -657,7 +714,6 @@ def _executor() -> "Iterator[Executor]":
 def _run(
     spec: "StudySpec", folder: Path | None, executor: "Executor", replace: bool, as_json: bool, quiet: bool
 ) -> None:
-    from tuneoff.cli.progress import StudyProgress
     from tuneoff.cli.stored import print_orphans
     from tuneoff.study import RESULTS, Study
 
@@ -665,15 +721,45 @@ def _run(
     end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     tracked: list[Tracked] = []
-    with StudyProgress(screen, spec.name, has_opening=not as_json) as progress:
-        try:
-            comparison = study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append)
-        except KeyboardInterrupt:
-            screen.print("\nStopped. Finished jobs are stored; the same command continues.")
-            raise typer.Exit(130) from None
+    comparison = _completed(study, executor, replace, screen, not as_json, tracked)
     print_result(comparison, study.folder, as_json, quiet)
     for result in tracked:
         print_tracked(result, error_console if quiet and result.error else screen)
     print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
+
+
+def _completed(
+    study: "Study", executor: "Executor", replace: bool, screen: Console, has_opening: bool, tracked: "list[Tracked]"
+) -> "Comparison":
+    """Run a study with progress on the screen."""
+    from tuneoff.cli.progress import StudyProgress
+
+    with StudyProgress(screen, study.spec.name, has_opening=has_opening) as progress:
+        try:
+            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append)
+        except KeyboardInterrupt:
+            screen.print("\nStopped. Finished jobs are stored; the same command continues.")
+            raise typer.Exit(130) from None
+
+
+def _run_set(study_set: "StudySet", executor: "Executor", replace: bool, as_json: bool, quiet: bool) -> None:
+    """Run the study of each dataset, print its conclusion, and write and print the overview."""
+    from tuneoff.cli.datasets import print_overview
+
+    end_imports()
+    screen = Console(quiet=True) if quiet else error_console if as_json else console
+    tracked: list[Tracked] = []
+
+    def run_study(name: str, study: "Study") -> "Comparison":
+        number, count = list(study_set.studies).index(name) + 1, len(study_set.studies)
+        screen.print(f"[bold]{visible(name)}[/bold], dataset {number} of {count}")
+        return _completed(study, executor, replace, screen, not as_json, tracked)
+
+    for comparison in study_set.run(run_study, replace):
+        for sentence in comparison.verdict.summary[:1] if comparison.verdict else ["No run succeeded."]:
+            screen.print(f"{visible(sentence)}\n")
+    for result in tracked:
+        print_tracked(result, error_console if quiet and result.error else screen)
+    print_overview(study_set.overview(), study_set.folder, as_json, quiet)

@@ -116,6 +116,14 @@ Imported = Annotated[
         "all_results.json or the output folder, as theirs=out/trainer_state.json; repeatable, or separated by commas",
     ),
 ]
+TestSet = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(
+        metavar="NAME=SOURCE",
+        help="a test set from elsewhere, which the trained models also predict: twitter=tweets.csv, with options after "
+        "colons as twitter=tweets.csv:text=tweet:label=mood:labels=0=negative+4=positive:limit=500; repeatable",
+    ),
+]
 _RATE_HELP = {rate: field.description for rate, field in Rates.model_fields.items()}
 Track = Annotated[
     TextList,

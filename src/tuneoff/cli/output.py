@@ -60,6 +60,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         return
     from tuneoff.comparison.notes import metric_note, threshold_note
     from tuneoff.comparison.result import WORSE
+    from tuneoff.report.sections.generalises import pick_text
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
     is_wide = leaderboard(comparison).text_width <= console.width
@@ -75,6 +76,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
             console.print(visible(comparison.clean.summary))
         if comparison.final:
             console.print(visible(final_text(comparison)))
+        for test in comparison.elsewhere:
+            console.print(visible(pick_text(comparison, test)))
         if comparison.model_folder:
             console.print(f"Its model: {visible(comparison.model_folder)}", soft_wrap=True)
         if comparison.models_note:

@@ -23,11 +23,22 @@ from tuneoff.comparison.external import External, load_external
 from tuneoff.comparison.imported import load_imported
 from tuneoff.comparison.label_noise import label_noise
 from tuneoff.comparison.mistakes import analyse_mistakes
+from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
 from tuneoff.comparison.phenomena import analyse_phenomena
-from tuneoff.comparison.result import EXTERNAL, Comparison, CurvePoint, Pair, Row, is_seeded, text_columns, texts_of
+from tuneoff.comparison.result import (
+    EXTERNAL,
+    Comparison,
+    CurvePoint,
+    Pair,
+    Row,
+    Verdict,
+    is_seeded,
+    text_columns,
+    texts_of,
+)
 from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
-from tuneoff.comparison.verdict import judge, standing
+from tuneoff.comparison.verdict import MIN_EXAMPLES, judge, other_picks, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
 from tuneoff.errors import ConfigError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
@@ -107,6 +118,14 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, study.margin, num_examples) if joint else ()
     )
     verdict = judge(rows, pairs, joint, metric, study.cost, study.margin, num_examples) if joint else None
+    elsewhere = (
+        _elsewhere(study, store, groups, rows, costs, verdict, metric, options.positive, num_examples, final)
+        if verdict
+        else ()
+    )
+    if verdict:
+        details = (*verdict.details, *other_picks(elsewhere, rows, metric))
+        verdict = replace(verdict, details=details)
     curve: tuple[CurvePoint, ...] = ()
     advice = ""
     if subset_records and verdict:
@@ -195,6 +214,8 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         late_gains=late_gains(whole, histories, selection_metric),
         imported=load_imported(study, store),
         estimates=_estimates(groups, metric, options, num_examples),
+        elsewhere=elsewhere,
+        joint=joint,
     )
 
 
@@ -230,6 +251,40 @@ def _with_all_metrics(record: RunRecord, store: RunStore, options: MetricOptions
             kept = evaluate(labels, runs.predicted[0], runs.probabilities[0], options) | kept
         metrics[split] = {name: kept[name] for name in names}
     return replace(record, metrics=metrics)
+
+
+def _elsewhere(
+    study: StudySpec,
+    store: StudyStore,
+    groups: _Groups,
+    rows: Sequence[Row],
+    costs: Mapping[str, Mapping[str, float]],
+    verdict: Verdict,
+    metric: str,
+    positive: int | None,
+    num_examples: int,
+    final: Sequence[RunRecord],
+) -> tuple[Elsewhere, ...]:
+    """Score the runs on the study's test sets from elsewhere."""
+    tests = [test for test in store.read_tests() if test.name in study.tests]
+    own = [row.group for row in rows if not row.is_external]
+    candidates = Candidates(
+        records={group: groups.records[group] for group in own},
+        scores=groups.scores,
+        costs=costs,
+        learners=frozenset(row.group for row in rows if row.learns),
+        prior=next((row.group for row in rows if row.is_class_prior), None),
+        metric=metric,
+        positive=positive,
+        cost=study.cost,
+        margin=study.margin,
+        min_examples=MIN_EXAMPLES,
+        picked=verdict.recommended,
+        num_examples=num_examples,
+    )
+    num_labels = len(tests[0].labels) if tests else 0
+    handed_over = next((record for record in final if record.status == OK), None)
+    return score_elsewhere(tests, candidates, store.runs, num_labels, handed_over)
 
 
 def _complete(records: Sequence[RunRecord], num_folds: int | None) -> list[RunRecord]:

@@ -13,6 +13,7 @@ from tuneoff.comparison.display import comparison_html, comparison_text, row_tex
 from tuneoff.comparison.epochs import Epoch, LateGain
 from tuneoff.comparison.errors import Errors, Predictions
 from tuneoff.comparison.mistakes import Mistakes
+from tuneoff.comparison.other_tests import Elsewhere
 from tuneoff.comparison.phenomena import Phenomena
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
@@ -22,6 +23,7 @@ from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
+from tuneoff.scoring.decision import JointScores
 from tuneoff.scoring.metrics import ClassScores, MetricOptions, depends_on_positive, direction, display_name, points
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec import StudySpec
@@ -265,6 +267,8 @@ class Comparison:
     label_noise: "LabelNoise | None" = None  # scores if doubtful labels are wrong; None without such labels
     mistakes: Mistakes | None = None  # None if no run succeeded
     phenomena: Phenomena | None = None  # None also if the test texts were not stored
+    elsewhere: tuple[Elsewhere, ...] = ()  # scores on test sets from elsewhere
+    joint: JointScores | None = None  # of the true scores of the rows, in their order
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
     epochs: tuple[Epoch, ...] = ()  # of the runs on all of train, mean over seeds or folds
     late_gains: tuple[LateGain, ...] = ()  # strategies that still improved in their last epoch
@@ -468,6 +472,7 @@ class Comparison:
             "advice": self.advice,
             "searches": [asdict(search) for search in self.searches],
             "variance": asdict(self.variance) if self.variance else None,
+            "elsewhere": [asdict(test) for test in self.elsewhere],
             "final": self.final.run_id if self.final else None,
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "late_gains": [asdict(late) for late in self.late_gains],

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tuneoff.comparison.other_tests import Elsewhere
 from tuneoff.comparison.result import BEST, EQUIVALENT, UNDECIDED, WORSE, Pair, Row, Verdict, row_names
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names
@@ -196,6 +197,26 @@ def _required_size(pairs: Sequence[Pair], rows: Sequence[Row], picked: Row, metr
     if not sizes:
         return [f"{goal} would take more {noun}{'' if best.fold_scores else ' and more seeds'}."]
     return [f"{goal} would take {' or '.join(sizes)} ({100 * POWER:.0f} % power)."]
+
+
+def other_picks(elsewhere: Sequence[Elsewhere], rows: Sequence[Row], metric: str) -> list[str]:
+    """Sentence for each test set from elsewhere on which another strategy would be picked."""
+    names, sentences = row_names(rows), []
+    for test in elsewhere:
+        row, own = test.row(test.picked), test.row(test.own_pick)
+        if test.own_pick is None or own is None or test.picked == test.own_pick:
+            continue
+        if row is None:
+            sentences.append(
+                f"On {test.name}, a test set from elsewhere, no strategy is shown to be better than the most frequent "
+                f"class; {names[own.group]} has {display_name(metric)} {fixed(own.score)} there."
+            )
+            continue
+        sentences.append(
+            f"On {test.name}, a test set from elsewhere, the pick would be {names[row.group]} ({display_name(metric)} "
+            f"{fixed(row.score)}) instead of {names[own.group]} ({fixed(own.score)})."
+        )
+    return sentences
 
 
 def _round_up(count: int) -> int:

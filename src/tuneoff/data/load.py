@@ -143,6 +143,12 @@ def open_dataset(fingerprint: str) -> Dataset:
     return Dataset(description["name"], splits, names, notes, fingerprint, description.get("folds"))
 
 
+def select_examples(table: pa.Table, spec: DataSpec, split: str, notes: list[str]) -> tuple[pa.Table, dict[str, str]]:
+    """Return the examples of one raw table with our columns, labels as they are and row numbers; and their columns."""
+    columns = _choose_columns(table, spec)
+    return _drop_incomplete(_select_columns(table, columns, split, spec), split, spec, notes), columns
+
+
 def _choose_columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
     """Map text, label and for pairs text_pair to the user's columns, as the spec says or by common names."""
     names = table.column_names

@@ -57,6 +57,22 @@ def read(spec: DataSpec) -> Source:
     return Source(source.name, tables, source.label_names)
 
 
+def read_test(name: str, split: str | None) -> tuple[pa.Table, dict[str, tuple[str, ...]], str]:
+    """Read one table of a source to test on, the label names that the source declares, and the table's own name.
+
+    split: its name in the source; by default that of its test split, else of its validation split, else the only one.
+    """
+    source = _read_source(name)
+    if split is not None and split not in source.tables:
+        raise DataError(unknown("split", split, source.tables))
+    by_lower_name = {own.lower(): own for own in source.tables}
+    common = [by_lower_name[n] for s in ("test", "validation") for n in _SPLIT_NAMES[s] if n in by_lower_name]
+    if split is None and not common and len(source.tables) > 1:
+        raise DataError(f"{name!r} has the splits {', '.join(source.tables)}; name one with split")
+    chosen = split or next(iter(common), next(iter(source.tables)))
+    return source.tables[chosen], source.label_names, chosen
+
+
 def read_file(path: Path) -> pa.Table:
     """Read a CSV, TSV, JSONL, JSON or Parquet file. Columns of CSV and TSV are strings as written."""
     if not path.is_file():

@@ -1,5 +1,6 @@
 """Options of the data: source, columns, splits and limits; subsets of train; truncation. Plain models, no data."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,22 @@ def _as_tuple(value: Any) -> Any:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+def _parse_label_map(given: Any) -> Any:
+    """Parse 0=negative+4=positive+2= into a mapping; an empty label is none."""
+    if isinstance(given, str):
+        pairs = [part.partition("=") for part in given.split("+")]
+        if not all(equals for _, equals, _ in pairs):
+            raise ConfigError(f"labels {given!r} are not theirs=ours; write e.g. labels=0=negative+4=positive")
+        given = {theirs.strip(): ours.strip() or None for theirs, _, ours in pairs}
+    if isinstance(given, dict):  # YAML reads 0 and true as no strings
+        return {_as_label(theirs): None if ours is None else _as_label(ours) for theirs, ours in given.items()}
+    return given
+
+
+def _as_label(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class DataSpec(BaseModel):
@@ -74,6 +91,31 @@ class DataSpec(BaseModel):
     merge_labels: bool | dict[str, str] = Field(
         False, description="merge label variants (case, space, punctuation, typos) into the most frequent spelling"
     )
+
+
+class OtherTestSpec(BaseModel):
+    """A test set from elsewhere, which the trained models also predict. It takes no part in training or selection."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(min_length=1, description="a file, a folder, packaged:NAME or hf:NAME")
+    split: str | None = Field(None, description="the source's name of the split; by default test, else validation")
+    text: str | None = Field(None, description="text column; by default that of the study, or detected")
+    text_pair: str | None = Field(None, description="column of the second text of a pair")
+    label: str | None = Field(None, description="label column; by default that of the study, or detected")
+    labels: Annotated[dict[str, str | None], BeforeValidator(_parse_label_map)] = Field(
+        {}, description="label there -> label of the study; none leaves its examples out"
+    )
+    limit: int | None = Field(None, ge=1, description="examples at most, stratified by label")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, given: Any) -> Any:
+        """Parse a source, with options after colons: tweets.csv:text=tweet:labels=0=negative+4=positive."""
+        if not isinstance(given, str):
+            return given
+        source, *options = re.split(r":(?=\w+=)", given)
+        return {"source": source.strip(), **dict(option.split("=", 1) for option in options)}
 
 
 class Evaluation(BaseModel):

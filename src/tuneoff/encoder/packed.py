@@ -139,8 +139,25 @@ def classify(model: Any, pooled: Tensor) -> Tensor:
     return anatomy(model.config).classify(model, pooled)
 
 
+def padded_layers(model: Any, batch: PackedBatch) -> list[Tensor]:
+    """Run the encoder padded, and pack the outputs of its embeddings and of each block, (1, T, H) each."""
+    output, mask = _padded_output(model, batch, output_hidden_states=True)
+    return [_packed(states, mask, batch) for states in output.hidden_states]
+
+
 def _padded_states(model: Any, batch: PackedBatch) -> Tensor:
     """Run the encoder padded, for architectures whose attention cannot be replaced, and pack its output. (1, T, H)."""
+    output, mask = _padded_output(model, batch)
+    return _packed(output.last_hidden_state, mask, batch)
+
+
+def _packed(states: Tensor, mask: Tensor, batch: PackedBatch) -> Tensor:
+    """Put the real tokens end to end. states: (W, L, H), mask: (W, L) -> (1, T, H)."""
+    return nn.functional.pad(states[mask.bool()], (0, 0, 0, batch.ids.shape[1] - batch.num_tokens))[None]
+
+
+def _padded_output(model: Any, batch: PackedBatch, **options: bool) -> tuple[Any, Tensor]:
+    """Return the output of the encoder on a padded batch, and the mask of real tokens, (W, L)."""
     lengths = batch.lengths.tolist()
 
     def padded(tokens: Tensor, padding: int) -> Tensor:
@@ -151,5 +168,4 @@ def _padded_states(model: Any, batch: PackedBatch) -> Tensor:
     segments = {} if batch.segments is None else {"token_type_ids": padded(batch.segments, 0)}
     encoder = encoder_of(model)
     ids = padded(batch.ids, model.config.pad_token_id)
-    states = encoder(input_ids=ids, attention_mask=mask, **segments).last_hidden_state  # (W, L, H)
-    return nn.functional.pad(states[mask.bool()], (0, 0, 0, batch.ids.shape[1] - batch.num_tokens))[None]
+    return encoder(input_ids=ids, attention_mask=mask, **segments, **options), mask

@@ -33,6 +33,7 @@ class Estimate:
     frozen_blocks: int = 0  # number of first blocks whose outputs it reads from the cache, or computes into it
     shared_operations: float = 0.0  # of the frozen blocks, included above, if this job is the one that computes them
     shared_bytes: float = 0.0
+    is_trained: bool = True  # False for a stored run whose model only predicts more test sets
 
     def to_json(self) -> dict[str, object]:
         """Return the estimate as plain data."""

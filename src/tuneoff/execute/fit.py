@@ -31,6 +31,7 @@ from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.packed import final_states, forward, pool
 from tuneoff.engine.inputs import SplitInputs, average_windows, cached_prefix_inputs, embeddings, predict_logits
 from tuneoff.engine.loop import Trained, TrainingSettings, Validation, train
+from tuneoff.engine.movement import movement
 from tuneoff.engine.precision import inference, resolve
 from tuneoff.errors import DivergedError
 from tuneoff.execute.inputs import JobInputs
@@ -55,6 +56,10 @@ class Fitted:
     trained: Trained | None = None
     thresholds: np.ndarray | None = None  # (C,) chosen on validation, for multi-label data; (1,) for two classes
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
+    # probabilities of another split of a dataset, in fp32 as the final predictions
+    predict_split: Callable[[Dataset, str], np.ndarray] | None = None
+    # how far training moved the encoder's representations; None for a strategy that trains none of it
+    measure_movement: Callable[[], dict[str, Any]] | None = None
 
     def predicted(self, split: str) -> np.ndarray:
         """Return the predicted labels of a split: (N,) ids, or (N, C) of 0 and 1."""
@@ -155,6 +160,7 @@ def _fit_on_texts(request: _Request) -> Fitted:
         classify_one=lambda index: classifier.predict(_joined_texts(timed.slice(index, 1))),
         save=lambda folder: _save_sklearn(classifier, folder),
         parameters={"trainable": size, "added": 0, "head": 0, "total": size},
+        predict_split=lambda data, split: classifier.predict_proba(_joined_texts(data.splits[split])),
     )
 
 
@@ -204,6 +210,11 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
         pooled = pool(model, final_states(model, batch), batch, pooling)[:, 0]
         classifier.predict(average_windows(pooled, batch).cpu().numpy())
 
+    def predict_split(data: Dataset, split: str) -> np.ndarray:
+        table = request.inputs.tokens(spec, data, [split])[split]
+        states, _ = embeddings(model, table, pooling, spec.model_fingerprint or "", torch.float32)
+        return probabilities(classifier, _mean_over_windows(states.numpy(), table))
+
     size = _num_coefficients(classifier)
     encoder_size = sum(p.numel() for p in model.base_model.parameters())
     return Fitted(
@@ -213,6 +224,7 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
         save=lambda folder: _save_sklearn(classifier, folder),
         parameters={"trainable": size, "added": 0, "head": size, "total": encoder_size + size},
         selected_options=spec.definition.selected_options(classifier) if spec.definition.selected_options else {},
+        predict_split=predict_split,
     )
 
 
@@ -282,9 +294,35 @@ def _fit_model(request: _Request) -> Fitted:
         (adapted.save or (lambda whole, into: whole.save_pretrained(into)))(model, folder)
         request.inputs.tokenizer(spec).save_pretrained(folder)
 
+    def predict_split(data: Dataset, split: str) -> np.ndarray:
+        table = request.inputs.tokens(spec, data, [split])[split]
+        inputs = SplitInputs(table)
+        if first == len(blocks(model)):
+            inputs = cached_prefix_inputs(model, table, first, spec.model_fingerprint or "", torch.float32)
+        return _probabilities(predict_logits(model, inputs), dataset)
+
+    def measure_movement() -> dict[str, Any]:
+        part = parts["test"]
+        return movement(
+            model,
+            lambda: request.inputs.model(spec, dataset).to(device()),
+            tables[part.split],
+            part.row_numbers(dataset),
+            spec.model_fingerprint or "",
+        )
+
     counts = asdict(count_parameters(adapted))
     classify = _classify_from_text(request, model, tables, lambda batch: average_windows(forward(model, batch), batch))
-    return Fitted(by_split, costs, classify, save, counts, trained)
+    return Fitted(
+        by_split,
+        costs,
+        classify,
+        save,
+        counts,
+        trained,
+        predict_split=predict_split,
+        measure_movement=measure_movement if trained and "test" in eval_splits else None,
+    )
 
 
 _FIT: dict[str, Callable[[_Request], Fitted]] = {

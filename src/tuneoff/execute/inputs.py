@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import open_dataset
+from tuneoff.data.other_tests import open_other_test
 from tuneoff.data.tokens import TokenTable, tokenize_split
 from tuneoff.encoder.config import load_tokenizer
 from tuneoff.encoder.load import load_model
 from tuneoff.spec import RunSpec
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from transformers import PreTrainedTokenizerFast
 
 
@@ -29,6 +31,9 @@ class JobInputs(Protocol):
 
     def tokens(self, run: RunSpec, dataset: Dataset, splits: Sequence[str]) -> dict[str, TokenTable]:
         """Return the tokens of some splits, truncated by the run's recipe."""
+
+    def other_tests(self, run: RunSpec) -> "dict[str, pa.Table]":
+        """Return the test sets from elsewhere that the run names, by their names."""
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
         """Return the pretrained encoder with a head initialised from the run's seed of the head."""
@@ -49,6 +54,10 @@ class CachedInputs:
         """Map the stored tokens into memory; tokenize what is missing."""
         tokenizer = self.tokenizer(run)
         return {split: tokenize_split(dataset.splits[split], tokenizer, run.recipe.truncation) for split in splits}
+
+    def other_tests(self, run: RunSpec) -> "dict[str, pa.Table]":
+        """Map the stored test sets into memory."""
+        return {name: open_other_test(fingerprint) for name, fingerprint in run.tests.items()}
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
         """Load the model by the encoder's name."""

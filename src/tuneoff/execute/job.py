@@ -6,7 +6,7 @@ The modules that run jobs are imported inside functions: the process that schedu
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tuneoff.runs import RunRecord, StudyStore
+from tuneoff.runs import DIVERGED, RunRecord, StudyStore
 from tuneoff.search.record import FAILED, SearchRecord, Trial
 from tuneoff.spec import Job
 
@@ -20,20 +20,37 @@ def run_job(
     job: Job, inputs: "JobInputs", store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
 ) -> None:
     """Run a job and store its record. on_progress: called with the share that is done, 0 to 1."""
-    from tuneoff.execute.run import run_one
+    from tuneoff.execute.run import predict_tests, run_one
     from tuneoff.execute.search import search_one
 
     if job.search:
         search_one(job.run, job.search, job.new_search, inputs, store.searches, on_progress)
     else:
-        run_one(job.run, inputs, store.runs, on_progress)
+        if only_predicts(job, store):
+            predict_tests(job.run, missing_tests(job, store), inputs, store.runs)
+        else:
+            run_one(job.run, inputs, store.runs, on_progress)
 
 
 def is_finished(job: Job, store: StudyStore) -> bool:
     """Return True if there is nothing left to do for a job."""
     if job.search:
         return store.searches.open(job.new_search).is_spent(job.search)
-    return store.runs.is_done(job.job_id)
+    return store.runs.is_done(job.job_id) and not missing_tests(job, store)
+
+
+def missing_tests(job: Job, store: StudyStore) -> list[str]:
+    """Return the test sets from elsewhere that a stored run has not predicted; a run that diverged predicts none."""
+    if job.is_search or not job.run.tests or store.runs.record(job.job_id).status == DIVERGED:
+        return []
+    return store.runs.missing_tests(job.job_id, job.run.tests)
+
+
+def only_predicts(job: Job, store: StudyStore) -> bool:
+    """Return True for a stored run of which nothing is missing but predictions that its stored model can make."""
+    if job.is_search or not store.runs.is_done(job.job_id) or not store.runs.has_model(job.job_id):
+        return False
+    return bool(missing_tests(job, store))
 
 
 def stored_record(job: Job, store: StudyStore) -> Record:

@@ -3,7 +3,7 @@
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, labels_of
+from tuneoff.data.other_tests import split_name, with_other_tests
 from tuneoff.data.splits import parts_of
 from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.saved import SavedModel
@@ -22,7 +23,7 @@ from tuneoff.errors import DivergedError, TuneoffError
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, machine, peak_bytes, versions
-from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore
+from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
 from tuneoff.spec import RunSpec
 
@@ -49,6 +50,9 @@ def run_one(
     if fitted.costs.get("operations"):
         dtype = resolve(spec.recipe.precision, device())
         fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
+    # after everything that is timed or counted: neither changes a number of the run
+    tests = _predict_tests(spec, fitted, dataset, inputs)
+    movement = fitted.measure_movement() if fitted.measure_movement and not spec.subset else {}
     record = _record(
         spec,
         status=OK,
@@ -64,6 +68,7 @@ def run_one(
         thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
         selected_options=fitted.selected_options,
+        movement=movement,
     )
     examples = {split: parts[split].row_numbers(dataset) for split in splits}
     predictions = RunPredictions(labels, predicted, fitted.probabilities, examples) if splits else None
@@ -76,7 +81,12 @@ def run_one(
 
     # of the runs of folds, the first shows the size of the model; the model that is handed over has seen all examples
     return store.write(
-        record, predictions, _history(fitted.trained), save if spec.save_model else None, keep_model=spec.fold is None
+        record,
+        predictions,
+        _history(fitted.trained),
+        save if spec.save_model else None,
+        keep_model=spec.fold is None,
+        tests=tests,
     )
 
 
@@ -88,6 +98,35 @@ def _scores(spec: RunSpec, dataset: Dataset, fitted: Fitted) -> dict[str, dict[s
         split: metrics.evaluate(parts[split].labels(dataset), fitted.predicted(split), by_class, options)
         for split, by_class in fitted.probabilities.items()
     }
+
+
+def _predict_tests(spec: RunSpec, fitted: Fitted, dataset: Dataset, inputs: JobInputs) -> dict[str, TestPredictions]:
+    """Predict the test sets from elsewhere that a run names."""
+    if not spec.tests:
+        return {}
+    assert fitted.predict_split is not None
+    data, predictions = with_other_tests(dataset, inputs.other_tests(spec)), {}
+    for name, fingerprint in spec.tests.items():
+        started, split = time.perf_counter(), split_name(name)
+        fitted.probabilities[split] = fitted.predict_split(data, split)
+        labels, predicted = labels_of(data.splits[split]), fitted.predicted(split)
+        of_split = RunPredictions({split: labels}, {split: predicted}, {split: fitted.probabilities[split]})
+        predictions[name] = TestPredictions(of_split, fingerprint, time.perf_counter() - started)
+    return predictions
+
+
+def predict_tests(spec: RunSpec, names: Sequence[str], inputs: JobInputs, store: RunStore) -> None:
+    """Predict test sets from elsewhere with the stored model of a run; its record and its model stay as they are."""
+    from tuneoff.deliver.classifier import load_classifier
+
+    classifier, tables = load_classifier([store.path(spec.run_id) / "model"]), inputs.other_tests(spec)
+    for name in names:
+        started, split = time.perf_counter(), split_name(name)
+        probabilities = classifier.predict_proba(tables[name])
+        predicted = classifier.labels_from(probabilities)
+        of_split = RunPredictions({split: labels_of(tables[name])}, {split: predicted}, {split: probabilities})
+        predictions = TestPredictions(of_split, spec.tests[name], time.perf_counter() - started)
+        store.write_tests(store.path(spec.run_id), {name: predictions})
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:

@@ -7,10 +7,8 @@ appendix.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from tuneoff import tables
-from tuneoff.comparison.result import Comparison
 from tuneoff.formats import latex_text
 from tuneoff.report.section import Block, Bullets, Details, Figures, Heading, Section, TableBlock, Text
 from tuneoff.tables import Table
@@ -32,8 +30,8 @@ _PREAMBLE = r"""\documentclass[11pt]{article}
 \renewcommand{\floatpagefraction}{0.7}"""
 
 
-def paper(comparison: Comparison, parts: Sequence[Section], sizes: Mapping[str, tuple[int, int]]) -> str:
-    """Return the report as a LaTeX document. sizes: width and height of each figure, in pixels of its SVG."""
+def paper(title: str, abstract: str, parts: Sequence[Section], sizes: Mapping[str, tuple[int, int]]) -> str:
+    """Return sections as a LaTeX document. sizes: width and height of each figure, in pixels of its SVG."""
     body, appendix = [], []
     for section in parts:
         own = [block for block in section.blocks if not isinstance(block, Details)]
@@ -42,19 +40,14 @@ def paper(comparison: Comparison, parts: Sequence[Section], sizes: Mapping[str, 
         for details in folded:
             if inner := list(_blocks(details.blocks, section, sizes)):
                 appendix += [rf"\section{{{latex_text(f'{section.heading}: {_lower(details.summary)}')}}}", *inner]
-    abstract = latex_text(" ".join(comparison.verdict.summary)) if comparison.verdict else "No run succeeded."
-    finished = max((record.finished_at for record in comparison.records), default="")
-    day = f"{datetime.fromisoformat(finished).astimezone(UTC):%Y-%m-%d}" if finished else ""
     lines = [
         _PREAMBLE,
-        rf"\title{{{latex_text(comparison.name)}: a comparison of fine-tuning strategies}}",
+        rf"\title{{{latex_text(title)}: a comparison of fine-tuning strategies}}",
         r"\author{}",
-        rf"\date{{{day}}}",
+        r"\date{}",
         r"\begin{document}",
         r"\maketitle",
-        r"\begin{abstract}",
-        abstract,
-        r"\end{abstract}",
+        *([r"\begin{abstract}", latex_text(abstract), r"\end{abstract}"] if abstract else []),
         *body,
         *([r"\clearpage", r"\appendix", *appendix] if appendix else []),
         r"\end{document}",

@@ -48,15 +48,21 @@ _SCALE = 2.5  # pixels of a PNG per pixel of the SVG: 300 dots per inch where a 
 
 def write_report(comparison: Comparison, folder: Path) -> None:
     """Write report/index.html, report/report.tex, report.md, tables/ and figures/ into a study's folder."""
-    parts = sections(comparison)
+    encoders = ", ".join(dict.fromkeys(comparison.study.model))
+    summary = f"{_summary(comparison.data)} · {encoders}"
+    abstract = " ".join(comparison.verdict.summary) if comparison.verdict else "No run succeeded."
+    write_sections(comparison.name, summary, sections(comparison), folder, abstract)
+
+
+def write_sections(title: str, summary: str, parts: Sequence[Section], folder: Path, abstract: str = "") -> None:
+    """Write sections as a page, Markdown, LaTeX, tables and figures. summary: a line under the title."""
     charts = {name: chart for section in parts for name, chart in section.charts()}
     specs, on_page = _specs(charts)
-    encoders = ", ".join(dict.fromkeys(comparison.study.model))
     figures = {name: _svg(spec) for name, spec in specs.items()}
     sizes = _sizes(figures)
-    html = page(comparison.name, f"{_summary(comparison.data)} · {encoders}", parts, on_page, sizes)
-    text = markdown(comparison.name, parts)
-    written_paper = paper(comparison, parts, sizes)
+    html = page(title, summary, parts, on_page, sizes)
+    text = markdown(title, parts)
+    written_paper = paper(title, abstract, parts, sizes)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "report" / "index.html").write_text(html, encoding="utf-8")
@@ -67,7 +73,7 @@ def write_report(comparison: Comparison, folder: Path) -> None:
     names += [f"figures/{name}.{suffix}" for name in specs for suffix in ("svg", "png")]
     _remove_old_files(folder, set(names))
     write_json(folder / _WRITTEN, names)
-    _write_tables(tables_to_write, comparison.name, folder / "tables")
+    _write_tables(tables_to_write, title, folder / "tables")
     _write_figures(figures, folder / "figures")
 
 
