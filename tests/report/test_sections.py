@@ -203,7 +203,7 @@ def test_names_include_the_encoder_where_there_are_several(comparison):
 def test_failed_runs_are_listed_with_their_reason(tmp_path):
     comparison = stored_study(tmp_path / "s", [*CANDIDATES, ("head", "head", None)]).comparison()
     bullets = [block for block in leaderboard.section(comparison).blocks if isinstance(block, Bullets)]
-    assert bullets[0].items[0] == "head, seed 0: failed – ValueError: <b>it broke</b>"
+    assert bullets[-1].items[0] == "head, seed 0: failed – ValueError: <b>it broke</b>"
 
 
 def test_the_short_leaderboard_fits_a_plain_terminal(comparison):

@@ -17,6 +17,11 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+def _as_strings(value: Any) -> Any:
+    """Return a mapping of labels as strings: YAML reads 1 as a number."""
+    return {str(label): str(kept) for label, kept in value.items()} if isinstance(value, dict) else value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -88,7 +93,7 @@ class DataSpec(BaseModel):
     corrections: str | None = Field(
         None, description="CSV file of corrected labels, from inspect --review, to apply to the data"
     )
-    merge_labels: bool | dict[str, str] = Field(
+    merge_labels: Annotated[bool | dict[str, str], BeforeValidator(_as_strings)] = Field(
         False, description="merge label variants (case, space, punctuation, typos) into the most frequent spelling"
     )
 

@@ -16,18 +16,21 @@ def finding_blocks(comparison: Comparison) -> list[Block]:
             Bullets(short_findings(comparison.data.findings, "see the section Data")),
         ]
     clean = comparison.clean
+    if comparison.data.folds and (clean is None or not clean.leaked):
+        blocks += [Text(_FOLDS_TEXT)]
     if clean is None:
-        return [*blocks, *([Text(_FOLDS_TEXT)] if comparison.data.folds and comparison.rows else [])]
+        return blocks
+    places = "other fold" if comparison.data.folds else "training or validation example"
     text = (
         f"The stored predictions, scored again on the {clean.examples:,} clean examples: those whose text, also "
-        "nearly, no training or validation example has, and that repeat no earlier example. Ranks are by each score."
+        f"nearly, no {places} has, and that repeat no earlier example. Ranks are by each score."
     )
     table = TableBlock(clean_table(comparison))
     return [*blocks, Text(clean.summary), Details("Scores on the clean part", [Text(text), table])]
 
 
 _FOLDS_TEXT = (
-    "Repeated and nearly repeated texts are in one fold: no score here is of a text that its model was trained on."
+    "Repeated and nearly repeated texts are in one fold each: no text is scored by a model that was trained on it."
 )
 
 

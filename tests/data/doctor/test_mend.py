@@ -129,3 +129,8 @@ def test_a_split_without_examples_is_an_error():
     made["validation"] = pd.DataFrame([("same", "no"), ("Same", "yes")], columns=COLUMNS)
     with pytest.raises(DataError, match="drop_contradicting leaves no example in validation; leave it out"):
         load(made, drop_contradicting=True)
+
+
+def test_labels_that_are_numbers_can_be_merged():
+    made = {split: data.assign(label=[i % 3 for i in range(len(data))]) for split, data in frames().items()}
+    assert load(made, merge_labels={2: 1}).label_names == ("0", "1")
