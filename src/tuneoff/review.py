@@ -82,7 +82,7 @@ def _sample(dataset: Dataset, limit: int, rng: np.random.Generator) -> pa.Table:
             count = min(table.num_rows, left if split == "train" else int(_SHARES[split] * limit))
             table = table.take(pa.array(np.sort(rng.choice(table.num_rows, count, replace=False))))
         left -= table.num_rows
-        parts.append(table.append_column(_USED_AS, pa.array([split] * table.num_rows)))
+        parts.append(table.append_column(_USED_AS, pa.repeat(split, table.num_rows)))
     return pa.concat_tables(parts).combine_chunks()
 
 

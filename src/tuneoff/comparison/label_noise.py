@@ -13,7 +13,7 @@ from tuneoff.comparison.errors import Predictions
 from tuneoff.comparison.rescore import rescored
 from tuneoff.comparison.result import EQUIVALENT, Row, row_names
 from tuneoff.comparison.verdict import judge
-from tuneoff.formats import counted, join_names
+from tuneoff.formats import join_names
 from tuneoff.scoring import stats
 from tuneoff.scoring.decision import joint_scores
 from tuneoff.scoring.metrics import bounds, direction
@@ -108,7 +108,7 @@ def _summary(rows: Sequence[Row], doubtful: int, left_out: Rescored, relabelled:
         stands = [case for case, scored in cases.items() if scored.recommended is None]
     else:
         stands = [case for case, scored in cases.items() if scored.recommended == picked]
-    subject = f"If {counted(doubtful, 'doubtful label')} {'is' if doubtful == 1 else 'are'} wrong"
+    subject = "If the doubtful label is wrong" if doubtful == 1 else f"If all {doubtful:,} doubtful labels are wrong"
     if len(stands) == 2:
         text = f"{subject}, the verdict stands: "
         text += f"the pick stays {names[picked]}" if picked else "no strategy is picked"
@@ -124,4 +124,4 @@ def _summary(rows: Sequence[Row], doubtful: int, left_out: Rescored, relabelled:
         text += f", instead of {names[picked]}" if picked else ""
     moved = [case for case, scored in cases.items() if [g for g in scored.estimates if g in learners] != before]
     order = f"changes where they are {join_names(moved)}" if moved else "is the same"
-    return f"{text}. The order of the strategies {order}."
+    return f"{text}. The order of the strategies that use the text {order}."

@@ -107,7 +107,7 @@ def load_dataset(
 
 def _with_source(table: pa.Table, split: str) -> pa.Table:
     """Return a split of the source with its name in each row, which divisions into other splits keep."""
-    return table.append_column(SOURCE_SPLIT, pa.array([split] * table.num_rows))
+    return table.append_column(SOURCE_SPLIT, pa.repeat(split, table.num_rows))
 
 
 def _column_findings(train: pa.Table, columns: dict[str, str], spec: DataSpec) -> list[Finding]:

@@ -110,8 +110,10 @@ def _label_errors(comparison: Comparison, errors: Errors) -> list[Block]:
     )
     blocks: list[Block] = [heading, Text(text)]
     if comparison.label_noise:
-        how = "Without the doubtful examples the scores are fair to every strategy; the likely labels come from the "
-        how += "strategies themselves, and favour those that agree with the others."
+        how = (
+            "Hard examples are doubted too, and the list comes from the mean probabilities of the strategies: leaving "
+        )
+        how += "its examples out favours those that agree with the others, and re-labelling favours them more."
         blocks += [Text(comparison.label_noise.summary, is_key=True), Text(how)]
         blocks += [TableBlock(label_noise_scores(comparison))]
     if len(errors.label_errors) > len(table.rows):
