@@ -13,6 +13,7 @@ ENGLISH = "I think that this is what they said about it, and the end of the stor
 EXAMPLES = [
     ("negation", "it is not funny", "it is funny"),
     ("negation", "I didn’t laugh", "I did laugh"),
+    ("negation", "nobody laughed", "somebody laughed"),
     ("contrast", "slow, but charming", "slow and charming"),
     ("contrast", "Although it is slow, I liked it", "It is slow, I liked it"),
     ("hedging", "perhaps the best", "the best"),

@@ -157,8 +157,8 @@ def test_many_classes_have_rows_in_place_of_bars(tmp_path):
     assert len({cell["label"] for cell in cells}) == 30
     (boxes,) = gaps.to_dict()["datasets"].values()
     assert len(boxes) <= 20
-    made = mistakes.section(comparison)
-    assert made is not None
-    (menu,) = [block.menu for block in made.every_block() if isinstance(block, Figures) and block.menu]
+    section = mistakes.section(comparison)
+    assert section is not None
+    (menu,) = [b.menu for b in section.every_block() if isinstance(b, Figures) and b.menu]
     assert list(menu.names.values()) == ["full", "lora"]
     assert "The 30 labels with the most mistakes are shown." in text_of(mistakes.section(comparison))

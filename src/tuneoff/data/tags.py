@@ -40,9 +40,9 @@ _FUNCTION_WORDS = _words(
     "them then these would her him could been who its now are you just it's i'm don't how my than like two did not"
 )
 _NEGATIONS = _words(
-    "not no never none nobody nothing nowhere neither nor cannot without hardly barely dont doesnt didnt isnt wasnt "
+    "not no never none neither nor cannot without hardly barely dont doesnt didnt isnt wasnt "
     "arent werent cant couldnt wont wouldnt shouldnt havent hasnt hadnt aint nope"
-)
+) | {"no" + word for word in ("body", "thing", "where")}
 _CONTRASTS = _words(
     "but although though however yet despite nevertheless nonetheless whereas unless except otherwise instead albeit"
 )
@@ -75,7 +75,7 @@ _HEDGE_PHRASES = re.compile(
 _CONTRAST_PHRASES = re.compile(r"\b(?:on the other hand|even if|in spite of|rather than)\b", re.IGNORECASE)
 _SARCASM_MARKS = re.compile(r"#(?:[Ss]arcas|[Ii]ron[yi])|(?<!\w)/s\b|[\"“‘]\s?[^\W\d_]+\s?[\"”’]|!\?|\?!")
 _SARCASM_PHRASES = re.compile(  # of words in lower case
-    r"\b(?:yeah (?:right|sure)|oh (?:right|sure|great|joy|good)|as if|thanks a (?:lot|bunch)|good luck with"
+    r"\b(?:yeah (?:right|sure)|oh (?:right|sure|great|joy|good)|as if|thanks a (?:lot|bunch)"
     r"|big surprise|what an? (?:surprise|shock|joy|treat)"
     r"|how (?:original|nice|lovely|convenient|surprising)|so called|lol"
     r"|just what \w+ (?:need|want)(?:s|ed)?)\b"

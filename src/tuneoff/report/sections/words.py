@@ -35,9 +35,9 @@ def section(comparison: Comparison) -> Section | None:
         blocks += [
             Text(
                 "The same for each strategy: log-odds ratios of the words that differ most for any of them; * is "
-                "significant at a false discovery rate of 5 % over all words and strategies. "
-                f"{_shared_words(comparison, errors)}"
+                "significant at a false discovery rate of 5 % over all words and strategies."
             ),
+            Text(_shared_words(comparison, errors), is_page_only=True),
             *figures_if_any({"words-by-strategy": word_map(comparison, errors)}),
             Details("Words by strategy", [TableBlock(by_strategy, is_tall=True, is_page_only=True)]),
         ]
