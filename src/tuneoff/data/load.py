@@ -22,7 +22,7 @@ from tuneoff.data.labels import (
     split_at_separator,
 )
 from tuneoff.data.spec import ONE_SPLIT, SPLITS, DataSpec, Evaluation
-from tuneoff.data.splits import pool_to_divide
+from tuneoff.data.splits import pool_splits, pool_to_divide
 from tuneoff.errors import DataError, join_limited, unknown
 
 # common column names in order of preference, compared in lower case
@@ -71,6 +71,8 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
         tables, names = labels_to_ids(tables, spec.labels, source_names)
     check_classes(tables["train"], names, columns["label"])
     tables = {split: table.drop_columns("row") for split, table in tables.items()}
+    if spec.ignore_splits:
+        tables = pool_splits(tables, notes)
     division = fold_or_split(tables, names, spec, evaluate, notes)
     tables = pool_to_divide(division.tables, spec, notes) if pools else division.tables
     parts = [fingerprint(split, table.select(_columns_of_runs(table))) for split, table in tables.items()]
@@ -83,7 +85,7 @@ def load_dataset(spec: DataSpec, evaluate: Evaluation | None = ONE_SPLIT, pools:
         division.folds,
         columns,
         separator=(source.tables["train"].schema.metadata or {}).get(sources.SEPARATOR, b",").decode(),
-        held_out=tuple(split for split in tables if split not in source.tables),
+        held_out=tuple(s for s in tables if s not in source.tables or (spec.ignore_splits and s != "train")),
         left_out=division.left_out,
     )
 

@@ -103,7 +103,7 @@ def _explanation(comparison: Comparison) -> str:
     external = [row.label for row in comparison.rows if row.is_external]
     if external:
         text += f" Predictions from files, with costs as stated: {join_names(external)}."
-    parts = [comparison.selection_note, text + _rates_text(comparison), *comparison.notes]
+    parts = [comparison.recipe_note, comparison.selection_note, text + _rates_text(comparison), *comparison.notes]
     return " ".join(filter(None, parts))
 
 
