@@ -79,5 +79,5 @@ def test_an_invalid_option_is_one_line(options, message):
 
 
 def test_an_odd_rank_does_not_go_with_the_orthogonal_start():
-    with pytest.raises(ConfigError, match="lora init orthogonal does not fit rank 3: .*rank to be even"):
+    with pytest.raises(ConfigError, match=r"lora init orthogonal does not fit rank 3: .*rank to be even"):
         adapted_model("lora:init=orthogonal:rank=3")

@@ -7,6 +7,7 @@ scale (alpha is doubled too). That is peft's own conversion (LoraModel.subtract_
 """
 
 import copy
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,9 +163,11 @@ def merged_layers(model: Any) -> Iterator[None]:
             model.set_submodule(name, layer.get_base_layer())
         yield
     finally:
-        for name, layer in merged:
-            model.set_submodule(name, layer)
-            layer.unmerge()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the result is not exact: the weights are copied back below
+            for name, layer in merged:
+                model.set_submodule(name, layer)
+                layer.unmerge()
         for base, weights in kept:
             for name, parameter in base.named_parameters():
                 parameter.data.copy_(weights[name])  # unmerging rounds
