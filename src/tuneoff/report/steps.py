@@ -16,6 +16,7 @@ from tuneoff.tables import SECONDS, TEXT, Column, Table
 PARTS = {key: cost.part for key, cost in COSTS.items() if cost.part}
 _REST = "rest of the loop"
 _BASELINE = "full"  # the strategy that others are compared with
+_SMALL = 0.02  # share of the baseline's time below which a sentence leaves out a part
 
 
 def step_blocks(comparison: Comparison) -> list[Block]:
@@ -119,7 +120,7 @@ def _reason(row: Row, baseline: Row) -> str:
     times = [
         f"{part} {_times(own[part] / theirs[part])}" + (f" ({facts[part]})" if facts.get(part) else "")
         for part in PARTS.values()
-        if theirs[part] > 0
+        if theirs[part] > 0 and max(own[part], theirs[part]) > _SMALL * of_baseline
     ]
     gaps = {part: own[part] - theirs[part] for part in own}
     decisive = max(gaps, key=lambda part: abs(gaps[part]))
