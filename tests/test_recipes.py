@@ -51,6 +51,7 @@ def test_a_strategy_may_truncate_by_its_own_recipe(encoder, toy_csv):
     ("strategy", "message"),
     [
         ("lora:recipe.epoch=2", "recipe of strategy lora: key 'epoch' is unknown; did you mean 'epochs'"),
+        ("lora:epochs=2", "strategy lora: epochs is an option of the recipe; write recipe.epochs"),
         ("lora:recipe.epochs=0", "recipe of strategy lora: epochs: .*not 0"),
         ("tfidf:recipe.epochs=2", "strategy tfidf does not depend on epochs of the recipe; it uses class_weights"),
         ("lora:recipe.learning_rate=1e-4", "strategy lora: learning_rate is its own option; leave out 'recipe.'"),

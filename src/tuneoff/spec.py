@@ -67,7 +67,12 @@ def parse_strategy(given: Any) -> StrategyConfig:
         )
     if name not in STRATEGIES:
         raise ConfigError(unknown("strategy", name, STRATEGIES))
-    return validated(STRATEGIES[name].config, options or {}, f"strategy {name}")
+    config = STRATEGIES[name].config
+    if isinstance(options, dict) and config.model_config.get("extra") == "forbid":
+        for key in options:
+            if key in Recipe.model_fields and key not in config.model_fields:
+                raise ConfigError(f"strategy {name}: {key} is an option of the recipe; write {RECIPE}{key}")
+    return validated(config, options or {}, f"strategy {name}")
 
 
 def _parse_option(given: str, pair: str) -> tuple[str, Any]:

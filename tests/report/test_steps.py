@@ -53,6 +53,7 @@ def test_the_table_holds_every_part_and_the_rest(comparison):
 
 def test_the_compute_section_shows_steps_and_inference(comparison):
     section = compute.section(comparison)
+    assert section
     assert {"step_seconds", "inference"} <= {table.name for table in section.tables()}
     assert "steps" in dict(section.charts())
     inference = next(table for table in section.tables() if table.name == "inference")
@@ -62,5 +63,6 @@ def test_the_compute_section_shows_steps_and_inference(comparison):
 def test_runs_of_earlier_versions_show_neither(tmp_path):
     old = stored_study(tmp_path / "s", [("full", "full", 0.9), ("lora", "lora", 0.8)], ("a", "b")).comparison()
     section = compute.section(old)
+    assert section
     assert "step_seconds" not in {table.name for table in section.tables()}
     assert "steps" not in dict(section.charts())
