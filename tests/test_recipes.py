@@ -1,5 +1,7 @@
 """Recipes and encoders of single strategies: labels, ids, tokens, and what a report says of them."""
 
+from typing import Any
+
 import pytest
 
 from tests.studies import toy_spec
@@ -41,7 +43,8 @@ def test_a_strategy_may_run_on_some_encoders_only_and_keeps_its_run_ids(encoder,
 def test_a_strategy_may_truncate_by_its_own_recipe(encoder, toy_csv):
     prepared = prepare(toy_spec(encoder, toy_csv, strategies=["head", "head:recipe.max_length=5"]))
     short, whole = by_label(prepared)["head recipe.max_length=5"], by_label(prepared)["head"]
-    tokens = [int(prepared.tokens_of(run)["train"].lengths.max()) for run in (short, whole)]
+    tables = [prepared.tokens_of(run) or {} for run in (short, whole)]
+    tokens = [int(table["train"].lengths.max()) for table in tables]
     assert tokens[0] == 5 < tokens[1]
     planned = estimates(prepared, [Job(run=short), Job(run=whole)])
     assert planned[0].operations < planned[1].operations
@@ -74,6 +77,7 @@ def test_runs_use_the_recipe_that_a_search_found_and_the_report_says_so(encoder,
     comparison = Study(spec, tmp_path / "s").run()
     record = next(r for r in comparison.records if r.strategy == "head")
     best = next(s for s in comparison.searches if s.strategy == "head").best
+    assert best
     assert record.spec["searched_options"] == best.options
     assert record.spec["recipe"]["epochs"] == best.options["recipe.epochs"] in (2, 3)
     assert len(comparison.histories[record.run_id].query("kind == 'epoch'")) == best.options["recipe.epochs"]
@@ -91,5 +95,9 @@ def test_search_spaces_of_the_command_line_need_a_search():
 
 
 def test_strategies_for_encoders_that_are_replaced_run_on_the_new_ones():
-    given = [{"lora": {"rank": 4, "encoders": ["my/bert"]}}, {"full": {"encoders": ["minilm"]}}, {"head": {}}]
+    given: list[dict[str, Any]] = [
+        {"lora": {"rank": 4, "encoders": ["my/bert"]}},
+        {"full": {"encoders": ["minilm"]}},
+        {"head": {}},
+    ]
     assert without_encoders(given, ["packaged:minilm"]) == [{"lora": {"rank": 4}}, given[1], given[2]]
