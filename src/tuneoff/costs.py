@@ -48,6 +48,8 @@ class Cost:
     axis_factor: float = 1.0  # from the base unit to the axis' unit
     is_choosable: bool = False  # the verdict may choose by it (--cost); it needs an axis
     phase: str = ""  # the phase of a run that it is the time of
+    part: str = ""  # the part of the training steps that it is the time of
+    is_inference: bool = False  # of predicting, next to the latency
     rate: str = ""  # the field of Rates that it is computed with; without a value for any row, it is not shown
 
 
@@ -104,10 +106,30 @@ COSTS: dict[str, Cost] = {
         name="time of the frozen blocks", column="frozen blocks", format=SECONDS, phase="frozen blocks"
     ),
     "train_seconds": Cost(name="time of the training steps", column="train", format=SECONDS, phase="training steps"),
+    "data_seconds": Cost(name="time of drawing and packing batches", column="data", format=SECONDS, part="data"),
+    "forward_seconds": Cost(name="time of the forward pass", column="forward", format=SECONDS, part="forward"),
+    "backward_seconds": Cost(name="time of the backward pass", column="backward", format=SECONDS, part="backward"),
+    "optimizer_seconds": Cost(name="time of the optimizer", column="optimizer", format=SECONDS, part="optimizer"),
     "evaluate_seconds": Cost(name="evaluation time", column="evaluate", format=SECONDS, phase="evaluation"),
     "run_seconds": Cost(name="time of the whole run", column="whole run", format=SECONDS),
     "examples_per_second": Cost(name="training throughput in examples", column="examples/s", format=COUNT),
     "tokens_per_second": Cost(name="training throughput in tokens", column="tokens/s", format=COUNT),
+    "predictions_per_second": Cost(
+        name="inference throughput in texts", column="texts/s", format=COUNT, is_inference=True
+    ),
+    # of LoRA and other methods whose update can be merged into the encoder's weights; measured on a few texts
+    "merged_latency_seconds": Cost(
+        name="inference latency, merged", column="latency, merged", format=SECONDS, is_inference=True
+    ),
+    "unmerged_sample_per_second": Cost(
+        name="inference throughput of a sample, not merged", column="sample texts/s", format=COUNT, is_inference=True
+    ),
+    "merged_sample_per_second": Cost(
+        name="inference throughput of a sample, merged",
+        column="sample texts/s, merged",
+        format=COUNT,
+        is_inference=True,
+    ),
     "operations": Cost(name="training operations", column="operations", format=OPERATIONS),
     "peak_share": Cost(name="share of the peak speed", column="of peak", format=SHARE),
 }

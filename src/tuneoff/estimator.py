@@ -36,7 +36,7 @@ from tuneoff.execute.fit import Fitted, fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import check_length
 from tuneoff.scoring.metrics import check_metric, metric_for, metric_options
-from tuneoff.spec import DEFAULT_MODEL, Final, RunSpec, parse_strategy
+from tuneoff.spec import DEFAULT_MODEL, Final, RunSpec, parse_strategy, recipe_of
 from tuneoff.strategies import STRATEGIES, StrategyConfig
 from tuneoff.validation import validated
 
@@ -185,7 +185,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         twice = sorted(options.keys() & (self.recipe or {}).keys())
         if twice:
             raise ConfigError(f"recipe has {twice[0]!r}, which is a parameter of its own; leave it out of recipe")
-        recipe = validated(Recipe, {**options, **(self.recipe or {})}, "recipe")
+        recipe = recipe_of(strategy, validated(Recipe, {**options, **(self.recipe or {})}, "recipe"))
         roles = metric_options(dataset.label_names, dataset.is_multilabel)
         has_validation = "validation" in dataset.splits
         if not has_validation and strategy.num_fits > 1:

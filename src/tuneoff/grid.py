@@ -21,13 +21,14 @@ from tuneoff.data.splits import check_divisions, check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize, tokenize_split
 from tuneoff.encoder.config import load_config, load_tokenizer
 from tuneoff.encoder.heads import replaced_head, start_fingerprint
+from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, estimate
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.custom import is_own, own_score
 from tuneoff.scoring.metrics import as_rows
 from tuneoff.seeds import SPLIT, cell_number, crossed
-from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec
+from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec, recipe_of
 from tuneoff.strategies import Strategy
 
 # least number of steps of a run on a subset of train: in three epochs, a few examples would hardly be seen
@@ -40,10 +41,12 @@ class Prepared:
 
     spec: StudySpec  # with the evaluation that the data decided
     dataset: Dataset
-    tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens
+    tokens: dict[str, dict[str, TokenTable]]  # encoder -> split -> tokens, by the study's recipe
     tokenizers: dict[str, Any]  # encoder -> its tokenizer
     runs: tuple[RunSpec, ...]  # the whole grid, in the order of the spec
     heads: dict[str, str]  # encoder -> why its own head is not used; empty for an encoder without one
+    # encoder and truncation of a strategy with a recipe of its own -> split -> tokens
+    own_tokens: dict[tuple[str, TruncationPolicy], dict[str, TokenTable]] = field(default_factory=dict)
     tests: tuple[OtherTest, ...] = ()  # from elsewhere, which the runs also predict
     test_tokens: dict[str, dict[str, TokenTable]] = field(default_factory=dict)  # encoder -> name of the test set
 
@@ -60,6 +63,11 @@ class Prepared:
         runs = [run if run.subset else run.model_copy(update={"tests": named}) for run in self.runs]
         return replace(self, tests=tuple(tests), runs=tuple(runs), test_tokens=tokens)
 
+    def tokens_of(self, run: RunSpec) -> dict[str, TokenTable] | None:
+        """Return the tokens of every split that a run reads; None for a run without an encoder."""
+        model = run.model or ""
+        return self.own_tokens.get((model, run.recipe.truncation), self.tokens.get(model))
+
 
 def prepare(spec: StudySpec) -> Prepared:
     """Load and store the data, tokenize it for every encoder, and list the runs."""
@@ -70,11 +78,16 @@ def prepare(spec: StudySpec) -> Prepared:
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     models = spec.model if uses_encoder else ()
+    own = _own_truncations(spec)
     for model in models:
         check_length(model, spec.recipe.max_length)
+    for model, truncation in own:
+        check_length(model, truncation.max_length)
     tokenizers = {model: load_tokenizer(model) for model in models}
     tokens = {model: tokenize(dataset, tokenizers[model], spec.recipe.truncation) for model in models}
-    return Prepared(spec, dataset, tokens, tokenizers, tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset))
+    own_tokens = {(model, policy): tokenize(dataset, load_tokenizer(model), policy) for model, policy in own}
+    runs, heads = tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset)
+    return Prepared(spec, dataset, tokens, tokenizers, runs, heads, own_tokens)
 
 
 def _check_metrics(spec: StudySpec, dataset: Dataset) -> None:
@@ -87,6 +100,17 @@ def _check_metrics(spec: StudySpec, dataset: Dataset) -> None:
     for metric in dict.fromkeys([spec.ranking_metric(options), spec.selection_metric(options)]):
         if is_own(metric):
             own_score(metric, labels, labels, as_rows(labels, dataset.num_labels).astype(np.float64))
+
+
+def _own_truncations(spec: StudySpec) -> dict[tuple[str, TruncationPolicy], None]:
+    """List the encoders and truncations of strategies that do not truncate as the study does."""
+    policies = [(strategy, recipe_of(strategy, spec.recipe).truncation) for strategy in spec.strategies]
+    return {
+        (model, policy): None
+        for strategy, policy in policies
+        if policy != spec.recipe.truncation
+        for model in spec.encoders_of(strategy)
+    }
 
 
 def _replaced_heads(spec: StudySpec, dataset: Dataset) -> dict[str, str]:
@@ -151,25 +175,25 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
     folds = folds_of(spec)
     for part in spec.subsets:
         check_subset(dataset, part, _plain_seeds(spec), folds)
-    # at most the steps of all of train, so that a subset never trains longer
     num_train = parts_of(dataset, folds[0] if folds else None)["train"].num_examples(dataset)
-    min_steps = min(MIN_SUBSET_STEPS, spec.recipe.num_steps(num_train))
-    subset_recipe = spec.recipe.model_copy(update={"min_steps": max(spec.recipe.min_steps, min_steps)})
     runs = {}
     for subset, strategy in itertools.product((None, *spec.subsets), spec.strategies):
         row = STRATEGIES[strategy.name]
         if subset and not row.learns:
             continue  # its learning curve is flat
-        for model in spec.model if row.uses_encoder else (None,):
+        recipe = recipe_of(strategy, spec.recipe)
+        if subset:
+            recipe = _subset_recipe(recipe, num_train)
+        for model in spec.encoders_of(strategy) if row.uses_encoder else (None,):
             for repeat in _repeats(spec, row, folds, draws_subset=subset is not None):
                 run = RunSpec(
                     **repeat,
-                    strategy=strategy,
+                    strategy=strategy.model_copy(update={"encoders": ()}),  # the run has its own
                     model=model,
                     model_fingerprint=fingerprints[model] if model else None,
                     data_fingerprint=dataset.fingerprint,
                     subset=subset,
-                    recipe=subset_recipe if subset else spec.recipe,
+                    recipe=recipe,
                     metric=metric,
                     positive=options.positive_name or None,
                     ordered=spec.ordered,
@@ -179,6 +203,13 @@ def _grid(spec: StudySpec, dataset: Dataset) -> list[RunSpec]:
                 )
                 runs[run.run_id] = run
     return list(runs.values())
+
+
+def _subset_recipe(recipe: Recipe, num_train: int) -> Recipe:
+    """Return a recipe for a subset of train. num_train: examples in all of it."""
+    # at most the steps of all of train, so that a subset never trains longer
+    min_steps = min(MIN_SUBSET_STEPS, recipe.num_steps(num_train))
+    return recipe.model_copy(update={"min_steps": max(recipe.min_steps, min_steps)})
 
 
 def _repeats(spec: StudySpec, strategy: Strategy, folds: Sequence[Fold], draws_subset: bool) -> list[dict[str, Any]]:
@@ -247,7 +278,7 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
     for job in jobs:
         run = job.run
         if run.group not in by_group:
-            tables, dataset = prepared.tokens.get(run.model or ""), prepared.dataset
+            tables, dataset = prepared.tokens_of(run), prepared.dataset
             parts = parts_of(dataset, run.fold, run.subset, run.seed, run.division)
             sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
             tokens = {

@@ -48,6 +48,7 @@ class RunRecord:
     train_examples: int | None = None
     thresholds: list[float] | None = None  # of each label, for multi-label data; of two classes the second's
     best_epoch: int | None = None
+    best_step: int | None = None  # of a run that was validated within epochs too
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
     movement: dict[str, Any] = field(default_factory=dict)  # of the encoder's representations: engine/movement.py
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
@@ -204,7 +205,10 @@ class RunStore:
         return folder / "tests" / f"{name}.parquet"
 
     def history(self, run_id: str) -> "pd.DataFrame":
-        """Read a run's history: rows of kind "step" and of kind "epoch"; empty for a run without training steps."""
+        """Read a run's history: rows of kind step, epoch, and evaluation, of validations within epochs too.
+
+        Empty for a run without training steps.
+        """
         path = self.path(run_id) / "history.parquet"
         import pandas as pd
 

@@ -24,6 +24,7 @@ from tuneoff.data.spec import DataSpec, Evaluation, Fold, OtherTestSpec, Subset
 from tuneoff.data.tags import parse_tags
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
+from tuneoff.formats import encoder_names
 from tuneoff.scoring.decision import DEFAULT_MARGIN
 from tuneoff.scoring.metrics import (
     COUNT_SCORES,
@@ -37,9 +38,19 @@ from tuneoff.scoring.metrics import (
 )
 from tuneoff.scoring.selection import Selection
 from tuneoff.search.record import SearchRecord
-from tuneoff.search.space import Range, SearchSpec, Space, check_spaces, parse_search, with_options
+from tuneoff.search.space import (
+    Range,
+    SearchSpec,
+    Space,
+    check_spaces,
+    own_options,
+    parse_search,
+    recipe_options,
+    with_options,
+)
 from tuneoff.seeds import SPLIT, Seeds, cell_name, parse_seeds
 from tuneoff.strategies import STRATEGIES, Strategy, StrategyConfig
+from tuneoff.strategies.base import RECIPE
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.track import TrackerOptions, dump_track, parse_track
 from tuneoff.validation import Options, validated
@@ -68,7 +79,12 @@ def parse_strategy(given: Any) -> StrategyConfig:
         )
     if name not in STRATEGIES:
         raise ConfigError(unknown("strategy", name, STRATEGIES))
-    return validated(STRATEGIES[name].config, options or {}, f"strategy {name}")
+    config = STRATEGIES[name].config
+    if isinstance(options, dict) and config.model_config.get("extra") == "forbid":
+        for key in options:
+            if key in Recipe.model_fields and key not in config.model_fields:
+                raise ConfigError(f"strategy {name}: {key} is an option of the recipe; write {RECIPE}{key}")
+    return validated(config, options or {}, f"strategy {name}")
 
 
 def _parse_option(given: str, pair: str) -> tuple[str, Any]:
@@ -83,7 +99,28 @@ def _parse_option(given: str, pair: str) -> tuple[str, Any]:
 
 
 def _dump_strategy(config: StrategyConfig) -> dict[str, Any]:
-    return {config.name: config.model_dump(mode="json")}
+    return {config.name: config.to_json()}
+
+
+def recipe_of(strategy: StrategyConfig, recipe: Recipe) -> Recipe:
+    """Return the recipe of a strategy: the study's, with the strategy's own options in place of its.
+
+    Raises ConfigError, in one line, for an option that does not exist, is invalid, or changes nothing for the strategy.
+    """
+    changes = dict(strategy.recipe)
+    if not changes:
+        return recipe
+    used = STRATEGIES[strategy.name].recipe_fields
+    for key in changes:
+        if key == "learning_rate":
+            raise ConfigError(
+                f"strategy {strategy.name}: learning_rate is its own option; leave out {RECIPE!r} before it"
+            )
+        if used is not None and key in Recipe.model_fields and key not in used:
+            raise ConfigError(
+                f"strategy {strategy.name} does not depend on {key} of the recipe; it uses {', '.join(sorted(used))}"
+            )
+    return validated(Recipe, {**recipe.model_dump(), **changes}, f"recipe of strategy {strategy.name}")
 
 
 AnyStrategy = Annotated[StrategyConfig, BeforeValidator(parse_strategy), PlainSerializer(_dump_strategy)]
@@ -382,6 +419,24 @@ class StudySpec(Options):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_own_settings(self) -> "StudySpec":
+        """Check the recipes and the encoders that strategies name."""
+        short = encoder_names(self.model)
+        for strategy in self.strategies:
+            recipe_of(strategy, self.recipe)
+            if strategy.encoders and not STRATEGIES[strategy.name].uses_encoder:
+                raise ConfigError(f"strategy {strategy.name} uses no encoder; leave out encoders")
+            for name in strategy.encoders:
+                if name not in self.model and name not in short.values():
+                    raise ConfigError(f"strategy {strategy.name}: {unknown('encoder', name, self.model)}")
+        return self
+
+    def encoders_of(self, strategy: StrategyConfig) -> tuple[str, ...]:
+        """Return the encoders that a strategy runs on: all, unless it names some, by their full or short names."""
+        short = encoder_names(self.model)
+        return tuple(m for m in self.model if not strategy.encoders or {m, short[m]} & set(strategy.encoders))
+
     @classmethod
     def owner(cls) -> str:
         """Start of the error message."""
@@ -488,7 +543,7 @@ class StudySpec(Options):
     @model_validator(mode="after")
     def _check_search(self) -> "StudySpec":
         if self.search:
-            check_spaces(self.search, self.strategies)
+            check_spaces(self.search, self.strategies, self.recipe)
         return self
 
     @field_validator("strategies")
@@ -541,8 +596,16 @@ class RunSpec(BaseModel):
     @property
     def config(self) -> StrategyConfig:
         """The strategy's options, with those that a search found, and those that the folds chose."""
-        options = {**self.searched_options, **(self.final.options if self.final else {})}
+        searched = own_options(self.strategy, self.searched_options)
+        options = {**searched, **(self.final.options if self.final else {})}
         return with_options(self.strategy, options) if options else self.strategy
+
+    def searched(self, options: dict[str, Any]) -> "RunSpec":
+        """Return this run with the options that a search found: of the strategy, and of the recipe."""
+        changes: dict[str, Any] = {"searched_options": options}
+        if own := recipe_options(self.strategy, options):
+            changes["recipe"] = validated(Recipe, {**self.recipe.model_dump(), **own}, "search space of the recipe")
+        return self.model_copy(update=changes)
 
     @property
     def is_seeded(self) -> bool:
@@ -577,8 +640,7 @@ class RunSpec(BaseModel):
     @property
     def group(self) -> str:
         """Id shared by the runs of all seeds or folds: '<strategy>-<8 hex digits>'."""
-        fields = self.definition.recipe_fields
-        recipe = self.recipe.model_dump(include=None if fields is None else set(fields))
+        recipe = self.recipe.key(self.definition.recipe_fields)
         parts = [_dump_strategy(self.config), self.model_fingerprint, self.data_fingerprint, recipe, self.metric]
         if self.subset:
             parts.append(self.subset.key)

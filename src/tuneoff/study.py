@@ -338,7 +338,7 @@ class Study:
             best = self.store.searches.open(job.new_search).within(job.search).best
             if best:
                 options[job.run.group] = best.options
-        return [run.model_copy(update={"searched_options": options.get(run.group, {})}) for run in runs]
+        return [run.searched(options.get(run.group, {})) for run in runs]
 
     def _final_runs(self, prepared: Prepared) -> list[RunSpec]:
         """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""

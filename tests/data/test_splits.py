@@ -5,8 +5,10 @@ import pytest
 
 from tests.data.frames import examples_of, frame, load, multilabel_frame
 from tuneoff.data.dataset import labels_of
+from tuneoff.data.spec import DataSpec
 from tuneoff.data.splits import apportion, stratified_sample, stratified_split
-from tuneoff.errors import DataError
+from tuneoff.errors import ConfigError, DataError
+from tuneoff.validation import validated
 
 
 def test_held_out_splits_share_no_example_and_lose_none():
@@ -103,3 +105,41 @@ def test_stratified_sample_keeps_class_shares_and_is_at_most_everything():
     sample = stratified_sample(labels, 10, np.random.default_rng(0))
     assert np.bincount(labels[sample]).tolist() == [7, 3]
     assert len(stratified_sample(labels, 1000, np.random.default_rng(0))) == 100
+
+
+def test_ignored_splits_are_pooled_and_divided_anew():
+    parts = [(0, 60), (60, 80), (80, 100)]
+    data = {
+        split: frame([0, 1] * ((end - start) // 2), texts=[f"text {i}" for i in range(start, end)])
+        for split, (start, end) in zip(("train", "validation", "test"), parts, strict=True)
+    }
+    given, divided = load(data), load(data, ignore_splits=True, test_fraction=0.2)
+    assert {split: divided.num_examples(split) for split in divided.splits} == {
+        "train": 70,
+        "validation": 10,
+        "test": 20,
+    }
+    assert examples_of(divided) == examples_of(given)
+    assert divided.held_out == ("validation", "test")
+    assert divided.notes[0] == (
+        "the splits of the source are ignored: 100 examples (train 60, validation 20, test 20) are divided anew"
+    )
+    assert DataSpec(source="x", splits="ignore").ignore_splits
+    assert load(data["train"], ignore_splits=True).notes[0] == "the data have no splits to ignore"
+
+
+def test_groups_stay_whole_where_splits_are_ignored():
+    groups = [f"g{i // 5}" for i in range(100)]
+    texts = [f"text {i}" for i in range(100)]
+    whole = frame([0, 1] * 50, texts=texts, author=groups)
+    dataset = load({"train": whole[:70], "test": whole[70:]}, ignore_splits=True, group="author", test_fraction=0.2)
+    by_split = [set(table["group"].to_pylist()) for table in dataset.splits.values()]
+    assert not by_split[0] & by_split[1]
+    assert not by_split[0] & by_split[2]
+
+
+def test_splits_that_are_neither_a_mapping_nor_ignored_are_one_line():
+    with pytest.raises(
+        ConfigError, match="splits 'all' is neither a mapping of splits nor ignore; write splits: ignore"
+    ):
+        validated(DataSpec, {"source": "x", "splits": "all"}, "study")

@@ -5,6 +5,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
 
 from tests.saved import saved_model
 from tests.strategies.rows import STRATEGY_NAMES
@@ -66,3 +68,15 @@ def test_texts_are_read_from_lists_pairs_and_tables():
             as_texts(wrong, False)
     with pytest.raises(ConfigError, match="texts is a dict"):
         as_texts({"text": ["a"]}, False)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about a head that is drawn anew and then loaded
+@pytest.mark.parametrize("options", ["bias=all", "bias=lora_only", "init=pissa:rank=4", "init=olora:rank=4:bias=all"])
+def test_peft_itself_reads_trained_biases_and_updates_that_started_from_the_weights(options, tmp_path):
+    model, _ = saved_model(f"lora:{options}", "bert", tmp_path)
+    model.set_attn_implementation("eager")
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "encoder", num_labels=3)
+    loaded = PeftModel.from_pretrained(plain, str(tmp_path / "model")).eval()
+    batch = word_tokenizer()(TEXTS, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)

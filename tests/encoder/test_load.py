@@ -7,8 +7,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from tests.tiny import CONFIGS, tiny_model
+from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.config import load_config, load_tokenizer, model_fingerprint
-from tuneoff.encoder.load import empty_model, initialise_head, load_model
+from tuneoff.encoder.load import empty_model, initialise_head, load_model, set_head_dropout
 from tuneoff.errors import ModelError
 
 
@@ -101,3 +103,24 @@ def test_loading_is_quiet_and_leaves_the_settings_of_transformers(encoder, capfd
     finally:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_the_head_has_a_dropout_rate_of_its_own_in_every_architecture(model_type):
+    model = tiny_model(model_type)
+    before = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    set_head_dropout(model, 0.5)
+    rates = {name: m.p for name, m in model.named_modules() if isinstance(m, torch.nn.Dropout)}
+    changed = {name for name, rate in rates.items() if rate != before[name]}
+    inside = {
+        name for block in blocks(model) for name, m in model.named_modules() if any(m is own for own in block.modules())
+    }
+    assert changed
+    assert not changed & inside
+    assert all(rates[name] == 0.5 for name in changed)
+
+
+def test_head_dropout_goes_with_the_rate_of_everything_else(encoder):
+    model = load_model(encoder, ("a", "b"), 0, dropout=0.2, head_dropout=0.5)
+    assert model.dropout.p == 0.5
+    assert model.bert.embeddings.dropout.p == 0.2

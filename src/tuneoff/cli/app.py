@@ -56,6 +56,8 @@ from tuneoff.cli.options import (
     split_list,
     split_lists,
     with_data_options,
+    with_spaces,
+    without_encoders,
 )
 from tuneoff.cli.output import (
     console,
@@ -194,6 +196,14 @@ def compare(
     search: Annotated[
         str, typer.Option(help="hyperparameter search: trials of every strategy, a time such as 10m, or none")
     ] = "4",
+    search_space: Annotated[
+        TextList,
+        typer.Option(
+            metavar="STRATEGY.OPTION=VALUES",
+            help="search these hyperparameters too: lora.rank=4,8,16, lora.learning_rate=1e-5..1e-3, or of the recipe "
+            "of every strategy: recipe.epochs=2,3,5; repeatable, or separated by commas",
+        ),
+    ] = None,
     metric: Annotated[
         OptionalText,
         typer.Option(
@@ -247,7 +257,7 @@ def compare(
                 "max_length": max_length,
                 **parse_recipe(joined(recipe)),
             },
-            "search": search,
+            "search": with_spaces(search, search_space),
             "fractions": split_list(joined(fractions)),
             "per_class": split_list(joined(per_class)),
             "metric": metric,
@@ -365,6 +375,8 @@ def run(
         }
         options |= {key: value for key, value in changes.items() if value}
         options |= {} if margin is None else {"margin": margin}
+        if model:  # the study's strategies for certain encoders run on those that take their place
+            options["strategies"] = without_encoders(options["strategies"], options["model"])
         stay_offline_without_network(options["model"], options["data"]["source"])
         _run(study_from(options), None if name else study.folder, executor, replace, as_json, quiet)
 
@@ -628,7 +640,8 @@ for command in (predict, embed, export, serve, track, check):
 def list_strategies(as_json: Json = False) -> None:
     """List the strategies and the recipe, with their options."""
     from tuneoff.engine.recipe import Recipe
-    from tuneoff.strategies import STRATEGIES
+    from tuneoff.strategies import STRATEGIES, StrategyConfig
+    from tuneoff.strategies.base import COMMON_OPTIONS
 
     if as_json:
         rows = {name: {"summary": row.summary, "options": options_of(row.config)} for name, row in STRATEGIES.items()}
@@ -636,7 +649,9 @@ def list_strategies(as_json: Json = False) -> None:
         return
     for name, row in STRATEGIES.items():
         console.print(f"[bold]{name}[/bold]  {visible(row.summary)}")
-        print_options(row.config)
+        print_options(row.config, COMMON_OPTIONS)
+    console.print("[bold]every strategy[/bold]  also takes")
+    print_options(StrategyConfig)
     console.print("[bold]recipe[/bold]  training of every strategy by gradient; class_weights also for tfidf and probe")
     print_options(Recipe)
 

@@ -249,6 +249,32 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
     return options
 
 
+def with_spaces(search: str, texts: list[str] | None) -> Any:
+    """Return a search, 4, 10m or none, with the search spaces of the command line."""
+    if not texts:
+        return search
+    from tuneoff.search.space import parse_search, parse_spaces
+
+    spaces, budget = parse_spaces(texts), parse_search(search)
+    if budget is None:
+        raise ConfigError("--search-space needs a search; write e.g. --search 8, or leave out --search none")
+    return {**budget, "spaces": spaces}
+
+
+def without_encoders(strategies: list[dict[str, Any]], models: list[str]) -> list[dict[str, Any]]:
+    """Return strategies, as plain data, without the encoders that they name if none of these is among the models."""
+    from tuneoff.formats import encoder_names
+
+    present = {*models, *encoder_names(models).values()}
+    kept = []
+    for strategy in strategies:
+        ((name, options),) = strategy.items()
+        encoders = options.get("encoders") or ()
+        is_gone = encoders and not present & set(encoders)
+        kept.append({name: {key: value for key, value in options.items() if not (is_gone and key == "encoders")}})
+    return kept
+
+
 def parse_cost(text: str) -> str:
     """Return the key of a cost; its name in reports stands for the key: "memory" for peak_bytes."""
     return {name.lower(): key for key, name in complete_cost()}.get(text.strip().lower(), text)

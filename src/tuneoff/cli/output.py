@@ -1,7 +1,7 @@
 """Printing of the commands: tables, results, classes, options. Text of the user's data is shown, never obeyed."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -83,8 +83,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.models_note:
             console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
-    notes = [metric_note(comparison), comparison.selection_note, threshold_note(comparison), comparison.epochs_note]
-    for note in filter(None, [*notes, *comparison.notes]):
+    notes = [comparison.recipe_note, metric_note(comparison), comparison.selection_note, threshold_note(comparison)]
+    for note in filter(None, [*notes, comparison.epochs_note, *comparison.notes]):
         console.print(visible(note))
     _print_failures(comparison, folder, console)
     console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
@@ -250,10 +250,12 @@ def options_of(config: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def print_options(config: Any) -> None:
-    """Print the options of a pydantic model, one per line."""
+def print_options(config: Any, excluded: Collection[str] = ()) -> None:
+    """Print the options of a pydantic model, one per line, but for those that are excluded."""
     table = Table.grid(padding=(0, 2))
     for option, field in config.model_fields.items():
+        if option in excluded:
+            continue
         choices = ", ".join(map(str, _choices(field.annotation)))
         notes = [field.description, f"choices: {choices}" if choices else ""]
         default = "..." if field.is_required() else _as_written(field.default)

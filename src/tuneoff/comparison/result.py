@@ -18,6 +18,7 @@ from tuneoff.comparison.phenomena import Phenomena
 from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
+from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.formats import encoder_names, join_names, size
 from tuneoff.runs import RunRecord, Session
@@ -345,6 +346,30 @@ class Comparison:
         """Bootstrap resamples of the test examples."""
         examples = self.data.splits[self.data.scored_split].examples
         return stats.num_resamples(self.metric, examples, len(self.label_names))
+
+    @property
+    def recipe_note(self) -> str:
+        """Sentence on recipes that differ between the rows; empty if all ran with the study's."""
+        recipes = {row.group: self._own_recipe(row) for row in self.rows if not row.is_external}
+        own = {group: options for group, options in recipes.items() if options}
+        if not own:
+            return ""
+        names, study = self.names, self.study.recipe
+        parts = [f"{names[g]} ({', '.join(f'{k} {v}' for k, v in options.items())})" for g, options in own.items()]
+        fields = dict.fromkeys(key for options in own.values() for key in options)
+        others = ", ".join(f"{key} {getattr(study, key)}" for key in fields)
+        return (
+            "Recipes differ, so that strategies are not compared under equal conditions, and a difference may come "
+            f"from the recipe: {join_names(parts)}. The recipe of the study has {others}."
+        )
+
+    def _own_recipe(self, row: Row) -> dict[str, object]:
+        """Return the options of the recipe with which a row ran and which differ from the study's."""
+        spec = next((record.spec for record in self.records if record.group == row.group), {})
+        used, stored = STRATEGIES[row.strategy].recipe_fields, spec.get("recipe") or {}
+        ran = Recipe.model_validate(stored) if stored else self.study.recipe
+        fields = [name for name in Recipe.model_fields if used is None or name in used]
+        return {n: getattr(ran, n) for n in fields if getattr(ran, n) != getattr(self.study.recipe, n)}
 
     @property
     def repeat(self) -> str:

@@ -26,7 +26,7 @@ from tuneoff.data.labels import (
     split_at_separator,
 )
 from tuneoff.data.spec import ONE_SPLIT, SPLITS, DataSpec, Evaluation
-from tuneoff.data.splits import pool_to_divide
+from tuneoff.data.splits import pool_splits, pool_to_divide
 from tuneoff.errors import DataError, join_limited, unknown
 
 # common column names in order of preference, compared in lower case
@@ -86,6 +86,8 @@ def load_dataset(
     tables = {
         split: _with_source(table, split) if keeps_rows else table.drop_columns(ROW) for split, table in tables.items()
     }
+    if spec.ignore_splits:
+        tables = pool_splits(tables, notes)
     division = fold_or_split(tables, names, spec, evaluate, notes)
     tables = drop_leaks(division.tables, names, spec, notes)
     tables = pool_to_divide(tables, spec, notes) if pools else tables
@@ -99,7 +101,7 @@ def load_dataset(
         division.folds,
         columns,
         separator=(source.tables["train"].schema.metadata or {}).get(sources.SEPARATOR, b",").decode(),
-        held_out=tuple(split for split in tables if split not in source.tables),
+        held_out=tuple(s for s in tables if s not in source.tables or (spec.ignore_splits and s != "train")),
         left_out=division.left_out,
         findings=tuple(_column_findings(source.tables["train"], columns, spec)),
     )

@@ -70,6 +70,11 @@ class DataSpec(BaseModel):
     )
     test_fraction: float = Field(0.1, gt=0, lt=1, description="share of train to hold out as test if there is none")
     split_seed: int = Field(0, ge=0, description="random seed of held-out splits and of limits")
+    # off: published splits are there to be compared with
+    ignore_splits: bool = Field(
+        False,
+        description="pool the splits that are given, and divide all examples anew (in a study also splits: ignore)",
+    )
     group: str | None = Field(
         None, description="group column (author, patient, thread): no group is in two splits, against leakage"
     )
@@ -121,6 +126,19 @@ class OtherTestSpec(BaseModel):
             return given
         source, *options = re.split(r":(?=\w+=)", given)
         return {"source": source.strip(), **dict(option.split("=", 1) for option in options)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_ignored_splits(cls, given: Any) -> Any:
+        """Read `splits: ignore`."""
+        if not isinstance(given, dict) or not isinstance(given.get("splits"), str):
+            return given
+        if given["splits"] != "ignore":
+            raise ConfigError(
+                f"splits {given['splits']!r} is neither a mapping of splits nor ignore; write splits: ignore, or "
+                "splits: {test: FILE}"
+            )
+        return {**given, "splits": {}, "ignore_splits": True}
 
 
 class Evaluation(BaseModel):

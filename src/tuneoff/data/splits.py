@@ -60,6 +60,21 @@ def add_missing_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[
     return {"train": train, "validation": tables["validation"], "test": tables["test"]}
 
 
+def pool_splits(tables: dict[str, pa.Table], notes: list[str]) -> dict[str, pa.Table]:
+    """Join all splits into train, to be divided anew; an example of a split without groups is a group of its own."""
+    given = [split for split in SPLITS if split in tables]
+    if len(given) == 1:
+        notes.append("the data have no splits to ignore")
+        return tables
+    pool = pa.concat_tables([tables[split] for split in given], promote_options="default").combine_chunks()
+    if GROUP in pool.column_names:
+        filled = pool[GROUP].fill_null("")
+        pool = pool.set_column(pool.column_names.index(GROUP), GROUP, filled)
+    sizes = ", ".join(f"{split} {tables[split].num_rows:,}" for split in given)
+    notes.append(f"the splits of the source are ignored: {pool.num_rows:,} examples ({sizes}) are divided anew")
+    return {"train": pool}
+
+
 def limit_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) -> dict[str, pa.Table]:
     """Reduce splits to the limits of a spec, stratified by label. Appends a note for each."""
     limited = dict(tables)

@@ -99,12 +99,15 @@ def _of_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Explain:
     from tuneoff.encoder.config import load_tokenizer
     from tuneoff.encoder.load import load_model
 
-    scaler, linear = read_skops(folder)
+    pipeline = read_skops(folder)
+    scaler = pipeline[0] if len(pipeline) > 1 else None  # a probe without scaling has none
     name = verified_encoder(saved, encoder)
     model, pooling = load_model(name, ("0", "1"), seed=0).eval(), saved.strategy.pooling  # type: ignore[attr-defined]
-    weights, intercepts = _coefficients(linear)
-    matrix = torch.from_numpy(weights / scaler.scale_).float()  # (C, H)
-    constants = torch.from_numpy(intercepts - (weights / scaler.scale_) @ scaler.mean_).float()
+    weights, intercepts = _coefficients(pipeline[-1])
+    if scaler is not None:
+        weights = weights / scaler.scale_
+        intercepts = intercepts - weights @ scaler.mean_
+    matrix, constants = torch.from_numpy(weights).float(), torch.from_numpy(intercepts).float()  # (C, H), (C,)
 
     def scores(**inputs: Any) -> torch.Tensor:
         states = model.base_model(**inputs).last_hidden_state  # (S, T, H)

@@ -159,7 +159,7 @@ def _model(facts: ModelFacts) -> Iterator[str]:
         sizes = ", ".join(f"{count:,} {split}" for split, count in facts.data.sizes.items())
         lines.append(f"Data: {markdown_text(facts.data.name)} ({sizes} examples)")
     lines += [f"Labels, in the order of their ids: {labels}", *_thresholds(saved)]
-    lines.append(f"Strategy: {STRATEGIES[saved.strategy.name].summary}; {_options(saved.strategy.model_dump())}")
+    lines.append(f"Strategy: {STRATEGIES[saved.strategy.name].summary}; {_options(saved.strategy.to_json())}")
     if saved.model:
         lines.append(f"Tokens of a text that it reads: {saved.truncation.describe()}")
     if record:

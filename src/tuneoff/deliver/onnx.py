@@ -50,9 +50,13 @@ class _Probe(nn.Module):
         self.encoder, self.pooling = encoder, pooling
         # standardized first: weights with the scale in them may be so large that 8 bits hold nothing else (an embedding
         # of MiniLM has dimensions with a standard deviation of 1e-30)
-        self.mean = nn.Buffer(torch.from_numpy(classifier[0].mean_.astype(np.float32)))
-        self.scale = nn.Buffer(torch.from_numpy(classifier[0].scale_.astype(np.float32)))
         weight, bias = linear_map(classifier)
+        size = weight.shape[1]
+        mean, scale = (
+            (classifier[0].mean_, classifier[0].scale_) if len(classifier) > 1 else (np.zeros(size), np.ones(size))
+        )
+        self.mean = nn.Buffer(torch.from_numpy(mean.astype(np.float32)))
+        self.scale = nn.Buffer(torch.from_numpy(scale.astype(np.float32)))
         self.linear = nn.Linear(weight.shape[1], weight.shape[0])
         self.linear.weight.data, self.linear.bias.data = torch.from_numpy(weight), torch.from_numpy(bias)
 
@@ -66,13 +70,13 @@ class _Probe(nn.Module):
 
 
 def linear_map(classifier: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights, (C, H), and the biases, (C,), of a fitted probe on standardized embeddings, in fp32.
+    """Return the weights, (C, H), and the biases, (C,), of a fitted probe on (standardized) embeddings, in fp32.
 
     Two classes of single-label data share one row w, b of scikit-learn: theirs are half of it, with both signs, whose
     softmax is the logistic function of w x + b.
     """
-    scaler, last = classifier[0], classifier[-1]
-    rows = [_coefficients(one, len(scaler.mean_)) for one in getattr(last, "estimators_", [last])]
+    last = classifier[-1]
+    rows = [_coefficients(one, classifier.n_features_in_) for one in getattr(last, "estimators_", [last])]
     weight, bias = (np.concatenate(part) for part in zip(*rows, strict=True))
     if len(weight) == 1 and not hasattr(last, "estimators_"):
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2

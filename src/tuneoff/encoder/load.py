@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging
 
 from tuneoff.compat import initialise_module
-from tuneoff.encoder.anatomy import head_modules, is_head, output_layer
+from tuneoff.encoder.anatomy import encoder_of, head_modules, is_head, output_layer
 from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, published_name, resolve
 from tuneoff.encoder.heads import head_labels, head_rows
 from tuneoff.encoder.packed import use_packed_attention
@@ -18,14 +18,20 @@ from tuneoff.errors import ModelError
 
 
 def load_model(
-    name: str, label_names: tuple[str, ...], seed: int, dropout: float | None = None, is_multilabel: bool = False
+    name: str,
+    label_names: tuple[str, ...],
+    seed: int,
+    dropout: float | None = None,
+    is_multilabel: bool = False,
+    head_dropout: float | None = None,
 ) -> Any:
     """Load a sequence classification model: a pretrained encoder, and a head that depends only on the seed.
 
     Parameters of the head that the checkpoint holds (BERT's pooler) are kept; its output layer is in the order of the
     data's labels, or is left out if it is for others (heads.py). Missing parameters are drawn from the seed, so that
-    all strategies start from the same head. dropout: replaces every dropout rate of the model. is_multilabel:
-    stored in the config, so that libraries that load the saved model apply a sigmoid per label, not a softmax.
+    all strategies start from the same head. dropout: replaces every dropout rate of the model; head_dropout: those of
+    the head. is_multilabel: stored in the config, so that libraries that load the saved model apply a sigmoid per
+    label, not a softmax.
     """
     path = resolve(name)
     check_loadable(name, path)
@@ -55,7 +61,23 @@ def load_model(
     model.config.name_or_path = published_name(name)  # adapters name their base model by it
     initialise_head(model, seed, only=not_loaded | _fit_output_layer(model, head_labels(name), label_names))
     use_packed_attention(model)
+    if head_dropout is not None:
+        set_head_dropout(model, head_dropout)
     return model
+
+
+def set_head_dropout(model: Any, rate: float) -> None:
+    """Set the dropout rate of everything outside the encoder. Raises ModelError for a head without dropout."""
+    encoder = {id(module) for module in encoder_of(model).modules()} - {
+        id(module)
+        for head in head_modules(model)
+        for module in head.modules()  # BERT's pooler is inside its encoder
+    }
+    outside = [m for m in model.modules() if isinstance(m, torch.nn.Dropout) and id(m) not in encoder]
+    if not outside:
+        raise ModelError(f"the head of {model.config.model_type} has no dropout; leave out head_dropout")
+    for module in outside:
+        module.p = rate
 
 
 def _fit_output_layer(model: Any, stored: tuple[str, ...] | None, label_names: tuple[str, ...]) -> set[str]:

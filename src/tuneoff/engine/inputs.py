@@ -79,10 +79,15 @@ class SplitInputs:
 def batch_logits(model: Any, inputs: SplitInputs, examples: np.ndarray) -> tuple[Tensor, PackedBatch]:
     """Logits of some examples, (B, C), and their packed batch. examples: (B,) indices."""
     batch, states = inputs.batch(examples, next(model.parameters()).device)
+    return logits_of(model, inputs, batch, states), batch
+
+
+def logits_of(model: Any, inputs: SplitInputs, batch: PackedBatch, states: Tensor | None) -> Tensor:
+    """Logits of a packed batch of some inputs, (B, C). states: to start from, as inputs.batch() returns them."""
     if states is None:
-        return average_windows(forward(model, batch), batch), batch
+        return average_windows(forward(model, batch), batch)
     pooled = states if inputs.is_pooled else read_out(model, states, batch, inputs.first_block)
-    return average_windows(classify(model, pooled), batch), batch
+    return average_windows(classify(model, pooled), batch)
 
 
 def average_windows(values: Tensor, batch: PackedBatch) -> Tensor:

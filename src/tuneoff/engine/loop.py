@@ -2,16 +2,17 @@
 
 Algorithm: in each step the gradients of a packed batch are computed with bf16 (or fp32) weights, in one or several
 parts; the fp32 master weights receive them, AdamW steps with clipping, and the model's copies follow. After each epoch
-the validation split is scored, and the weights are kept if they are among the best so far. At the end the best epoch's
-weights are written back. At one seed all strategies see the same examples in the same order with the same schedule; a
-strategy shows only in the flags of its parameters (Adapted). The plain way is HF Trainer, whose losses
-tests/engine/test_trainer.py compares over fifty steps; this loop exists for packed batches, cached frozen blocks and
-master weights, none of which Trainer can express.
+(and where the recipe asks for it, after every so many steps) the validation split is scored, and the weights are kept
+if they are among the best so far. At the end the best weights are written back. At one seed all strategies see the same
+examples in the same order with the same schedule; a strategy shows only in the flags of its parameters (Adapted). The
+plain way is HF Trainer, whose losses tests/engine/test_trainer.py compares over fifty steps; this loop exists for
+packed batches, cached frozen blocks and master weights, none of which Trainer can express.
 """
 
 import itertools
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ from tuneoff.data.batches import training_batches
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.encoder.dropout import use_fast_dropout
 from tuneoff.engine.checkpoint import checkpointing
-from tuneoff.engine.inputs import SplitInputs, batch_logits
+from tuneoff.engine.inputs import SplitInputs, logits_of
 from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.master_weights import MasterWeights, Snapshot, mean_snapshot
 from tuneoff.engine.optim import adamw, clip_at_step
@@ -50,11 +51,27 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation after each epoch, which selects the epoch whose weights are kept."""
+    """Validation after each epoch, and perhaps within epochs, which selects the weights that are kept."""
 
     evaluate: Callable[[], dict[str, float]]  # scores of the current weights on the validation split, by metric
     metric: str  # selects the epoch
-    should_stop: Callable[[dict[str, float]], bool] = lambda scores: False  # True ends training, as patience does
+    # called after each epoch; True ends training, as patience does
+    should_stop: Callable[[dict[str, float]], bool] = lambda scores: False
+
+
+@dataclass
+class PhaseSeconds:
+    """Seconds of the steps of a training by phase; the rest of train_seconds is the loop itself.
+
+    Read from the clock of the processor, around the calls of each phase: about a microsecond a step. A GPU computes
+    while the processor goes on, and is waited for once a step, where the loss is read: on a GPU the backward pass gets
+    the time of the forward pass too. Events of CUDA would tell them apart.
+    """
+
+    data: float = 0.0  # drawing and packing batches
+    forward: float = 0.0  # with the loss
+    backward: float = 0.0
+    optimizer: float = 0.0  # with clipping and the copies of the weights
 
 
 @dataclass
@@ -63,10 +80,14 @@ class Trained:
 
     steps: list[dict[str, float]] = field(default_factory=list)  # step, epoch, loss, learning_rate
     epochs: list[dict[str, float]] = field(default_factory=list)  # epoch, train_loss, seconds, validation metrics
-    best_epoch: int = 0  # counted from 1
+    # step, epoch (with decimals) and validation metrics of each validation, if the recipe asks for more than epochs
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0  # counted from 1; of a step within an epoch, that epoch
+    best_step: int | None = None  # whose weights are kept; None without validation
     examples: int = 0  # summed over all steps
     tokens: int = 0  # summed over all steps
     train_seconds: float = 0.0  # of the steps, without validation
+    phases: PhaseSeconds = field(default_factory=PhaseSeconds)
 
 
 def train(
@@ -76,7 +97,7 @@ def train(
     validation: Validation | None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> Trained:
-    """Train a model, and leave it with the weights of the epoch with the best validation metric.
+    """Train a model, and leave it with the weights of the best validation: after an epoch, or a step within one.
 
     Without validation it keeps the weights of the last epoch. inputs: of the train split. on_progress: called after
     each step with the share of steps done.
@@ -85,6 +106,7 @@ def train(
     model, recipe = adapted.model, settings.recipe
     use_fast_dropout(model)
     num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
+    steps_per_epoch = math.ceil(len(inputs) / recipe.batch_size) * passes
     trained, best_weights = Trained(), _BestWeights(validation, recipe.average) if validation else None
     loss = loss_of(recipe, inputs.labels, model.config.num_labels)
     sampling_weights = None
@@ -96,21 +118,39 @@ def train(
         # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
         master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
         optimizer = adamw(adapted, master_weights, settings.learning_rate, recipe.weight_decay)
+
+        def validate(epoch: int) -> dict[str, float]:
+            """Score the current weights, and keep them if they are among the best. epoch: counted from 0."""
+            assert validation
+            assert best_weights
+            scores, step = validation.evaluate(), len(trained.steps)
+            best_weights.add(scores[validation.metric], epoch + 1, step, master_weights)
+            if recipe.evaluate_every is not None:
+                named = {f"validation_{k}": v for k, v in scores.items()}
+                trained.evaluations.append({"step": step, "epoch": round(step / steps_per_epoch, 4), **named})
+            return scores
+
         for epoch in range(recipe.epochs):
             _train_mode(model, adapted.first_trained_block)
-            started, losses = time.perf_counter(), []
+            started, seconds, losses = time.perf_counter(), 0.0, []
+            scores: dict[str, float] = {}
+            scored_step = 0
             # an epoch has several passes if the recipe's min_steps needs them; each has its own order
             batches = itertools.chain.from_iterable(
                 training_batches(inputs.lengths, recipe.batch_size, settings.seed, number, sampling_weights)
                 for number in range(epoch * passes, (epoch + 1) * passes)
             )
             # islice: the recipe's max_steps may end within an epoch
-            for examples in itertools.islice(batches, num_steps - len(trained.steps)):
+            left = itertools.islice(batches, num_steps - len(trained.steps))
+            for examples in _timed(left, trained.phases):
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                mean_loss, num_tokens = _backward(model, inputs, examples, loss, recipe.accumulation)
-                if not _step(master_weights, optimizer, recipe.clip):
+                mean_loss, num_tokens = _backward(model, inputs, examples, loss, recipe.accumulation, trained.phases)
+                stepping = time.perf_counter()
+                is_finite = _step(master_weights, optimizer, recipe.clip)
+                trained.phases.optimizer += time.perf_counter() - stepping
+                if not is_finite:
                     step = len(trained.steps) + 1
                     raise DivergedError(f"loss {mean_loss:.3g} at step {step}; lower the learning rate")
                 losses.append(mean_loss)
@@ -125,9 +165,15 @@ def train(
                 trained.examples += len(examples)
                 trained.tokens += num_tokens
                 on_progress(len(trained.steps) / num_steps)
-            seconds = time.perf_counter() - started
+                if validation and recipe.evaluate_every and len(trained.steps) % recipe.evaluate_every == 0:
+                    seconds += time.perf_counter() - started
+                    scores, scored_step = validate(epoch), len(trained.steps)
+                    _train_mode(model, adapted.first_trained_block)
+                    started = time.perf_counter()
+            seconds += time.perf_counter() - started
             trained.train_seconds += seconds
-            scores = validation.evaluate() if validation else {}
+            if validation and scored_step != len(trained.steps):
+                scores = validate(epoch)
             trained.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -139,8 +185,7 @@ def train(
             is_done = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps
             trained.best_epoch = epoch + 1
             if validation and best_weights:
-                best_weights.add(scores[validation.metric], epoch + 1, master_weights)
-                trained.best_epoch = best_weights.epoch
+                trained.best_epoch, trained.best_step = best_weights.epoch, best_weights.step
                 is_out_of_patience = recipe.patience is not None and epoch + 1 - best_weights.epoch >= recipe.patience
                 is_done = validation.should_stop(scores) or is_out_of_patience or is_done
             if is_done:
@@ -154,29 +199,35 @@ def train(
 
 
 class _BestWeights:
-    """Weights of the epochs with the best validation scores, at most `count` of them."""
+    """Weights with the best validation scores, at most `count` of them."""
 
     def __init__(self, validation: Validation, count: int) -> None:
         self._validation, self._count = validation, count
-        self._epochs: list[tuple[float, int, Snapshot]] = []  # score, epoch, weights; best first, ties by epoch
+        # score, epoch, step, weights; best first, ties by step
+        self._kept: list[tuple[float, int, int, Snapshot]] = []
 
     @property
     def epoch(self) -> int:
-        """The best epoch, counted from 1."""
-        return self._epochs[0][1]
+        """The epoch of the best weights, counted from 1."""
+        return self._kept[0][1]
 
-    def add(self, score: float, epoch: int, master_weights: MasterWeights) -> None:
-        """Copy the current weights if the epoch is among the best."""
-        rank = sum(not is_better(self._validation.metric, score, earlier) for earlier, _, _ in self._epochs)
+    @property
+    def step(self) -> int:
+        """The step of the best weights, counted from 1."""
+        return self._kept[0][2]
+
+    def add(self, score: float, epoch: int, step: int, master_weights: MasterWeights) -> None:
+        """Copy the current weights if they are among the best."""
+        rank = sum(not is_better(self._validation.metric, score, earlier) for earlier, *_ in self._kept)
         if rank < self._count:
-            self._epochs.insert(rank, (score, epoch, master_weights.snapshot()))
-            del self._epochs[self._count :]
+            self._kept.insert(rank, (score, epoch, step, master_weights.snapshot()))
+            del self._kept[self._count :]
 
     def restore(self, master_weights: MasterWeights) -> None:
-        """Write back the best epoch's weights, or the mean over the best epochs if its score is not lower."""
-        (best_score, _, weights), *more = self._epochs
+        """Write back the best weights, or the mean over the best ones if its score is not lower."""
+        (best_score, _, _, weights), *more = self._kept
         if more:
-            mean = mean_snapshot([snapshot for _, _, snapshot in self._epochs])
+            mean = mean_snapshot([snapshot for *_, snapshot in self._kept])
             master_weights.swap_in(mean)
             metric = self._validation.metric
             if not is_better(metric, best_score, self._validation.evaluate()[metric]):
@@ -184,18 +235,40 @@ class _BestWeights:
         master_weights.write_back(weights)
 
 
-def _backward(model: Any, inputs: SplitInputs, examples: np.ndarray, loss: Loss, parts: int) -> tuple[float, int]:
-    """Compute the gradient of a batch's mean loss. Returns the loss and the number of tokens.
+def _timed(batches: Iterable[np.ndarray], phases: PhaseSeconds) -> Iterator[np.ndarray]:
+    """Yield batches, and count the time that drawing them takes."""
+    drawn, end = iter(batches), np.empty(0)
+    while True:
+        started = time.perf_counter()
+        examples = next(drawn, end)
+        phases.data += time.perf_counter() - started
+        if examples is end:
+            return
+        yield examples
+
+
+def _backward(
+    model: Any, inputs: SplitInputs, examples: np.ndarray, loss: Loss, parts: int, phases: PhaseSeconds
+) -> tuple[float, int]:
+    """Compute the gradient of a batch's mean loss. Returns the loss and the number of tokens; adds to the phases.
 
     parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation).
     """
     mean_loss, num_tokens, weight = 0.0, 0, loss.weight(inputs.labels[examples])
+    device = next(model.parameters()).device
     for part in np.array_split(examples, min(parts, len(examples))):
-        logits, batch = batch_logits(model, inputs, part)
-        share = loss.summed(logits, batch.labels) / weight
+        started = time.perf_counter()
+        batch, states = inputs.batch(part, device)
+        packed = time.perf_counter()
+        share = loss.summed(logits_of(model, inputs, batch, states), batch.labels) / weight
+        computed = time.perf_counter()
         share.backward()
-        mean_loss += share.item()
+        mean_loss += share.item()  # waits for a GPU
         num_tokens += batch.num_tokens
+        ended = time.perf_counter()
+        phases.data += packed - started
+        phases.forward += computed - packed
+        phases.backward += ended - computed
     return mean_loss, num_tokens
 
 

@@ -18,14 +18,14 @@ def parameter_groups(
     """Group the master weights of the trainable parameters by learning rate and weight decay, as torch expects.
 
     Biases and norms have no weight decay, as in BERT. With layer decay d and n blocks, the head has the full learning
-    rate, block i has d ** (n - i) of it, the embeddings d ** (n + 1) (Howard & Ruder, ACL 2018). "peak": the rate that
-    the schedule multiplies.
+    rate, block i has d ** (n - i) of it, the embeddings d ** (n + 1) (Howard & Ruder, ACL 2018). Parameters with a
+    factor of their own (LoRA+) have that many times the rate. "peak": the rate that the schedule multiplies.
     """
     depths = parameter_depths(adapted.model)
     num_blocks = len(blocks(adapted.model))
     groups: dict[tuple[float, float], list[Tensor]] = defaultdict(list)
     for name, parameter in adapted.trainable.items():
-        scale = adapted.layer_decay ** (num_blocks - depths[name])
+        scale = adapted.layer_decay ** (num_blocks - depths[name]) * adapted.rate_factors.get(name, 1.0)
         groups[learning_rate * scale, weight_decay if parameter.ndim > 1 else 0.0].append(master_weights[parameter])
     return [
         {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}

@@ -1,7 +1,8 @@
 """The recipe: training settings that all strategies of a study share, with the reason for each default."""
 
 import math
-from typing import Literal
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -14,6 +15,8 @@ class Recipe(Options):
     """Training settings. The learning rate is not among them: each strategy has its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    # fields that are newer than the first stored runs: part of a run's id only if they are set
+    newer: ClassVar[frozenset[str]] = frozenset({"head_dropout", "evaluate_every"})
 
     # Devlin et al., NAACL 2019, A.3: 2 to 4
     epochs: int = Field(3, ge=1, description="passes over train, each followed by validation")
@@ -48,6 +51,10 @@ class Recipe(Options):
     checkpointing: bool = Field(False, description="gradient checkpointing: recompute blocks to save memory")
     # the pretrained model's own rates, with which its authors fine-tuned it
     dropout: float | None = Field(None, ge=0, lt=1, description="replaces all dropout rates of encoder and head")
+    # the encoder's: some published recipes name the rate of the head's dropout alone
+    head_dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout rate of the head alone; the encoder keeps its own, or has dropout"
+    )
     # cross-entropy: as in published comparisons
     loss: Literal["cross_entropy", "focal"] = Field("cross_entropy", description="or focal (Lin et al., ICCV 2017)")
     # Lin et al., section 4.1: 2 works best
@@ -69,6 +76,13 @@ class Recipe(Options):
     patience: int | None = Field(
         None, ge=1, description="stop after this many epochs without a better validation score; by default all run"
     )
+    # an epoch: as in the scripts of the field
+    evaluate_every: int | None = Field(
+        None,
+        ge=1,
+        description="also validate after every so many steps, and keep the best weights of all; by default after each "
+        "epoch",
+    )
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="of training; auto: bf16 if the processor multiplies it natively"
     )
@@ -88,6 +102,11 @@ class Recipe(Options):
     def class_weight(self) -> str | None:
         """The argument class_weight of scikit-learn's classifiers."""
         return None if self.class_weights == "none" else self.class_weights
+
+    def key(self, fields: Collection[str] | None) -> dict[str, Any]:
+        """Return the part of a run's id: the values of some fields, None for all; newer ones only if they are set."""
+        values = self.model_dump(include=None if fields is None else set(fields))
+        return {name: value for name, value in values.items() if value is not None or name not in self.newer}
 
     def num_steps(self, num_examples: int) -> int:
         """Number of steps of a run."""

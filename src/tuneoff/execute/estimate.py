@@ -132,7 +132,7 @@ def estimate(
     operations = (
         once
         + epochs * sum(steps) * tokens["train"]
-        + run.recipe.epochs * 2 * sum(forward) * tokens.get("validation", 0) * (epochs > 0)
+        + _num_validations(run, num_train) * 2 * sum(forward) * tokens.get("validation", 0) * (epochs > 0)
         + 2 * 2 * sum(weights) * eval_tokens * (first < len(weights))  # final predictions in fp32, at half the speed
     )
     largest_batch = largest_batch or run.recipe.batch_size * run.recipe.max_length
@@ -146,6 +146,12 @@ def estimate(
     return Estimate(
         job, counts, operations, memory, disk if run.save_model and not run.fold else 0, first, once, shared_bytes
     )
+
+
+def _num_validations(run: RunSpec, num_train: int) -> int:
+    """Return how often a run is validated: after each epoch, and where the recipe says so within epochs."""
+    every = run.recipe.evaluate_every
+    return run.recipe.epochs + (run.recipe.num_steps(num_train) // every if every else 0)
 
 
 def expected_seconds(jobs: Sequence[tuple[Estimate, float]], workers: int) -> float:

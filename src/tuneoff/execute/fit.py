@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from tuneoff.scoring.thresholds import labels_from_probabilities
 from tuneoff.spec import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
+SAMPLE_TEXTS = 64  # whose throughput is measured with and without merged weights
 EVAL_SPLITS = ("validation", "test")  # predicted and scored by a run that has them
 
 
@@ -60,6 +62,9 @@ class Fitted:
     predict_split: Callable[[Dataset, str], np.ndarray] | None = None
     # how far training moved the encoder's representations; None for a strategy that trains none of it
     measure_movement: Callable[[], dict[str, Any]] | None = None
+    # a context with the added weights merged into the encoder's; None for a strategy that has none
+    merged: Callable[[], AbstractContextManager[None]] | None = None
+    classify_sample: Callable[[], int] | None = None  # classify some examples in batches; returns their number
 
     def predicted(self, split: str) -> np.ndarray:
         """Return the predicted labels of a split: (N,) ids, or (N, C) of 0 and 1."""
@@ -150,8 +155,12 @@ def _fit_on_texts(request: _Request) -> Fitted:
         request.texts("train"), request.labels("train"), spec.config, spec.recipe.class_weight
     )
     trained = time.perf_counter()
-    by_split = {split: classifier.predict_proba(request.texts(split)) for split in request.eval_splits}
-    costs = {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
+    texts = {split: request.texts(split) for split in request.eval_splits}
+    predicting = time.perf_counter()
+    by_split = {split: classifier.predict_proba(of_split) for split, of_split in texts.items()}
+    ended = time.perf_counter()
+    costs = {"train_seconds": trained - started, "evaluate_seconds": ended - trained}
+    costs |= _throughput(by_split, ended - predicting)
     size = _num_coefficients(classifier)
     timed = request.timed.table(dataset)
     return Fitted(
@@ -180,12 +189,14 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
     assert probabilities is not None
     tables, model = _tables_and_model(request)
     vectors: dict[str, np.ndarray] = {}
+    seconds_per_text: dict[str, float] = {}  # of the encoder, by split
     costs = {"tokenize_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
     pooling = config.pooling
     for split, table in tables.items():
         states, seconds = embeddings(model, table, pooling, spec.model_fingerprint, request.dtype_of(split))
         vectors[split] = _mean_over_windows(states.numpy(), table)
         costs["prefix_seconds"] += seconds
+        seconds_per_text[split] = seconds / len(vectors[split])
         request.on_progress((len(vectors) - 0.5) / len(tables))
     started = time.perf_counter()
 
@@ -204,7 +215,11 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
     )
     trained = time.perf_counter()
     by_split = {split: probabilities(classifier, vectors_of(split)) for split in request.eval_splits}
-    costs |= {"train_seconds": trained - started, "evaluate_seconds": time.perf_counter() - trained}
+    ended = time.perf_counter()
+    costs |= {"train_seconds": trained - started, "evaluate_seconds": ended - trained}
+    # with the encoder's share of the time in which the cached vectors were computed
+    encoding = sum(len(by_class) * seconds_per_text[parts[split].split] for split, by_class in by_split.items())
+    costs |= _throughput(by_split, ended - trained + encoding)
 
     def classify(batch: PackedBatch) -> None:
         pooled = pool(model, final_states(model, batch), batch, pooling)[:, 0]
@@ -277,6 +292,7 @@ def _fit_model(request: _Request) -> Fitted:
             "examples_per_second": trained.examples / trained.train_seconds,
             "tokens_per_second": trained.tokens / trained.train_seconds,
             "operations": operations_per_token(adapted) * trained.tokens,
+            **{f"{phase}_seconds": seconds for phase, seconds in asdict(trained.phases).items()},
         }
     else:
         costs["train_seconds"] = 0.0
@@ -285,8 +301,19 @@ def _fit_model(request: _Request) -> Fitted:
         purpose: inputs if inputs.is_pooled else SplitInputs(inputs.table, subset=inputs.subset)
         for purpose, inputs in part_inputs.items()
     }
+    predicting = time.perf_counter()
     by_split = {split: _probabilities(predict_logits(model, final[split]), dataset) for split in eval_splits}
-    costs["evaluate_seconds"] = time.perf_counter() - started - costs["train_seconds"]
+    ended = time.perf_counter()
+    costs["evaluate_seconds"] = ended - started - costs["train_seconds"]
+    # pooled vectors come from the cache: with the encoder's share of the time in which they were computed
+    pooled = {split: inputs for split in eval_splits if (inputs := final[split]).is_pooled}
+    encoding = sum(len(inputs) * inputs.seconds / len(inputs.table) for inputs in pooled.values())
+    costs |= _throughput(by_split, ended - predicting + encoding)
+    timed = request.timed
+    sample = timed.row_numbers(dataset)[:: max(1, timed.num_examples(dataset) // SAMPLE_TEXTS)][:SAMPLE_TEXTS]
+
+    def classify_sample() -> int:
+        return len(predict_logits(model, SplitInputs(tables[timed.split], subset=sample)))
 
     def save(folder: Path) -> None:
         if attention_implementation(model.config) == "tuneoff_packed":
@@ -312,7 +339,10 @@ def _fit_model(request: _Request) -> Fitted:
         )
 
     counts = asdict(count_parameters(adapted))
+    shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    counts["added_matrices"] = sum(shapes[name] > 1 for name in adapted.added)
     classify = _classify_from_text(request, model, tables, lambda batch: average_windows(forward(model, batch), batch))
+    merging = {"merged": adapted.merged, "classify_sample": classify_sample} if adapted.merged else {}
     return Fitted(
         by_split,
         costs,
@@ -322,7 +352,14 @@ def _fit_model(request: _Request) -> Fitted:
         trained,
         predict_split=predict_split,
         measure_movement=measure_movement if trained and "test" in eval_splits else None,
+        **merging,
     )
+
+
+def _throughput(by_split: dict[str, np.ndarray], seconds: float) -> dict[str, float]:
+    """Return the throughput of predictions that took some seconds; nothing for none."""
+    count = sum(map(len, by_split.values()))
+    return {"predictions_per_second": count / seconds} if count and seconds > 0 else {}
 
 
 _FIT: dict[str, Callable[[_Request], Fitted]] = {

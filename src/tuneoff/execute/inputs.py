@@ -61,8 +61,15 @@ class CachedInputs:
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
         """Load the model by the encoder's name."""
-        seed, dropout = run.seed_of("head"), run.recipe.dropout
-        return load_model(_encoder_name(run), dataset.label_names, seed, dropout, dataset.is_multilabel)
+        seed, recipe = run.seed_of("head"), run.recipe
+        return load_model(
+            _encoder_name(run),
+            dataset.label_names,
+            seed,
+            recipe.dropout,
+            dataset.is_multilabel,
+            recipe.head_dropout,
+        )
 
 
 def _encoder_name(run: RunSpec) -> str:

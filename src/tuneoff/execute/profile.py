@@ -48,7 +48,14 @@ def profile(config: StrategyConfig, model_name: str, num_labels: int) -> Profile
         (folder / "profile.json").write_text(json.dumps(asdict(compute())), encoding="utf-8")
 
     versions = [__version__, *map(importlib.metadata.version, ("torch", "transformers", "peft"))]
-    key = fingerprint(file, config.name, config.model_dump(mode="json"), num_labels, versions, _source_fingerprint())
+    key = fingerprint(
+        file,
+        config.name,
+        config.model_dump(mode="json", exclude={"recipe", "encoders"}),
+        num_labels,
+        versions,
+        _source_fingerprint(),
+    )
     try:
         folder = cached_folder(f"profile-{key}", write)
     except (OSError, NotImplementedError):  # a cache that cannot be written or locked

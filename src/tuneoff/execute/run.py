@@ -17,7 +17,7 @@ from tuneoff.data.splits import parts_of
 from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.engine.loop import Trained
-from tuneoff.engine.meter import latency, peak_operations
+from tuneoff.engine.meter import latency, peak_operations, throughput
 from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError, TuneoffError
 from tuneoff.execute.fit import Fitted, fit, timed_part
@@ -47,6 +47,8 @@ def run_one(
     pairs = {split: (labels[split], predicted[split]) for split in splits}
     fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
     fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))
+    if fitted.merged and fitted.classify_sample:
+        fitted.costs |= _merged_costs(fitted, timed_part(parts).num_examples(dataset))
     if fitted.costs.get("operations"):
         dtype = resolve(spec.recipe.precision, device())
         fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
@@ -67,6 +69,7 @@ def run_one(
         train_examples=parts["train"].num_examples(dataset),
         thresholds=None if fitted.thresholds is None else fitted.thresholds.tolist(),
         best_epoch=fitted.trained.best_epoch if fitted.trained else None,
+        best_step=fitted.trained.best_step if fitted.trained and spec.recipe.evaluate_every else None,
         selected_options=fitted.selected_options,
         movement=movement,
     )
@@ -129,11 +132,28 @@ def predict_tests(spec: RunSpec, names: Sequence[str], inputs: JobInputs, store:
         store.write_tests(store.path(spec.run_id), {name: predictions})
 
 
+def _merged_costs(fitted: Fitted, num_examples: int) -> dict[str, float]:
+    """Measure inference with the added weights apart, and merged into the encoder's own; nothing if they cannot be."""
+    assert fitted.merged
+    assert fitted.classify_sample
+    apart = throughput(fitted.classify_sample)
+    try:
+        with fitted.merged():
+            return {
+                "merged_latency_seconds": latency(fitted.classify_one, num_examples),
+                "unmerged_sample_per_second": apart,
+                "merged_sample_per_second": throughput(fitted.classify_sample),
+            }
+    except (NotImplementedError, ValueError, RuntimeError):  # as in deliver/layouts.py: peft cannot merge this method
+        return {}
+
+
 def _history(trained: Trained | None) -> pd.DataFrame | None:
     if trained is None:
         return None
     steps = pd.DataFrame(trained.steps).assign(kind="step")
-    return pd.concat([steps, pd.DataFrame(trained.epochs).assign(kind="epoch")], ignore_index=True)
+    evaluations = [pd.DataFrame(trained.evaluations).assign(kind="evaluation")] if trained.evaluations else []
+    return pd.concat([steps, pd.DataFrame(trained.epochs).assign(kind="epoch"), *evaluations], ignore_index=True)
 
 
 def _record(spec: RunSpec, status: str, **fields: Any) -> RunRecord:

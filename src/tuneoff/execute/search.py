@@ -16,7 +16,7 @@ from tuneoff.execute.inputs import JobInputs
 from tuneoff.runs import SearchStore
 from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
 from tuneoff.search.sampler import Sampler
-from tuneoff.search.space import SearchSpec
+from tuneoff.search.space import SearchSpec, recipe_values
 from tuneoff.spec import RunSpec
 
 Progress = Callable[[float], None]
@@ -29,7 +29,7 @@ def search_one(
     record = store.open(new)
     while not record.is_spent(search):
         space = search.space_of(run.strategy)
-        sampler = Sampler(run.strategy, space, search, run.metric, record.trials)
+        sampler = Sampler(run.strategy, space, search, run.metric, record.trials, recipe_values(run.recipe, space))
         record.trials.append(_run_trial(run, search, sampler, record, inputs, on_progress))
         store.write(record)
     return record
@@ -45,6 +45,7 @@ def _run_trial(
 ) -> Trial:
     trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
+    trial_run = run.searched(trial.options).model_copy(update={"save_model": False})
 
     def seconds() -> float:
         return seconds_before + time.perf_counter() - started
@@ -54,7 +55,7 @@ def _run_trial(
         trial.scores.append(score)
         is_late = search.budget is not None and seconds() >= search.budget
         is_weak = sampler.should_stop(trial.scores)
-        if len(trial.scores) < run.recipe.epochs:
+        if len(trial.scores) < trial_run.recipe.epochs:
             state = STOPPED if is_weak else CUT if is_late else DONE
         return state != DONE
 
@@ -64,7 +65,6 @@ def _run_trial(
         else:
             on_progress(min(1.0, seconds() / (search.budget or 1)))
 
-    trial_run = run.model_copy(update={"searched_options": trial.options, "save_model": False})
     try:
         trial.score = _validation_score(trial_run, inputs, progress, should_stop)
         trial.state = state

@@ -5,7 +5,7 @@ always give the same next one. The first three are fixed: the strategy as it is,
 factor higher and a factor lower. After them TPE proposes (Bergstra et al., NeurIPS 2011).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneoff import compat
@@ -21,7 +21,16 @@ _FIXED_TRIALS = 3
 class Sampler:
     """Optuna's study of one search, and the trial that it proposed last."""
 
-    def __init__(self, strategy: StrategyConfig, space: Space, search: SearchSpec, metric: str, done: Sequence[Trial]):
+    def __init__(
+        self,
+        strategy: StrategyConfig,
+        space: Space,
+        search: SearchSpec,
+        metric: str,
+        done: Sequence[Trial],
+        recipe: Mapping[str, Any] | None = None,
+    ):
+        """recipe: the study's values of the options of the recipe in the space."""
         with requires("optuna"):
             import optuna  # slow to import, and only here
 
@@ -36,7 +45,7 @@ class Sampler:
         self._distributions = {name: self._distribution(values) for name, values in space.items()}
         for trial in done:
             self._study.add_trial(self._optuna_trial(trial))
-        fixed = _fixed_options(strategy, space, len(done))
+        fixed = _fixed_options(strategy, space, len(done), recipe or {})
         self._study.enqueue_trial({name: self._to_optuna(name, value) for name, value in fixed.items()})
 
     def ask(self) -> Trial:
@@ -88,7 +97,7 @@ class Sampler:
         return min(max(_rounded(value), values.low), values.high) if isinstance(value, float) else value
 
 
-def _fixed_options(strategy: StrategyConfig, space: Space, number: int) -> dict[str, Any]:
+def _fixed_options(strategy: StrategyConfig, space: Space, number: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that trial `number`, counted from 0, must have; none from the fourth trial on."""
     if number >= _FIXED_TRIALS:
         return {}
@@ -98,6 +107,7 @@ def _fixed_options(strategy: StrategyConfig, space: Space, number: int) -> dict[
         fixed = {name: _rounded(value) for name, value in fixed.items()}
     else:
         fixed |= {name: getattr(strategy, name) for name in space if name not in fixed and hasattr(strategy, name)}
+        fixed |= recipe
     return {name: value for name, value in fixed.items() if _contains(space[name], value)}
 
 

@@ -7,11 +7,15 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
-from tuneoff.strategies.base import StrategyConfig
+from tuneoff.strategies import STRATEGIES, StrategyConfig
+from tuneoff.strategies.base import RECIPE
 from tuneoff.validation import validated
 
 _REACH = 2  # factors from a strategy's default value to either end of its search range
+RECIPE_SPACE = "recipe"  # name of the space of every strategy
+_TOKENS = ("max_length", "long_texts", "overlap", "max_windows")  # options of the recipe that decide them
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -70,7 +74,7 @@ class SearchSpec(BaseModel):
     spaces: dict[str, Space] = Field(
         {},
         description="strategy -> hyperparameter -> values, or low and high; by default each strategy's learning rate "
-        "or C",
+        "or C; recipe -> options of the recipe, for every strategy that depends on them",
     )
 
     @model_validator(mode="after")
@@ -86,7 +90,11 @@ class SearchSpec(BaseModel):
         hyperparameter that the study names for it.
         """
         own = {name: _range_around(strategy, name) for name in strategy.searched if name not in strategy.changed}
-        return {**own, **self.spaces.get(strategy.name, {}), **self.spaces.get(strategy.label, {})}
+        named = {**self.spaces.get(strategy.name, {}), **self.spaces.get(strategy.label, {})}
+        named = {_canonical(strategy, name): values for name, values in named.items()}
+        shared = {RECIPE + name: values for name, values in self.spaces.get(RECIPE_SPACE, {}).items()}
+        shared = {name: values for name, values in shared.items() if _depends_on(strategy, name)}
+        return {**own, **shared, **named}
 
 
 def parse_search(given: Any) -> Any:
@@ -118,21 +126,127 @@ def _range_around(strategy: StrategyConfig, option: str) -> Range:
     return Range(low=start / factor, high=min(1.0, high) if option == "learning_rate" else high, log=True)
 
 
-def check_spaces(search: SearchSpec, strategies: Sequence[StrategyConfig]) -> None:
-    """Raise ConfigError for a search space of an unknown strategy or option, or with an invalid value."""
+def check_spaces(search: SearchSpec, strategies: Sequence[StrategyConfig], recipe: Recipe) -> None:
+    """Raise ConfigError for a search space of an unknown strategy or option, or with an invalid value.
+
+    recipe: the study's, of which trials replace options.
+    """
     for name, space in search.spaces.items():
+        if name == RECIPE_SPACE:
+            for option, values in space.items():
+                _check_recipe(recipe, option, values)
+                if not any(_depends_on(strategy, RECIPE + option) for strategy in strategies):
+                    raise ConfigError(f"search space of the recipe: no strategy of the study depends on {option}")
+            continue
         named = [strategy for strategy in strategies if name in (strategy.name, strategy.label)]
         if not named:
             labels = dict.fromkeys(label for s in strategies for label in (s.name, s.label))
-            raise ConfigError(f"search space for {unknown('strategy', name, labels)}")
-        for option, values in space.items():
-            tried = (values.low, values.high) if isinstance(values, Range) else values
-            for value in tried:
-                for strategy in named:
-                    with_options(strategy, {option: value})
+            raise ConfigError(f"search space for {unknown('strategy', name, [*labels, RECIPE_SPACE])}")
+        for strategy in named:
+            for option, values in space.items():
+                full = _canonical(strategy, option)
+                if not full.startswith(RECIPE):
+                    for value in _tried(values):
+                        with_options(strategy, {option: value})
+                    continue
+                _check_recipe(recipe, full.removeprefix(RECIPE), values)
+                if not _depends_on(strategy, full):
+                    raise ConfigError(f"search space of {strategy.name}: it does not depend on {full}; leave it out")
+
+
+def _tried(values: Range | tuple[Any, ...]) -> tuple[Any, ...]:
+    return (values.low, values.high) if isinstance(values, Range) else values
+
+
+def _check_recipe(recipe: Recipe, option: str, values: Range | tuple[Any, ...]) -> None:
+    if option in _TOKENS:
+        raise ConfigError(
+            f"search space of the recipe: {option} changes the texts' tokens, which all trials share; "
+            f"compare strategies with {RECIPE}{option} instead"
+        )
+    for value in _tried(values):
+        validated(Recipe, {**recipe.model_dump(), option: value}, "search space of the recipe")
 
 
 def with_options(strategy: StrategyConfig, options: dict[str, Any]) -> StrategyConfig:
     """Return a strategy with some options replaced. Raises ConfigError, in one line, for an invalid one."""
     given = {**strategy.model_dump(exclude_none=True), **options}
     return validated(type(strategy), given, f"search space of {strategy.name}")
+
+
+def _canonical(strategy: StrategyConfig, option: str) -> str:
+    """Return the full name of an option in a search space: recipe.epochs for epochs, which the strategy lacks."""
+    is_own = option in type(strategy).model_fields or option not in Recipe.model_fields
+    return option if is_own else RECIPE + option
+
+
+def _depends_on(strategy: StrategyConfig, option: str) -> bool:
+    row = STRATEGIES[strategy.name]
+    return row.recipe_fields is None or option.removeprefix(RECIPE) in row.recipe_fields
+
+
+def own_options(strategy: StrategyConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of some options, from a search space, that are the strategy's own."""
+    return {name: value for name, value in options.items() if not _canonical(strategy, name).startswith(RECIPE)}
+
+
+def recipe_options(strategy: StrategyConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """Return those of some options, from a search space, that are the recipe's, by their names there."""
+    full = {_canonical(strategy, name): value for name, value in options.items()}
+    return {name.removeprefix(RECIPE): value for name, value in full.items() if name.startswith(RECIPE)}
+
+
+def recipe_values(recipe: Recipe, space: Space) -> dict[str, Any]:
+    """Return a recipe's own values of those options of a search space that are the recipe's."""
+    names = [name for name in space if name.startswith(RECIPE)]
+    return {name: getattr(recipe, name.removeprefix(RECIPE)) for name in names}
+
+
+def parse_spaces(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Parse the command line's search spaces: lora.rank=4,8,16 lists values, lora.learning_rate=1e-5..1e-3 is a range.
+
+    >>> parse_spaces(["lora.rank=4,8", "recipe.epochs=2,3"])
+    {'lora': {'rank': [4, 8]}, 'recipe': {'epochs': [2, 3]}}
+    """
+    spaces: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        # a comma ends a space where a name follows: lora.rank=4,8,lora.alpha=8,16
+        for part in re.split(r",(?=[^,=]+=)", text):
+            name, equals, values = part.rpartition("=")
+            strategy, dot, option = name.strip().partition(f".{RECIPE}")
+            option = RECIPE + option if dot else option
+            if not dot:
+                strategy, dot, option = name.strip().rpartition(".")
+            if not (equals and dot and strategy and values.strip()):
+                raise ConfigError(
+                    f"--search-space {text!r} is not strategy.option=values; write lora.rank=4,8,16, "
+                    "lora.learning_rate=1e-5..1e-3 or recipe.epochs=2,3,5"
+                )
+            own = spaces.setdefault(" ".join(strategy.split(":")), {})
+            if option in own:
+                raise ConfigError(f"--search-space {text!r} names {strategy}.{option} twice; give it once")
+            own[option] = (
+                _parse_ends(text, values) if ".." in values else [_number_or_text(v) for v in values.split(",")]
+            )
+    return spaces
+
+
+def _parse_ends(text: str, values: str) -> dict[str, Any]:
+    low, _, high = (part.strip() for part in values.partition(".."))
+    ends = [_number_or_text(low), _number_or_text(high)]
+    if not all(isinstance(end, (int, float)) for end in ends):
+        raise ConfigError(f"--search-space {text!r}: {values!r} is not two numbers; write 1e-5..1e-3")
+    return {"low": ends[0], "high": ends[1], "log": ends[0] > 0}
+
+
+def _number_or_text(value: str) -> Any:
+    """Read a value: a number, also 1e-5, which YAML takes for text; true or false; several values a+b; or text."""
+    text = value.strip()
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return text.split("+") if "+" in text else text

@@ -7,11 +7,12 @@ Modules of strategies import torch, transformers, peft and scikit-learn inside t
 seconds to import, and the command line needs the configs alone.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths
 from tuneoff.errors import ConfigError
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+RECIPE = "recipe."  # starts the name of an option of the recipe among those of a strategy: recipe.batch_size
+
+
+def _parse_recipe(given: Any) -> Any:
+    """Parse options of the recipe, {batch_size: 18}, into pairs, which can be hashed."""
+    if isinstance(given, dict):
+        return tuple(given.items())
+    if isinstance(given, tuple):
+        return given
+    raise ConfigError(
+        f"recipe {given!r} is not option: value; write recipe: {{batch_size: 18}}, or recipe.batch_size=18"
+    )
+
+
+# options of the recipe that a strategy replaces, by name; checked by the study, which knows the rest of the recipe
+RecipeChanges = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_parse_recipe), PlainSerializer(dict)]
+
+
 class StrategyConfig(Options):
     """Base class of the options of a strategy. Unknown options are errors."""
 
@@ -30,6 +49,12 @@ class StrategyConfig(Options):
     name: ClassVar[str]
     # hyperparameters that a search varies by default -> the factor between the first values that it tries
     searched: ClassVar[dict[str, float]] = {}
+    # options that are newer than the first stored runs: written, and part of a run's id, only if they are changed
+    newer: ClassVar[frozenset[str]] = frozenset()
+    recipe: RecipeChanges = Field(
+        (), description="recipe of this strategy alone, in place of the study's: {batch_size: 18}, recipe.batch_size=18"
+    )
+    encoders: tuple[str, ...] = Field((), description="run on these of the study's encoders; by default on all")
 
     @classmethod
     def owner(cls) -> str:
@@ -43,18 +68,37 @@ class StrategyConfig(Options):
         if not isinstance(options, dict):
             return options
         plain = (str, int, float)
-        lists = {name for name, field in cls.model_fields.items() if is_list_field(field)}
+        lists = {name for name, field in cls.model_fields.items() if is_list_field(field)} - {"recipe"}
         return {key: (value,) if key in lists and isinstance(value, plain) else value for key, value in options.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_recipe(cls, options: Any) -> Any:
+        """Accept `recipe.batch_size: 18` for `recipe: {batch_size: 18}`."""
+        if not isinstance(options, dict) or not any(str(key).startswith(RECIPE) for key in options):
+            return options
+        changes = {key.removeprefix(RECIPE): value for key, value in options.items() if str(key).startswith(RECIPE)}
+        rest = {key: value for key, value in options.items() if not str(key).startswith(RECIPE)}
+        return {**rest, "recipe": {**dict(_parse_recipe(rest.get("recipe", ()))), **changes}}
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
-        return self.model_dump(exclude_defaults=True)
+        """The strategy's own options that differ from their defaults."""
+        return self.model_dump(exclude_defaults=True, exclude=set(COMMON_OPTIONS))
 
     @property
     def label(self) -> str:
-        """The strategy's name and its changed options: 'lora rank=16'."""
-        return " ".join([self.name, *[f"{key}={format_option(value)}" for key, value in self.changed.items()]])
+        """The strategy's name, its changed options and its recipe: 'lora rank=16 recipe.batch_size=8'."""
+        return " ".join([self.name, *_written(self.changed), *self._recipe_written])
+
+    @property
+    def _recipe_written(self) -> list[str]:
+        return _written({RECIPE + key: value for key, value in self.recipe})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as plain data; newer ones only where they differ from their defaults."""
+        plain, changed = self.model_dump(mode="json"), self.model_dump(exclude_defaults=True)
+        return {key: value for key, value in plain.items() if key in changed or key not in self.newer | COMMON_OPTIONS}
 
     @property
     def num_fits(self) -> int:
@@ -74,6 +118,14 @@ class GradientConfig(StrategyConfig):
 
     searched: ClassVar[dict[str, float]] = {"learning_rate": 3.0}  # as in the grids of Devlin et al. and Hu et al.
     learning_rate: float = Field(gt=0, le=1)
+
+
+# options of every strategy: of the recipe that it runs with and of the grid, not of the strategy itself
+COMMON_OPTIONS = frozenset({"recipe", "encoders"})
+
+
+def _written(options: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={format_option(value)}" for key, value in options.items()]
 
 
 def format_option(value: Any) -> str:
@@ -137,8 +189,12 @@ class Adapted:
     model: Any
     added: tuple[str, ...] = ()  # full names of the parameters that the strategy added
     layer_decay: float = 1.0  # the learning rate of each block is that of the next block times this
+    # full names of parameters with a learning rate of their own -> factor of the learning rate
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
     save: Callable[[Any, Any], None] | None = None  # (model, folder): saves the changes; None: save the whole model
     load: Callable[[Any, Any], None] | None = None  # (model, folder): loads what save has saved
+    # a context in which the added weights are merged into the encoder's own; None if they cannot be
+    merged: Callable[[], AbstractContextManager[None]] | None = None
 
     @property
     def trainable(self) -> "dict[str, nn.Parameter]":

@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
 from tuneoff.errors import ConfigError, requires, unknown
-from tuneoff.strategies.base import Adapted, GradientConfig, chosen_blocks, format_option
-from tuneoff.strategies.lora import Projection, load_adapter, save_adapter
+from tuneoff.strategies.base import COMMON_OPTIONS, Adapted, GradientConfig, chosen_blocks, format_option
+from tuneoff.strategies.lora import Projection, load_adapter, merged_layers, save_adapter
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Peft(GradientConfig):
     @property
     def changed(self) -> dict[str, Any]:
         """The options that differ from the defaults of the type."""
-        options = self.model_dump(exclude={"type"}, exclude_none=True)
+        options = self.model_dump(exclude={"type", *COMMON_OPTIONS}, exclude_none=True)
         if options["learning_rate"] == METHODS[self.type].learning_rate:
             del options["learning_rate"]
         return options
@@ -125,7 +125,8 @@ class Peft(GradientConfig):
     @property
     def label(self) -> str:
         """The strategy's name, the type and its changed options: 'peft dora r=16'."""
-        return " ".join(["peft", self.type, *[f"{key}={format_option(value)}" for key, value in self.changed.items()]])
+        own = [f"{key}={format_option(value)}" for key, value in self.changed.items()]
+        return " ".join(["peft", self.type, *own, *self._recipe_written])
 
 
 def apply_peft(model: Any, config: Peft) -> Adapted:
@@ -171,7 +172,10 @@ def apply_peft(model: Any, config: Peft) -> Adapted:
     def save(adapted: Any, folder: Any) -> None:
         save_adapter(adapted, settings, get_peft_model_state_dict(wrapped), folder)
 
-    return Adapted(model, tuple(new), save=save, load=lambda adapted, folder: load_adapter(adapted, wrapped, folder))
+    def load(adapted: Any, folder: Any) -> None:
+        load_adapter(adapted, wrapped, folder)
+
+    return Adapted(model, tuple(new), save=save, load=load, merged=lambda: merged_layers(model))
 
 
 def _norms(model: Any, chosen: list[int]) -> list[str]:

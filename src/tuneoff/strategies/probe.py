@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Probe(StrategyConfig):
-    """Logistic regression or a linear SVM on the frozen encoder's embeddings; C is chosen on validation."""
+    """Logistic regression or a linear SVM on the frozen encoder's embeddings; of several C, validation chooses."""
 
     name: ClassVar[str] = "probe"
     searched: ClassVar[dict[str, float]] = {"C": 10.0}
@@ -22,6 +22,12 @@ class Probe(StrategyConfig):
     pooling: Literal["cls", "mean"] = "mean"  # 4 points over cls on validation: docs/log.md
     C: tuple[float, ...] = Field(
         (0.001, 0.01, 0.1, 1.0), min_length=1, description="inverse strengths of the L2 penalty to try on validation"
+    )
+
+    newer: ClassVar[frozenset[str]] = frozenset({"scale"})
+    # the penalty is the same for every dimension; docs/log.md
+    scale: Literal["standard", "none"] = Field(
+        "standard", description="standard: each dimension has mean 0 and deviation 1; none: embeddings as they are"
     )
 
     @property
@@ -65,7 +71,8 @@ def _fit(features: np.ndarray, labels: np.ndarray, C: float, config: Probe, clas
     linear: Any = LinearSVC(C=C, dual=False, class_weight=class_weight)
     if config.classifier == "logistic":
         linear = LogisticRegression(C=C, max_iter=2000, class_weight=class_weight)
-    return make_pipeline(StandardScaler(), one_vs_rest_if_multilabel(linear, labels)).fit(features, labels)
+    steps = [StandardScaler()] if config.scale == "standard" else []
+    return make_pipeline(*steps, one_vs_rest_if_multilabel(linear, labels)).fit(features, labels)
 
 
 def selected_options(classifier: "Pipeline") -> dict[str, float]:

@@ -7,7 +7,8 @@ from tuneoff import formats
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS, Rates
 from tuneoff.report.chart import COLOURS, WIDTH
-from tuneoff.report.section import Chart, Section, Text, figures_if_any, table_if_any
+from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
+from tuneoff.report.steps import inference_blocks, step_blocks, step_chart
 from tuneoff.tables import TEXT, Column, Table
 
 
@@ -21,13 +22,15 @@ def section(comparison: Comparison) -> Section | None:
         "shows what they would cost a run on its own. Operations are those of training's matrix products; the last "
         "column compares their speed with that of the fastest matrix product on the same number of threads."
     )
-    blocks = [Text(text), *figures_if_any({"compute": phase_chart(comparison)}), *table_if_any(costs(comparison))]
+    charts = {"compute": phase_chart(comparison), "steps": step_chart(comparison)}
+    blocks: list[Block] = [Text(text), *figures_if_any(charts), *table_if_any(costs(comparison))]
+    blocks += [*step_blocks(comparison), *inference_blocks(comparison)]
     return Section("compute", "Compute", [*blocks, Text(f"The whole study: {whole_study(comparison)}")])
 
 
 def costs(comparison: Comparison) -> Table:
     """The costs that are not on the leaderboard, mean over seeds or folds."""
-    keys = [key for key, cost in comparison.costs.items() if not cost.is_choosable]
+    keys = [k for k, cost in comparison.costs.items() if not (cost.is_choosable or cost.part or cost.is_inference)]
     columns = (Column("strategy", "strategy", TEXT), *[Column(k, COSTS[k].column, COSTS[k].format) for k in keys])
     rows = [[comparison.names[row.group], *[row.costs.get(key) for key in keys]] for row in _runs(comparison)]
     return Table("costs", columns, rows)

@@ -113,6 +113,7 @@ def _explanation(comparison: Comparison) -> str:
     if _imported(comparison):
         text += " Imported rows are scores that the training logs of others state; they are not ranked or tested."
     parts = [
+        comparison.recipe_note,
         metric_note(comparison),
         comparison.selection_note,
         threshold_note(comparison),
