@@ -24,12 +24,14 @@ from tuneoff.report.sections import (
     reported,
     search,
     slices,
+    takeaways,
     training,
     words,
 )
 
 SECTIONS: list[Callable[[Comparison], Section | None]] = [
     leaderboard.section,
+    takeaways.section,
     encoders.section,
     generalises.section,
     costs.section,

@@ -77,10 +77,8 @@ def main_group(phenomena: Phenomena) -> str:
 
 def sentences(comparison: Comparison, phenomena: Phenomena) -> list[str]:
     """Return a sentence for every significant difference, largest first, and one for what is not significant."""
-    own = phenomena.rates[phenomena.rates["group"] == main_group(phenomena)]
-    significant = own[own["p_corrected"] < _SIGNIFICANT]
-    order = np.argsort(-significant["difference"].abs().to_numpy(), kind="stable")
-    lines = [_sentence(row, comparison, phenomena) for row in significant.iloc[order].to_dict("records")]
+    own, significant = _own_rates(phenomena)
+    lines = significant_sentences(comparison, phenomena)
     lines += [line] if (line := length_sentence(comparison)) else []
     single = phenomena.rates[(phenomena.rates["group"] != EVERY) & (phenomena.rates["p_corrected"] < _SIGNIFICANT)]
     single = single[~single["tag"].isin(set(significant["tag"]))]
@@ -98,6 +96,19 @@ def sentences(comparison: Comparison, phenomena: Phenomena) -> list[str]:
     if untested:
         lines.append(f"Not tested, with fewer than {MIN_TEXTS} texts with or without it: {join_names(untested)}.")
     return lines
+
+
+def significant_sentences(comparison: Comparison, phenomena: Phenomena) -> list[str]:
+    """Return a sentence for every significant difference of the mean over strategies, largest first."""
+    _, significant = _own_rates(phenomena)
+    order = np.argsort(-significant["difference"].abs().to_numpy(), kind="stable")
+    return [_sentence(row, comparison, phenomena) for row in significant.iloc[order].to_dict("records")]
+
+
+def _own_rates(phenomena: Phenomena) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the error rates by tag that sentences are about, and the significant ones among them."""
+    own = phenomena.rates[phenomena.rates["group"] == main_group(phenomena)]
+    return own, own[own["p_corrected"] < _SIGNIFICANT]
 
 
 def _sentence(row: Mapping[Hashable, Any], comparison: Comparison, phenomena: Phenomena) -> str:
