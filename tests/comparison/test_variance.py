@@ -75,7 +75,7 @@ def test_the_report_shows_variance_and_next_steps(comparison):
     section = leaderboard.section(comparison)
     assert "They leave out the variance from dropout and split, of which there is one seed." in texts(section.blocks)
     tables = [block.table.name for block in section.every_block() if isinstance(block, TableBlock)]
-    assert tables == ["leaderboard", "pairs", "metrics", "variance", "next-steps"]
+    assert tables == ["leaderboard", "pairs", "metrics", "validation", "variance", "next-steps"]
     stored = json.loads(json.dumps(comparison.to_json()))["variance"]
     assert {step["source"] for step in stored["steps"]} == {"head", "order", None}
 

@@ -102,6 +102,19 @@ class DataSpec(BaseModel):
         False, description="merge label variants (case, space, punctuation, typos) into the most frequent spelling"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_ignored_splits(cls, given: Any) -> Any:
+        """Read `splits: ignore`."""
+        if not isinstance(given, dict) or not isinstance(given.get("splits"), str):
+            return given
+        if given["splits"] != "ignore":
+            raise ConfigError(
+                f"splits {given['splits']!r} is neither a mapping of splits nor ignore; write splits: ignore, or "
+                "splits: {test: FILE}"
+            )
+        return {**given, "splits": {}, "ignore_splits": True}
+
 
 class OtherTestSpec(BaseModel):
     """A test set from elsewhere, which the trained models also predict. It takes no part in training or selection."""
@@ -126,19 +139,6 @@ class OtherTestSpec(BaseModel):
             return given
         source, *options = re.split(r":(?=\w+=)", given)
         return {"source": source.strip(), **dict(option.split("=", 1) for option in options)}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_ignored_splits(cls, given: Any) -> Any:
-        """Read `splits: ignore`."""
-        if not isinstance(given, dict) or not isinstance(given.get("splits"), str):
-            return given
-        if given["splits"] != "ignore":
-            raise ConfigError(
-                f"splits {given['splits']!r} is neither a mapping of splits nor ignore; write splits: ignore, or "
-                "splits: {test: FILE}"
-            )
-        return {**given, "splits": {}, "ignore_splits": True}
 
 
 class Evaluation(BaseModel):

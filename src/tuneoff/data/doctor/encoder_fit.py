@@ -236,6 +236,8 @@ def _language_findings(fit: EncoderFit) -> Iterator[Finding]:
 def _made_for(fit: EncoderFit) -> str:
     """Name the languages that a tokenizer was made for."""
     names = fit.made_for
+    if not names:
+        return "none of the languages that it was tried on"
     return (
         join_names(list(names)) if len(names) <= _MAX_NAMES else f"{len(names)} languages of {len(_reference_texts())}"
     )

@@ -54,7 +54,7 @@ def models(comparison: Comparison) -> str:
     ]
     labels = list(dict.fromkeys(_description(row) for row in rows))
     were = "strategy was" if len(labels) == 1 else "strategies were"
-    lines = [f"{len(labels)} {were} compared: {join_names(labels)}."]
+    lines = [f"{len(labels)} {were} compared: {join_names(labels)}."] if labels else ["No run succeeded."]
     if encoders:
         lines.insert(0, f"The pretrained encoder{'s were' if len(encoders) > 1 else ' was'} {join_names(encoders)}.")
     if comparison.study.predictions:
