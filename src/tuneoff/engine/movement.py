@@ -24,8 +24,8 @@ from tuneoff.engine.inputs import EVALUATION_TOKENS, average_windows
 from tuneoff.engine.precision import inference
 from tuneoff.scoring.similarity import linear_cka
 
-# of the test split; the estimate has no bias, and more texts take as much time as predicting them
-NUM_EXAMPLES = 250
+# of the test split; the estimate has no bias, and more texts take as much time as predicting them in fp32
+NUM_EXAMPLES = 128
 _MIN_EXAMPLES = 4  # for which CKA is defined
 
 
