@@ -186,6 +186,16 @@ def p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def equals_p(p: float) -> str:
+    """Format a p value after "p" in a sentence.
+
+    >>> equals_p(0.031), equals_p(0.00001)
+    ('= 0.031', '< 0.001')
+    """
+    text = p_value(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
 def join_names(names: Sequence[str]) -> str:
     """Join names in a sentence: 'a, b and c'."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

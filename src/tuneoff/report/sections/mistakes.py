@@ -9,7 +9,7 @@ import pandas as pd
 from tuneoff.comparison.errors import Errors
 from tuneoff.comparison.mistakes import LENGTH, Mistakes, ProfilePair
 from tuneoff.comparison.result import Comparison
-from tuneoff.formats import fixed, p_value, short_names
+from tuneoff.formats import equals_p, fixed, short_names
 from tuneoff.report.chart import (
     INK,
     MAX_LABELLED_CELLS,
@@ -270,7 +270,7 @@ def hardest_label(comparison: Comparison, mistakes: Mistakes) -> str:
     return (
         f"{_label(comparison.label_names[int(worst['label'])])} is {_percent(worst['share'])} of the mistakes of "
         f"{comparison.names[group]}, but {_percent(worst['of_examples'])} of the test examples (p "
-        f"{_p_text(worst['p_value'])}, corrected for the number of labels)."
+        f"{equals_p(worst['p_value'])}, corrected for the number of labels)."
     )
 
 
@@ -294,7 +294,7 @@ def profile_sentences(comparison: Comparison, mistakes: Mistakes) -> list[str]:
         different = [pair for pair in pairs if pair.p_corrected < _SIGNIFICANT]
         if not different:
             smallest = min(pair.p_corrected for pair in pairs)
-            sentences.append(f"By {by}: no two strategies differ (smallest corrected p {_p_text(smallest)}).")
+            sentences.append(f"By {by}: no two strategies differ (smallest corrected p {equals_p(smallest)}).")
             continue
         most = max(different, key=lambda pair: pair.distance)
         unit = comparison.errors.length_unit if comparison.errors else ""
@@ -317,11 +317,6 @@ def _label(name: str) -> str:
 
 def _percent(share: float) -> str:
     return f"{fixed(100 * share, 0 if share >= 0.1 else 1)} %"
-
-
-def _p_text(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def labels_chart(comparison: Comparison, mistakes: Mistakes, by: str) -> Chart | None:

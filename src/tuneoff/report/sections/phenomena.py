@@ -9,7 +9,7 @@ import pandas as pd
 
 from tuneoff.comparison.phenomena import EVERY, MIN_TEXTS, Phenomena
 from tuneoff.comparison.result import Comparison
-from tuneoff.formats import counted, join_names, p_value, show_control_characters, signed
+from tuneoff.formats import counted, equals_p, join_names, show_control_characters, signed
 from tuneoff.report.chart import BEST, INK, WIDTH, WORSE, charted_rows, difference_map
 from tuneoff.report.section import (
     Block,
@@ -117,7 +117,7 @@ def _sentence(row: Mapping[Hashable, Any], comparison: Comparison, phenomena: Ph
     sentence = (
         f"Texts with {row['tag']} are misclassified {direction} often: {100 * row['rate_with']:.1f} % against "
         f"{100 * row['rate_without']:.1f} % of the others (difference {gap} points, {low} to {high}; "
-        f"p {_p_text(row['p_corrected'])}; {row['examples']:,} texts, {100 * row['share']:.1f} %)"
+        f"p {equals_p(row['p_corrected'])}; {row['examples']:,} texts, {100 * row['share']:.1f} %)"
     )
     return f"{sentence}{_for_strategies(comparison, phenomena.rates[phenomena.rates['tag'] == row['tag']])}."
 
@@ -144,11 +144,6 @@ def _for_strategies(comparison: Comparison, part: pd.DataFrame) -> str:
     return f"; taken one by one, significant for {join_names(names) if names else 'no strategy'}"
 
 
-def _p_text(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
 def length_sentence(comparison: Comparison) -> str:
     """Return a sentence on the trend of errors with length; empty where it cannot be tested."""
     phenomena, errors = comparison.phenomena, comparison.errors
@@ -162,7 +157,7 @@ def length_sentence(comparison: Comparison) -> str:
     bins = errors.by_length[errors.by_length["group"].isin(groups)]
     bins = bins.groupby(["shortest", "longest"], sort=True)["rate"].mean().reset_index()
     first, last, unit = bins.iloc[0], bins.iloc[-1], errors.length_unit
-    correlation, p = signed(trend[0]["correlation"], 2), _p_text(trend[0]["p_corrected"])
+    correlation, p = signed(trend[0]["correlation"], 2), equals_p(trend[0]["p_corrected"])
     test = f"Spearman's correlation of length and errors {correlation}, p {p}"
     if trend[0]["p_corrected"] >= _SIGNIFICANT or len(bins) < 2:
         return f"No trend of the error rate with length is shown ({test})."
