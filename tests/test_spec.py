@@ -363,6 +363,15 @@ def test_every_packaged_study_reads(name):
     assert study_from(study.model_dump(mode="json")) == study
 
 
+@pytest.mark.parametrize("name", packaged_studies())
+def test_published_scores_name_one_strategy_each_on_any_encoder(name):
+    study = read_study(f"studies:{name}")
+    labels = [strategy.label for strategy in study.strategies]
+    names = [strategy.name for strategy in study.strategies]
+    for entry in study.reported:
+        assert (labels.count(entry.strategy) or names.count(entry.strategy)) == 1, entry
+
+
 def test_a_single_fraction_is_a_learning_curve_of_one_point():
     spec = study_from({"data": {"source": "a.csv"}, "fractions": 0.5})
     assert spec.fractions == (0.5,)

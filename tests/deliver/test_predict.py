@@ -7,14 +7,15 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
 from tuneoff.cli.app import app
 from tuneoff.deliver.confidence import Evidence, evidence
 from tuneoff.deliver.find import find, load
-from tuneoff.deliver.predict import Output, predict_file
-from tuneoff.deliver.texts import TextColumns
+from tuneoff.deliver.predict import Output, _as_glue, _Predictions, predict_file
+from tuneoff.deliver.texts import TextBatch, TextColumns
 from tuneoff.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow
@@ -149,8 +150,20 @@ def test_a_test_split_of_glue_is_predicted_in_its_own_format(classifier, tmp_pat
     given = pd.read_csv(tmp_path / "SST-2.tsv", sep="\t")
     assert given.to_dict("list") == {
         "index": [7, 8],
-        "prediction": classifier.predict(['"good fine', 'bad " poor']).tolist(),
+        "prediction": classifier.labels_from(classifier.predict_proba(['"good fine', 'bad " poor'])).tolist(),
     }
+
+
+def test_labels_that_glue_has_names_for_are_written_as_names(classifier):
+    text = TextBatch(pa.table({"sentence": ["a"]}), 0, ("sentence",), pa.table({"text": ["a"]}), np.array([0]))
+    predictions = _Predictions(pa.array(["not_entailment"]), None, {})
+    written = {
+        names: _as_glue(text, predictions, classifier.saved.model_copy(update={"label_names": names}))[
+            "prediction"
+        ].to_pylist()
+        for names in (("entailment", "not_entailment"), ("no", "not_entailment"))
+    }
+    assert list(written.values()) == [["not_entailment"], [1]]
 
 
 def test_the_command_predicts_and_says_what_it_did(finished, tmp_path):

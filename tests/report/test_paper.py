@@ -3,11 +3,13 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from tests.report.test_latex import CANDIDATES, FOREIGN, HOSTILE
 from tests.stored import stored_study
+from tuneoff.engine.recipe import Recipe
 from tuneoff.report.section import Text
 from tuneoff.report.sections.methods import section
 
@@ -70,6 +72,25 @@ def test_methods_state_data_models_training_and_statistics(tmp_path):
         "Holm",
     ):
         assert part in text
+
+
+def test_methods_state_own_recipes_and_dropout_and_claim_no_equal_conditions(tmp_path):
+    recipe = {"head_dropout": 0.5, "evaluate_every": 20}
+    comparison = stored_study(
+        tmp_path / "s", [("full", "full", 0.9), ("head", "head", 0.7)], recipe=recipe
+    ).comparison()
+    text = " ".join(block.text for block in section(comparison).blocks if isinstance(block, Text))
+    assert "under equal conditions: AdamW" in text
+    assert "After each epoch and after every 20 steps" in text
+    assert "Dropout of the head was 0.5." in text
+    own = Recipe(**recipe, batch_size=6).model_dump(mode="json")
+    records = tuple(
+        replace(record, spec={**record.spec, "recipe": own}) if record.strategy == "head" else record
+        for record in comparison.records
+    )
+    text = " ".join(b.text for b in section(replace(comparison, records=records)).blocks if isinstance(b, Text))
+    assert "under equal conditions: AdamW" not in text
+    assert "head (batch_size 6). The recipe of the study has batch_size 16." in text
 
 
 def test_methods_of_baselines_alone_say_nothing_of_training(tmp_path):

@@ -11,12 +11,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tuneoff.data.stream import BadRows, decoded, format_of, table_writer
 from tuneoff.deliver.classifier import Classifier
+from tuneoff.deliver.saved import SavedModel
 from tuneoff.deliver.texts import TextBatch, TextColumns, read_texts
 from tuneoff.errors import ConfigError, DataError
 
+# labels that submissions to GLUE hold as names (MNLI, QNLI, RTE); SST-2, CoLA, MRPC, QQP and WNLI have ids
+_GLUE_NAMES = frozenset({"entailment", "not_entailment", "neutral", "contradiction"})
 GLUE = "glue"  # output format: a TSV file with the columns index and prediction
 
 
@@ -69,7 +73,9 @@ def predict_file(
     with table_writer(target, target_format) as writer:
         for texts in read_texts(source, format_of(source, input_format), columns, done.bad):
             predictions = _predictions(classifier, texts, output, done)
-            writer.write(_as_glue(texts, predictions) if is_glue else _joined(texts, predictions, output))
+            writer.write(
+                _as_glue(texts, predictions, classifier.saved) if is_glue else _joined(texts, predictions, output)
+            )
             done.rows += texts.batch.num_rows
             on_progress(done.rows)
     done.seconds = time.perf_counter() - started
@@ -121,8 +127,11 @@ def _joined(texts: TextBatch, predictions: _Predictions, output: Output) -> pa.T
     return pa.table(columns | new)
 
 
-def _as_glue(texts: TextBatch, predictions: _Predictions) -> pa.Table:
-    """Return the columns of a submission to GLUE: index and prediction."""
+def _as_glue(texts: TextBatch, predictions: _Predictions, saved: SavedModel) -> pa.Table:
+    """Return the columns of a submission to GLUE: index and prediction, a label's id unless GLUE has names for it."""
     index = next((name for name in ("index", "idx") if name in texts.batch.column_names), None)
     rows = pa.array(range(texts.start, texts.start + texts.batch.num_rows))
-    return pa.table({"index": rows if index is None else texts.batch[index], "prediction": predictions.predicted})
+    labels = predictions.predicted
+    if not saved.is_multilabel and not _GLUE_NAMES.issuperset(saved.label_names):
+        labels = pc.index_in(labels, pa.array(saved.label_names))
+    return pa.table({"index": rows if index is None else texts.batch[index], "prediction": labels})

@@ -15,7 +15,7 @@ from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.scoring.metrics import points as points_of
 from tuneoff.strategies import STRATEGIES
-from tuneoff.strategies.base import format_option
+from tuneoff.strategies.base import COMMON_OPTIONS, format_option
 from tuneoff.tables import COUNT, RATE, SHARE, TEXT, Column, Format, Table
 
 # option -> value
@@ -43,8 +43,8 @@ def hyperparameter_blocks(comparison: Comparison) -> list[Block]:
         return []
     text = (
         "Settings that each strategy ran with, defaults included; a dash where a strategy does not use one. Dropout is "
-        "that of the pretrained model unless the recipe replaces it. Source: which values the study sets, and which a "
-        "search found or validation chose; all others are defaults."
+        "that of the pretrained model unless the recipe replaces it. Source: which options the study sets for this "
+        "strategy, and which a search found or validation chose; its other options are defaults."
     )
     blocks: list[Block] = [Heading("Hyperparameters"), Text(text), TableBlock(table)]
     if charts:
@@ -75,7 +75,8 @@ def hyperparameters(comparison: Comparison) -> Table:
         if row.group not in first:
             continue
         record = first[row.group]
-        options = {name: value for name, value in options_of(record).items() if value is not None}
+        ran = options_of(record)
+        options = {name: value for name, value in ran.items() if value is not None and name not in COMMON_OPTIONS}
         recipe = _recipe_of(record)
         rate = options.pop("learning_rate", None)
         shown = {column.key for column in _RECIPE_COLUMNS}

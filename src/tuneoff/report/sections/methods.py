@@ -69,19 +69,25 @@ def _description(row: Row) -> str:
 
 
 def training(comparison: Comparison) -> str:
-    """Return the paragraph on training, which all strategies share; empty if no strategy trains by gradient."""
+    """Return the paragraph on training; empty if no strategy trains by gradient."""
     rows = [row for row in comparison.rows if not row.is_external]
     if not any(issubclass(STRATEGIES[row.strategy].config, GradientConfig) for row in rows):
         return ""
     recipe, metric = comparison.study.recipe, display_name(comparison.selection_metric or comparison.metric)
     warmup = f" rises over the first {100 * recipe.warmup:g} % of the steps and then" if recipe.warmup else ""
+    note = comparison.recipe_note
+    conditions = "with the recipe of the study where they have none of their own" if note else "under equal conditions"
+    steps = f" and after every {counted(recipe.evaluate_every, 'step')}" if recipe.evaluate_every else ""
     lines = [
-        "All strategies that train by gradient were trained under equal conditions: AdamW with weight decay "
+        f"All strategies that train by gradient were trained {conditions}: AdamW with weight decay "
         f"{recipe.weight_decay:g} and gradients clipped at a norm of {recipe.clip:g}, batches of "
         f"{counted(recipe.batch_size, 'example')}, {counted(recipe.epochs, 'epoch')}, and a learning rate that{warmup} "
-        f"{_SCHEDULES[recipe.schedule]}. After each epoch the model was scored on validation examples, and the epoch "
-        f"with the best {metric} was kept."
+        f"{_SCHEDULES[recipe.schedule]}. After each epoch{steps} the model was scored on validation "
+        f"examples, and the weights with the best {metric} were kept."
     ]
+    lines += [note] if note else []
+    dropouts = {"the encoder and the head": recipe.dropout, "the head": recipe.head_dropout}
+    lines += [f"Dropout of {part} was {rate:g}." for part, rate in dropouts.items() if rate is not None]
     if recipe.loss == "focal":
         lines.append(f"The loss was focal, with gamma {recipe.focal_gamma:g}.")
     if recipe.label_smoothing:
@@ -98,7 +104,8 @@ def training(comparison: Comparison) -> str:
             "factor higher and lower, then a tree-structured Parzen estimator. Test examples were not read."
         )
     else:
-        lines.append("Each strategy had the default learning rate of its kind; no hyperparameters were searched.")
+        rate_of_each = "the default learning rate of its kind, unless its name states another"
+        lines.append(f"Each strategy had {rate_of_each}; no hyperparameters were searched.")
     return " ".join(lines)
 
 
