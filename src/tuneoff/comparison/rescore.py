@@ -24,15 +24,23 @@ def rescored(
     class, for the metrics that have one.
     """
     kept_labels, of_groups = labels[is_kept], {}
-    for group, whole in scores.items():
-        predicted = list(predictions[group].predicted[:, is_kept])
-        probabilities = list(predictions[group].probabilities[:, is_kept])
-        # one seed gives the same resamples for every group
-        resampled = stats.resampled_scores(metric, kept_labels, predicted, probabilities, seed=0, positive=positive)
+    predicted = {group: list(predictions[group].predicted[:, is_kept]) for group in scores}
+    probabilities = {group: list(predictions[group].probabilities[:, is_kept]) for group in scores}
+    # the runs of all groups in one call: drawing the resamples takes longer than scoring them
+    resampled = stats.resampled_scores(
+        metric,
+        kept_labels,
+        [run for runs in predicted.values() for run in runs],
+        [run for runs in probabilities.values() for run in runs],
+        seed=0,
+        positive=positive,
+    )
+    ends = np.cumsum([len(runs) for runs in predicted.values()])
+    for (group, whole), of_runs in zip(scores.items(), np.split(resampled, ends[:-1]), strict=True):
+        runs = zip(predicted[group], probabilities[group], strict=True)
+        values = np.array([stats.score_of(metric, kept_labels, *run, positive) for run in runs])
+        folds = None
         if whole.folds is not None:
-            resampled = stats.widened_for_folds(resampled, len(kept_labels))
-        runs = zip(predicted, probabilities, strict=True)
-        of_runs = [stats.score_of(metric, kept_labels, *run, positive) for run in runs]
-        folds = None if whole.folds is None else whole.folds[is_kept]
-        of_groups[group] = replace(whole, scores=np.array(of_runs), resampled=resampled, folds=folds)
+            of_runs, folds = stats.widened_for_folds(of_runs, len(kept_labels)), whole.folds[is_kept]
+        of_groups[group] = replace(whole, scores=values, resampled=of_runs, folds=folds)
     return dict(sorted(of_groups.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
