@@ -28,7 +28,12 @@ def rescored(
     probabilities = {group: list(predictions[group].probabilities[:, is_kept]) for group in scores}
     # the runs of all groups in one call: drawing the resamples takes longer than scoring them
     resampled = stats.resampled_scores(
-        metric, kept_labels, sum(predicted.values(), []), sum(probabilities.values(), []), seed=0, positive=positive
+        metric,
+        kept_labels,
+        [run for runs in predicted.values() for run in runs],
+        [run for runs in probabilities.values() for run in runs],
+        seed=0,
+        positive=positive,
     )
     ends = np.cumsum([len(runs) for runs in predicted.values()])
     for (group, whole), of_runs in zip(scores.items(), np.split(resampled, ends[:-1]), strict=True):
