@@ -110,6 +110,12 @@ def test_label_variants_are_named():
     assert variants.advice.startswith("--merge-labels")
 
 
+def test_the_advice_on_class_imbalance_names_metrics_of_multilabel_data():
+    rows = [(f"a {i}", ["x"] if i % 5 else ["x", "y"]) for i in range(60)]
+    findings = examine(dataset_of(train=rows[:40], validation=rows[40:50], test=rows[50:]))
+    assert any(finding.advice == "compare macro_f1 as well as micro_f1" for finding in findings)
+
+
 def test_multilabel_texts_contradict_if_their_sets_of_labels_differ():
     labels = [["x"], ["x", "y"], ["y"], []]
     rows = [(f"a {i}", labels[i % 4]) for i in range(40)]

@@ -94,7 +94,9 @@ def test_multilabel_shares_are_compared_label_by_label():
         )
 
     data = {"train": multilabel(600, 0, 0.3), "validation": multilabel(300, 1, 0.3), "test": multilabel(300, 2, 0.7)}
-    assert [finding.kind for finding in drift(load(data))] == ["label shares of test"]
+    findings = drift(load(data))
+    assert [finding.kind for finding in findings] == ["label shares of test"]
+    assert "macro_f1 as well as micro_f1" in findings[0].advice  # multi-label data has no metric called accuracy
 
 
 def test_the_area_under_the_curve_agrees_with_scikit_learn_and_its_variance_with_repetitions():

@@ -220,7 +220,7 @@ def _classes(dataset: Dataset) -> list[Finding]:
                 "class imbalance in train",
                 f"{train[largest]:,} examples of {names[largest]}, the largest class, and {train[smallest]:,} of "
                 f"{names[smallest]}, the smallest",
-                "compare macro_f1 as well as accuracy",
+                f"compare macro_f1 as well as {'micro_f1' if dataset.is_multilabel else 'accuracy'}",
                 0.0,  # of a score nothing changes, but what it means
                 {"largest": int(train[largest]), "smallest": int(train[smallest])},
             )

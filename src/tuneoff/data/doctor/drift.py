@@ -160,6 +160,7 @@ def _label_drift(dataset: Dataset, split: str) -> Iterator[Finding]:
     ]
     sorted_parts = [part for part, of in zip(("train", split), labels, strict=True) if of.ndim == 1 and _is_sorted(of)]
     how = f"; rows of {join_names(sorted_parts)} are sorted by label" if sorted_parts else ""
+    usual_metric = "micro_f1" if dataset.is_multilabel else "accuracy"
     yield Finding(
         kind=f"label shares of {split}",
         text=(
@@ -169,7 +170,7 @@ def _label_drift(dataset: Dataset, split: str) -> Iterator[Finding]:
         advice=(
             "shuffle all rows before they are divided"
             if sorted_parts
-            else f"check how {split} was drawn, and compare macro_f1 as well as accuracy"
+            else f"check how {split} was drawn, and compare macro_f1 as well as {usual_metric}"
         ),
         harm=_harm(split, distance),
         details={"split": split, "distance": distance, "p_value": p_value, "shares": shares.tolist()},
