@@ -147,6 +147,7 @@ def test_a_test_split_of_glue_is_predicted_in_its_own_format(classifier, tmp_pat
     path.write_text('index\tsentence\n7\t"good fine\n8\tbad " poor\n')
     done = predict_file(classifier, str(path), str(tmp_path / "SST-2.tsv"), output=Output(format="glue"))
     assert done.rows == 2
+    assert '"' not in (tmp_path / "SST-2.tsv").read_text()
     given = pd.read_csv(tmp_path / "SST-2.tsv", sep="\t")
     assert given.to_dict("list") == {
         "index": [7, 8],

@@ -28,6 +28,7 @@ STANDARD = "-"  # name of standard input and of standard output
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 BATCH_ROWS = 8192
 _BLOCK_BYTES = 4 * 2**20  # of a CSV file at a time; a row may not be longer
+PLAIN_TSV = "plain tsv"  # without quotes, for values that need none
 _DELIMITERS = {"csv": ",", "tsv": "\t"}  # of what is written; a .csv file that is read may have others
 
 
@@ -249,7 +250,11 @@ class _ArrowWriter:
     def _open(self, schema: pa.Schema) -> Any:
         if self._format == "parquet":
             return pyarrow.parquet.ParquetWriter(self._file, schema, compression="zstd")
-        options = pyarrow.csv.WriteOptions(delimiter=_DELIMITERS[self._format])
+        if self._format == PLAIN_TSV:
+            self._file.write(("\t".join(schema.names) + "\n").encode())
+            options = pyarrow.csv.WriteOptions(delimiter="\t", quoting_style="none", include_header=False)
+        else:
+            options = pyarrow.csv.WriteOptions(delimiter=_DELIMITERS[self._format])
         return pyarrow.csv.CSVWriter(self._file, schema, write_options=options)
 
     def close(self) -> None:

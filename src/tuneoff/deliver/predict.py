@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.data.stream import BadRows, decoded, format_of, table_writer
+from tuneoff.data.stream import PLAIN_TSV, BadRows, decoded, format_of, table_writer
 from tuneoff.deliver.classifier import Classifier
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.deliver.texts import TextBatch, TextColumns, read_texts
@@ -68,7 +68,7 @@ def predict_file(
     if output.min_confidence is not None and classifier.saved.is_multilabel:
         raise ConfigError("min_confidence is for one label per text; of several labels, each has its own threshold")
     is_glue = output.format == GLUE
-    target_format = "tsv" if is_glue else format_of(target, output.format)
+    target_format = PLAIN_TSV if is_glue else format_of(target, output.format)
     done, started = Predicted(), time.perf_counter()
     with table_writer(target, target_format) as writer:
         for texts in read_texts(source, format_of(source, input_format), columns, done.bad):
