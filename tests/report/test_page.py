@@ -110,6 +110,7 @@ def test_the_cost_axis_can_be_chosen(page):
     assert visible() == ["cost-fit_seconds"]
     page.select_option(".menu select", label="inference latency")
     assert visible() == ["cost-latency_seconds"]
+    page.locator("figure[data-chart=cost-latency_seconds]").scroll_into_view_if_needed()  # drawn near the viewport
     page.locator("figure[data-chart=cost-latency_seconds] svg").wait_for()
 
 

@@ -4,7 +4,6 @@ from tuneoff.comparison.result import Comparison, Row
 from tuneoff.costs import COSTS
 from tuneoff.formats import counted, encoder_names, join_names
 from tuneoff.report.section import Bullets, Details, Section, Text
-from tuneoff.scoring import stats
 from tuneoff.scoring.decision import MAX_RISK, RISK_MARGINS
 from tuneoff.scoring.metrics import display_name
 from tuneoff.strategies import STRATEGIES, GradientConfig
@@ -123,9 +122,12 @@ def statistics(comparison: Comparison) -> str:
         runs = f"the mean over {repeats} random seeds" if repeats > 1 else "one random seed"
         scored = f"Strategies were scored by {metric} on {examples:,} test examples, {runs}"
     margin = comparison.verdict.margin if comparison.verdict else comparison.study.margin
+    of_runs = "that over seeds, with what both have in common counted once"
+    if comparison.data.folds:
+        of_runs = "a typical one between random initializations"
     return (
-        f"{scored}. The variance of a score is that over test examples ({stats.RESAMPLES:,} bootstrap resamples) plus "
-        "that over seeds, with what both have in common counted once; 95 % confidence intervals are Student's t with "
+        f"{scored}. The variance of a score is that over test examples ({comparison.num_resamples:,} bootstrap "
+        f"resamples) plus {of_runs}; 95 % confidence intervals are Student's t with "
         "Satterthwaite's degrees of freedom. Differences are paired: the same resamples of examples for both "
         "strategies. p values are corrected for all pairs (Holm), and limits of the loss against the best strategy "
         f"are simultaneous (Hsu). A strategy is equivalent to the best if that limit is below {margin:g}. The pick is "
@@ -147,7 +149,7 @@ def references(comparison: Comparison) -> list[str]:
     """Return the sources of the methods that the study used."""
     sources = [
         "Bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.",
-        "Variance over examples and seeds: Cameron, Gelbach and Miller, Robust inference with multiway clustering, "
+        f"Variance over examples and {comparison.repeat}s: Cameron, Gelbach and Miller, Robust inference with multiway clustering, "
         "2011.",
         "Degrees of freedom: Satterthwaite, An approximate distribution of estimates of variance components, 1946.",
         "Correction for several comparisons: Holm, A simple sequentially rejective multiple test procedure, 1979.",
