@@ -97,7 +97,7 @@ def test_the_report_names_folds(folded):
     text = (study.folder / "report.md").read_text()
     assert "Scores over 3 folds, best first" in text
     assert "seeds" not in text
-    assert "one line per fold" in text
+    assert "One line per fold" in text
     assert f"run {comparison.final.run_id}" in text
     assert list(comparison.leaderboard["folds"]) == [3] * len(comparison.rows)
     assert {point.size for point in comparison.curve} == {"50 %", "all"}

@@ -149,8 +149,8 @@ def references(comparison: Comparison) -> list[str]:
     """Return the sources of the methods that the study used."""
     sources = [
         "Bootstrap: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.",
-        f"Variance over examples and {comparison.repeat}s: Cameron, Gelbach and Miller, Robust inference with multiway clustering, "
-        "2011.",
+        f"Variance over examples and {comparison.repeat}s: Cameron, Gelbach and Miller, Robust inference with multiway "
+        "clustering, 2011.",
         "Degrees of freedom: Satterthwaite, An approximate distribution of estimates of variance components, 1946.",
         "Correction for several comparisons: Holm, A simple sequentially rejective multiple test procedure, 1979.",
         "Comparison with the best: Hsu, Constrained simultaneous confidence intervals for multiple comparisons with "
