@@ -4,21 +4,20 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
-from tuneoff.comparison.rescore import rescored
-from tuneoff.comparison.result import EQUIVALENT, Row, row_names
-from tuneoff.comparison.verdict import MIN_EXAMPLES, judge
+from tuneoff.comparison.rescore import rescore
+from tuneoff.comparison.result import Row, row_names
+from tuneoff.comparison.verdict import MIN_EXAMPLES
 from tuneoff.data.dataset import COPY
 from tuneoff.data.doctor.copies import CLEAN, LEAKED
 from tuneoff.formats import fixed, join_names
 from tuneoff.scoring import stats
-from tuneoff.scoring.decision import joint_scores
-from tuneoff.scoring.metrics import bounds, direction, display_name
+from tuneoff.scoring.metrics import display_name
 
 _MIN_EXAMPLES = 20  # clean ones; fewer say nothing about an order
 
@@ -65,38 +64,11 @@ def clean_scores(
     num_clean = int(is_clean.sum())
     if num_clean == len(codes) or num_clean < _MIN_EXAMPLES:
         return None
-    on_clean = rescored(is_clean, labels, predictions, scores, metric, positive)
-    pooled = stats.pooled_seed_variance(list(on_clean.values()))
-    estimates = {group: stats.estimate_score(runs, num_clean, pooled) for group, runs in on_clean.items()}
-    values = {
-        group: (estimate.value, *stats.interval(estimate, bounds(metric))) for group, estimate in estimates.items()
-    }
-    recommended = _pick(rows, on_clean, values, metric, cost, margin, num_clean, pooled)
+    scored = rescore(rows, labels, predictions, scores, is_clean, metric, cost, margin, positive)
+    values, recommended = scored.estimates, scored.recommended
     leaked = int((codes == LEAKED).sum())
     counts = (num_clean, leaked, len(codes) - num_clean - leaked)
     return CleanScores(*counts, values, recommended, _summary(rows, values, counts, metric, picked, recommended))
-
-
-def _pick(
-    rows: Sequence[Row],
-    on_clean: Mapping[str, stats.RunScores],
-    values: Mapping[str, tuple[float, float, float]],
-    metric: str,
-    cost: str,
-    margin: float,
-    num_clean: int,
-    pooled: stats.SeedVariance | None,
-) -> str | None:
-    """Return the group that the rule of the verdict picks from the scores on the clean part."""
-    by_group, best = {row.group: row for row in rows}, next(iter(values.values()))[0]
-    sign = direction(metric)
-    clean_rows = [
-        # a standing is for sentences, which are not used
-        replace(by_group[group], score=value, difference=sign * (value - best), standing=EQUIVALENT)
-        for group, (value, _, _) in values.items()
-    ]
-    joint = joint_scores(list(on_clean.values()), sign, num_clean, pooled)
-    return judge(clean_rows, (), joint, metric, cost, margin, num_clean).recommended
 
 
 def _summary(

@@ -4,29 +4,18 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
-from tuneoff.comparison.rescore import rescored
-from tuneoff.comparison.result import EQUIVALENT, Row, row_names
-from tuneoff.comparison.verdict import judge
+from tuneoff.comparison.rescore import Rescored, rescore
+from tuneoff.comparison.result import Row, row_names
 from tuneoff.formats import join_names
 from tuneoff.scoring import stats
-from tuneoff.scoring.decision import joint_scores
-from tuneoff.scoring.metrics import bounds, direction
 
 _MIN_EXAMPLES = 20  # that are left; fewer say nothing about an order
-
-
-@dataclass(frozen=True)
-class Rescored:
-    """Scores of every strategy on other examples or labels, and the pick there."""
-
-    estimates: dict[str, tuple[float, float, float]]  # group -> score and its 95 % interval, best first
-    recommended: str | None  # group that would be picked there
 
 
 @dataclass(frozen=True)
@@ -66,38 +55,6 @@ def label_noise(
     everything = np.ones(len(labels), bool)
     relabelled = rescore(rows, changed, predictions, scores, everything, metric, cost, margin, positive)
     return LabelNoise(len(suspects), left_out, relabelled, _summary(rows, len(suspects), left_out, relabelled, picked))
-
-
-def rescore(
-    rows: Sequence[Row],
-    labels: np.ndarray,
-    predictions: Mapping[str, Predictions],
-    scores: Mapping[str, stats.RunScores],
-    is_kept: np.ndarray,
-    metric: str,
-    cost: str,
-    margin: float,
-    positive: int | None = None,
-) -> Rescored:
-    """Score stored predictions on a part of the examples or with other labels, and apply the rule of the verdict.
-
-    labels: (N,) or (N, C). is_kept: (N,) bool. The other arguments as those of label_noise().
-    """
-    sign, count = direction(metric), int(is_kept.sum())
-    in_order = rescored(is_kept, labels, predictions, scores, metric, positive)
-    pooled = stats.pooled_seed_variance(list(in_order.values()))
-    estimates = {}
-    for group, runs in in_order.items():
-        estimate = stats.estimate_score(runs, count, pooled)
-        estimates[group] = (estimate.value, *stats.interval(estimate, bounds(metric)))
-    by_group, best = {row.group: row for row in rows}, next(iter(estimates.values()))[0]
-    new_rows = [
-        # a standing is for sentences, which are not used
-        replace(by_group[group], score=value, difference=sign * (value - best), standing=EQUIVALENT)
-        for group, (value, _, _) in estimates.items()
-    ]
-    joint = joint_scores(list(in_order.values()), sign, count, pooled)
-    return Rescored(estimates, judge(new_rows, (), joint, metric, cost, margin, count).recommended)
 
 
 def _summary(rows: Sequence[Row], doubtful: int, left_out: Rescored, relabelled: Rescored, picked: str | None) -> str:

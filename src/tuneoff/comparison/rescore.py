@@ -1,16 +1,60 @@
 """Stored predictions scored on a part of the examples, or with other labels."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.result import EQUIVALENT, Row
+from tuneoff.comparison.verdict import judge
 from tuneoff.scoring import stats
-from tuneoff.scoring.metrics import direction
+from tuneoff.scoring.decision import joint_scores
+from tuneoff.scoring.metrics import bounds, direction
 
 
-def rescored(
+@dataclass(frozen=True)
+class Rescored:
+    """Scores of every strategy on other examples or labels, and the pick there."""
+
+    estimates: dict[str, tuple[float, float, float]]  # group -> score and its 95 % interval, best first
+    recommended: str | None  # group that would be picked there
+
+
+def rescore(
+    rows: Sequence[Row],
+    labels: np.ndarray,
+    predictions: Mapping[str, Predictions],
+    scores: Mapping[str, stats.RunScores],
+    is_kept: np.ndarray,
+    metric: str,
+    cost: str,
+    margin: float,
+    positive: int | None = None,
+) -> Rescored:
+    """Score stored predictions on a part of the examples or with other labels, and apply the rule of the verdict.
+
+    labels: (N,) or (N, C). is_kept: (N,) bool. rows: on all examples, best first. scores: of each group on
+    all examples. positive: id of the positive class, for the metrics that have one.
+    """
+    sign, count = direction(metric), int(is_kept.sum())
+    in_order = _rescored(is_kept, labels, predictions, scores, metric, positive)
+    pooled = stats.pooled_seed_variance(list(in_order.values()))
+    estimates = {}
+    for group, runs in in_order.items():
+        estimate = stats.estimate_score(runs, count, pooled)
+        estimates[group] = (estimate.value, *stats.interval(estimate, bounds(metric)))
+    by_group, best = {row.group: row for row in rows}, next(iter(estimates.values()))[0]
+    new_rows = [
+        # a standing is for sentences, which are not used
+        replace(by_group[group], score=value, difference=sign * (value - best), standing=EQUIVALENT)
+        for group, (value, _, _) in estimates.items()
+    ]
+    joint = joint_scores(list(in_order.values()), sign, count, pooled)
+    return Rescored(estimates, judge(new_rows, (), joint, metric, cost, margin, count).recommended)
+
+
+def _rescored(
     is_kept: np.ndarray,
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
