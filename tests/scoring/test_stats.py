@@ -6,6 +6,7 @@ from mlxtend.evaluate import mcnemar as mlxtend_mcnemar
 from mlxtend.evaluate import mcnemar_table
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from tuneoff.scoring import stats
@@ -275,6 +276,12 @@ def test_cohen_g_is_the_share_of_the_discordant_examples_above_a_half(classifier
 def test_holm_agrees_with_numbers_by_hand():
     assert stats.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert stats.holm([]) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 60])
+def test_holm_agrees_with_statsmodels(count):
+    p_values = np.random.default_rng(count).beta(0.4, 2, count).round(2)  # some are equal, some 0
+    assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
 def test_power_agrees_with_statsmodels():
