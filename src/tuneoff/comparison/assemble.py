@@ -40,6 +40,7 @@ from tuneoff.comparison.slices import score_slices
 from tuneoff.comparison.variance import variance_sources
 from tuneoff.comparison.verdict import MIN_EXAMPLES, judge, other_picks, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
+from tuneoff.data.describe import DataDescription
 from tuneoff.errors import ConfigError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
@@ -91,15 +92,8 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     check_is_stated(study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
     sessions = store.sessions()
-    options = study.metric_options(data.label_names, data.is_multilabel)
+    metric, options = _metric_and_options(study, data, metric_name)
     selection_metric = study.selection_metric(options)
-    metric = metric_for(check_metric(metric_name), options) if metric_name else study.ranking_metric(options)
-    if is_own(metric) and not metric_name:
-        raise ConfigError(
-            f"study {study.name} is ranked by {metric}, a Python function, which is not imported for a stored study "
-            f"unless you name it: --metric {metric}; or rank it by another metric: --metric accuracy"
-        )
-    options = replace(options, own=(metric,) if is_own(metric) else ())
     num_examples = data.splits[data.scored_split].examples
     records, final = [store.runs.record(run_id) for run_id in run_ids], store.read_final()
     successful = _complete([record for record in records if record.status == OK], data.folds)
@@ -217,6 +211,18 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         elsewhere=elsewhere,
         joint=joint,
     )
+
+
+def _metric_and_options(study: StudySpec, data: DataDescription, metric_name: str | None) -> tuple[str, MetricOptions]:
+    """Return the metric that ranks, and the roles of the labels. Raises ConfigError as compare() does."""
+    options = study.metric_options(data.label_names, data.is_multilabel)
+    metric = metric_for(check_metric(metric_name), options) if metric_name else study.ranking_metric(options)
+    if is_own(metric) and not metric_name:
+        raise ConfigError(
+            f"study {study.name} is ranked by {metric}, a Python function, which is not imported for a stored study "
+            f"unless you name it: --metric {metric}; or rank it by another metric: --metric accuracy"
+        )
+    return metric, replace(options, own=(metric,) if is_own(metric) else ())
 
 
 def _estimates(
