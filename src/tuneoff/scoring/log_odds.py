@@ -24,7 +24,7 @@ def log_odds_ratios(
 
     >>> gap, deviation = log_odds_ratios(np.array([40, 5]), np.array([45, 10]), 50, 100)
     >>> gap.round(2), (gap / deviation).round(1)
-    (array([1.09, 0.  ]), array([3.5, 0. ]))
+    (array([0.96, 0.  ]), array([4., 0.]))
     """
     prior = _PRIOR_TEXTS * everywhere / num_texts
 
