@@ -21,7 +21,7 @@ from trainer import BATCH, LENGTH, finetune
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
 from tuneoff.scoring.stats import RunScores, difference, example_weights, interval
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 RESAMPLES = 5000

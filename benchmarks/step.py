@@ -19,7 +19,7 @@ from tuneoff.engine.inputs import cached_prefix_inputs
 from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies import STRATEGIES
 
 MODEL = "packaged:minilm"

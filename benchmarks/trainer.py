@@ -34,7 +34,7 @@ from transformers import (  # noqa: E402
 )
 
 from tuneoff.encoder.config import resolve  # noqa: E402
-from tuneoff.spec import parse_strategy  # noqa: E402
+from tuneoff.spec.strategy import parse_strategy  # noqa: E402
 from tuneoff.strategies import STRATEGIES  # noqa: E402
 
 BATCH, LENGTH = 16, 128

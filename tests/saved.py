@@ -7,7 +7,7 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.encoder.config import model_fingerprint
 from tuneoff.encoder.load import load_model
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies import STRATEGIES
 
 

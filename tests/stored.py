@@ -11,7 +11,7 @@ from tuneoff.data.describe import Histogram, LengthSummary, describe
 from tuneoff.runs import FAILED, OK, RunPredictions, RunRecord, Session, StudyStore
 from tuneoff.scoring import metrics
 from tuneoff.seeds import cell_number, crossed
-from tuneoff.spec import study_from, write_study
+from tuneoff.spec.file import study_from, write_study
 from tuneoff.strategies import STRATEGIES
 from tuneoff.study import Study
 

@@ -1,6 +1,6 @@
 """Small real studies for tests: eight strategies on sixty separable texts, trained in worker processes."""
 
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 STRATEGIES = [

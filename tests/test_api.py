@@ -10,7 +10,7 @@ from tests.stored import stored_study
 from tests.studies import toy_spec
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES
 
 EVIL = "<b>\x1b[31mred</b>"

@@ -11,7 +11,8 @@ from tuneoff.data.dataset import SLICE
 from tuneoff.data.spec import DataSpec
 from tuneoff.errors import StoreError
 from tuneoff.extension import extend, with_stored_slices
-from tuneoff.spec import RunSpec, study_from, write_study
+from tuneoff.spec.file import study_from, write_study
+from tuneoff.spec.run import RunSpec
 
 STORED = [("majority", "majority", 0.5), ("tfidf", "tfidf", 0.7), ("probe", "probe", 0.7), ("lora", "lora", 0.8)]
 

@@ -26,7 +26,7 @@ from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import final_run, prepare, search_jobs
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import evaluate
-from tuneoff.spec import Job
+from tuneoff.spec.run import Job
 from tuneoff.study import Plan, Study
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from tests.studies import changed, toy_spec
 from tests.tiny import toy_texts
 from tuneoff.deliver.classifier import load_classifier
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05", "full:learning_rate=0.01"]  # fmt: skip

@@ -7,7 +7,7 @@ from tests.stored import stored_study
 from tests.studies import changed, toy_spec
 from tuneoff import study as study_module
 from tuneoff.extension import _joined
-from tuneoff.spec import read_study, study_from
+from tuneoff.spec.file import read_study, study_from
 from tuneoff.study import Study
 
 DATA = {"data": {"source": "a.csv"}}

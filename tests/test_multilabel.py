@@ -18,7 +18,7 @@ from tuneoff.errors import ConfigError
 from tuneoff.runs import RunStore, stored_labels
 from tuneoff.scoring import metrics
 from tuneoff.scoring.thresholds import best_thresholds, labels_from_probabilities
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 

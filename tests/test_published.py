@@ -6,7 +6,7 @@ from pathlib import Path
 from typer.main import get_command
 
 from tuneoff.cli.app import app
-from tuneoff.spec import read_study
+from tuneoff.spec.file import read_study
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "src" / "tuneoff" / "report"

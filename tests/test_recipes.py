@@ -8,7 +8,9 @@ from tests.studies import toy_spec
 from tuneoff.cli.options import with_spaces, without_encoders
 from tuneoff.errors import ConfigError
 from tuneoff.grid import estimates, prepare
-from tuneoff.spec import Job, parse_strategy, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.run import Job
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.study import Study
 
 OWN = "lora:rank=4:recipe.batch_size=8:recipe.epochs=2"

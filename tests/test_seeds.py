@@ -16,7 +16,8 @@ from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import prepare
 from tuneoff.seeds import cell_number, crossed, parse_seeds
-from tuneoff.spec import Job, RunSpec, read_study, study_from, write_study
+from tuneoff.spec.file import read_study, study_from, write_study
+from tuneoff.spec.run import Job, RunSpec
 
 
 def lora_run(**changes):

@@ -3,7 +3,7 @@
 import pytest
 
 from tuneoff.errors import ConfigError, LibraryError
-from tuneoff.spec import read_study, study_from, write_study
+from tuneoff.spec.file import read_study, study_from, write_study
 from tuneoff.study import Study
 from tuneoff.track import check_installed, dump_track, parse_track
 

@@ -11,7 +11,7 @@ from tuneoff.engine.inputs import SplitInputs, predict_logits
 from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.recipe import Recipe
 from tuneoff.scoring.metrics import evaluate
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies import STRATEGIES
 
 # for a loop that is compared with another one, whose random numbers differ

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tuneoff.deliver.find import load
     from tuneoff.errors import TuneoffError
     from tuneoff.estimator import TextClassifier
-    from tuneoff.spec import StudySpec
+    from tuneoff.spec.study import StudySpec
     from tuneoff.strategies import Adapter, BitFit, Full, Head, LoRA, Majority, Partial, Probe, Tfidf, Untrained
     from tuneoff.study import Study
 
@@ -23,7 +23,7 @@ _HOMES = {
     "tuneoff.api": ("compare",),
     "tuneoff.datasets": ("overview",),
     "tuneoff.study": ("Study",),
-    "tuneoff.spec": ("StudySpec",),
+    "tuneoff.spec.study": ("StudySpec",),
     "tuneoff.comparison.result": ("Comparison", "Verdict"),
     "tuneoff.deliver.classifier": ("Classifier",),
     "tuneoff.deliver.embed": ("embed",),

@@ -12,7 +12,7 @@ from tuneoff import study
 from tuneoff.cli.hub import offline_without_network
 from tuneoff.data.spec import DataSpec
 from tuneoff.engine.recipe import Recipe
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import StrategyConfig
 
 if TYPE_CHECKING:

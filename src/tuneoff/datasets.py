@@ -9,7 +9,9 @@ import yaml
 
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.files import check_new_name
-from tuneoff.spec import NAME_PATTERN, StudySpec, load_yaml, study_from
+from tuneoff.spec.file import load_yaml, study_from
+from tuneoff.spec.stated import NAME_PATTERN
+from tuneoff.spec.study import StudySpec
 from tuneoff.study import RESULTS, Study
 
 if TYPE_CHECKING:

@@ -36,7 +36,9 @@ from tuneoff.execute.fit import Fitted, fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import check_length
 from tuneoff.scoring.metrics import check_metric, metric_for, metric_options
-from tuneoff.spec import DEFAULT_MODEL, Final, RunSpec, parse_strategy, recipe_of
+from tuneoff.spec.run import Final, RunSpec
+from tuneoff.spec.strategy import parse_strategy, recipe_of
+from tuneoff.spec.study import DEFAULT_MODEL
 from tuneoff.strategies import STRATEGIES, StrategyConfig
 from tuneoff.validation import validated
 

@@ -23,7 +23,11 @@ from tuneoff.runs import FAILED, RunRecord, StudyStore
 from tuneoff.scoring.metrics import depends_on_positive
 from tuneoff.search.space import SearchSpec
 from tuneoff.seeds import Seeds
-from tuneoff.spec import STRATEGIES, ImportedSpec, RunSpec, StudySpec, merged_imports, read_study
+from tuneoff.spec.file import read_study
+from tuneoff.spec.run import RunSpec
+from tuneoff.spec.stated import ImportedSpec, merged_imports
+from tuneoff.spec.study import StudySpec
+from tuneoff.strategies import STRATEGIES
 
 _SHOWN_ONLY = ("slices",)  # fields of DataSpec that change no run
 

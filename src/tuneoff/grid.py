@@ -28,8 +28,10 @@ from tuneoff.runs import RunRecord
 from tuneoff.scoring.custom import is_own, own_score
 from tuneoff.scoring.metrics import as_rows
 from tuneoff.seeds import SPLIT, cell_number, crossed
-from tuneoff.spec import DEFAULT_SEEDS, STRATEGIES, Final, Job, RunSpec, StudySpec, recipe_of
-from tuneoff.strategies import Strategy
+from tuneoff.spec.run import Final, Job, RunSpec
+from tuneoff.spec.strategy import recipe_of
+from tuneoff.spec.study import DEFAULT_SEEDS, StudySpec
+from tuneoff.strategies import STRATEGIES, Strategy
 
 # least number of steps of a run on a subset of train: in three epochs, a few examples would hardly be seen
 MIN_SUBSET_STEPS = 60

@@ -50,19 +50,11 @@ from tuneoff.grid import (
 from tuneoff.runs import OK, Session, StoredTest, StudyStore
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
-from tuneoff.spec import (
-    STRATEGIES,
-    ImportedSpec,
-    Job,
-    PredictionsSpec,
-    RunSpec,
-    StudySpec,
-    merged_imports,
-    merged_predictions,
-    read_study,
-    study_from,
-    write_study,
-)
+from tuneoff.spec.file import read_study, study_from, write_study
+from tuneoff.spec.run import Job, RunSpec
+from tuneoff.spec.stated import ImportedSpec, PredictionsSpec, merged_imports, merged_predictions
+from tuneoff.spec.study import StudySpec
+from tuneoff.strategies import STRATEGIES
 from tuneoff.track import check_installed
 from tuneoff.trainer_logs import TrainerLog, read_trainer_log
 

@@ -5,7 +5,8 @@ from tuneoff.data.load import load_dataset
 from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Slots
 from tuneoff.search.space import SearchSpec
-from tuneoff.spec import Job, RunSpec, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.run import Job, RunSpec
 from tuneoff.study import Plan
 
 

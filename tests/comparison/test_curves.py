@@ -13,7 +13,7 @@ from tuneoff.engine.inputs import SplitInputs
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.scoring import stats
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 

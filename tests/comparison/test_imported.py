@@ -9,7 +9,8 @@ from tests.stored import stored_study
 from tests.trainer import run_trainer
 from tuneoff.errors import ConfigError, DataError
 from tuneoff.report.sections import imported, leaderboard, sections, training
-from tuneoff.spec import merged_imports, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.stated import merged_imports
 
 CANDIDATES = [("full", "full", 0.8), ("tfidf", "tfidf", 0.6), ("majority", "majority", 0.5)]
 

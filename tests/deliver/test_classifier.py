@@ -15,7 +15,7 @@ from tuneoff.deliver.classifier import load_classifier, read_skops
 from tuneoff.deliver.find import find, load
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.errors import ConfigError, DataError, ModelError, StoreError
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.study import Study
 
 LABELS = [parse_strategy(name).label for name in STRATEGIES]

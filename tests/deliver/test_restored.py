@@ -13,7 +13,7 @@ from tests.strategies.rows import STRATEGY_NAMES
 from tests.tiny import toy_texts, word_tokenizer
 from tuneoff.deliver.classifier import as_texts, load_classifier, restored_model
 from tuneoff.errors import ConfigError, DataError, ModelError
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 
 TEXTS = toy_texts(6, np.random.default_rng(0))[0]
 

@@ -17,7 +17,7 @@ from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.schedule import rate_share
 from tuneoff.errors import ConfigError, DivergedError
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])

@@ -8,7 +8,8 @@ from tests.training import toy_model, toy_table, train_on_toy
 from tuneoff.engine.inputs import SplitInputs, predict_logits
 from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.recipe import Recipe
-from tuneoff.spec import RunSpec, parse_strategy
+from tuneoff.spec.run import RunSpec
+from tuneoff.spec.strategy import parse_strategy
 
 
 def with_scores(adapted, scores, **changes):

@@ -15,7 +15,7 @@ from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.loss import Loss, balanced_weights, loss_of
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 
 LABELS = np.array([0] * 6 + [1] * 3 + [2])
 LOGITS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,8 @@ from tests.studies import changed
 from tuneoff.data.batches import largest_batch, training_batches
 from tuneoff.execute.estimate import by_priority
 from tuneoff.grid import estimates, prepare, search_jobs
-from tuneoff.spec import Job, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.run import Job
 from tuneoff.study import Study
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import tuneoff.execute.fit
 from tuneoff.scoring.metrics import metric_options
 from tuneoff.scoring.selection import Selection
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies import STRATEGIES
 
 before = set(sys.modules)

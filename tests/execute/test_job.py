@@ -12,7 +12,7 @@ from tuneoff.grid import prepare, search_jobs
 from tuneoff.runs import FAILED, OK, RunRecord, StudyStore
 from tuneoff.search.record import FAILED as FAILED_TRIAL
 from tuneoff.search.record import SearchRecord
-from tuneoff.spec import Job
+from tuneoff.spec.run import Job
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.grid import prepare
 from tuneoff.runs import OK
-from tuneoff.spec import Job
+from tuneoff.spec.run import Job
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import pytest
 from tuneoff.cache import cache_folder
 from tuneoff.execute import profile as module
 from tuneoff.execute.profile import profile
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 
 HEAD = parse_strategy("head")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.stored import stored_study
 from tests.tiny import toy_texts
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -5,7 +5,7 @@ import pytest
 from tuneoff.search.record import Trial
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 
 
 def sampler(strategy="lora", done=(), **search):

@@ -17,7 +17,7 @@ from tuneoff.report.sections.search import search_text
 from tuneoff.runs import SearchStore
 from tuneoff.search.record import FAILED
 from tuneoff.search.space import SearchSpec
-from tuneoff.spec import study_from
+from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
 

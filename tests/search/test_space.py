@@ -5,7 +5,8 @@ import pytest
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.search.space import Range, SearchSpec, parse_spaces, recipe_values
-from tuneoff.spec import parse_strategy, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.strategy import parse_strategy
 
 
 def test_the_space_of_a_strategy_is_its_learning_rate_within_two_factors():

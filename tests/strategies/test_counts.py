@@ -5,7 +5,7 @@ from peft import LoraConfig, get_peft_model
 
 from tuneoff.encoder.load import empty_model
 from tuneoff.errors import ConfigError
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies import STRATEGIES, count_parameters
 
 

@@ -10,7 +10,7 @@ from tuneoff.engine.master_weights import MasterWeights
 from tuneoff.engine.optim import parameter_groups
 from tuneoff.engine.precision import compute_dtype
 from tuneoff.errors import ConfigError
-from tuneoff.spec import parse_strategy
+from tuneoff.spec.strategy import parse_strategy
 
 
 def biases(adapted):

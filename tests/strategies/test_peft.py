@@ -14,7 +14,8 @@ from tuneoff.engine.inputs import SplitInputs
 from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
-from tuneoff.spec import parse_strategy, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.strategy import parse_strategy
 from tuneoff.strategies.peft import METHODS, UNSUPPORTED, Peft
 
 PEFT_STRATEGIES = [name for name in STRATEGY_NAMES if name.startswith("peft")]

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
     from tuneoff.datasets import StudySet
     from tuneoff.execute.executor import Executor
-    from tuneoff.spec import StudySpec
+    from tuneoff.spec.study import StudySpec
     from tuneoff.study import Study
     from tuneoff.trackers import Tracked
 
@@ -236,7 +236,7 @@ def compare(
     models = split_list(joined(model))
     stay_offline_without_network(models, data["source"])
     with _executor() as executor:
-        from tuneoff.spec import study_from
+        from tuneoff.spec.file import study_from
         from tuneoff.study import default_name
 
         options: dict[str, Any] = {
@@ -321,7 +321,8 @@ def run(
         from tuneoff.cli.datasets import changed_set
         from tuneoff.data.tags import parse_tags
         from tuneoff.datasets import StudySet
-        from tuneoff.spec import merged_imports, merged_predictions, parse_tests, study_from
+        from tuneoff.spec.file import study_from
+        from tuneoff.spec.stated import merged_imports, merged_predictions, parse_tests
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
 
@@ -386,7 +387,7 @@ def plan(
 ) -> None:
     """Estimate what would run: parameters, time, memory and disk. Nothing is trained."""
     from tuneoff.formats import counted, encoder_names, number, seconds, size
-    from tuneoff.spec import check_difference
+    from tuneoff.spec.study import check_difference
     from tuneoff.study import Study
 
     gap = check_difference(detect) if detect else None
@@ -460,7 +461,7 @@ def report(
     """Rebuild the report of a study from its stored runs. Other costs, rates and predictions need no new runs."""
     from tuneoff.costs import check_cost
     from tuneoff.data.tags import parse_tags
-    from tuneoff.spec import check_margin
+    from tuneoff.spec.study import check_margin
 
     cost = check_cost(parse_cost(cost)) if cost else None
     accepted = None if margin is None else check_margin(margin)
@@ -522,7 +523,7 @@ def params(
 ) -> None:
     """Count the trainable and total parameters of each strategy, from the encoder's config."""
     from tuneoff.execute.estimate import parameters_of
-    from tuneoff.spec import parse_strategy
+    from tuneoff.spec.strategy import parse_strategy
     from tuneoff.strategies import STRATEGIES
 
     stay_offline_without_network([model])

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tuneoff.cli.output import console, new_table, visible
 from tuneoff.datasets import StudySet
 from tuneoff.errors import ConfigError
-from tuneoff.spec import StudySpec, study_from
+from tuneoff.spec.file import study_from
+from tuneoff.spec.study import StudySpec
 from tuneoff.study import default_name
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from tuneoff.data.splits import parts_of
 from tuneoff.errors import join_limited
 from tuneoff.formats import counted, join_names, rough_seconds, shorten
 from tuneoff.seeds import SPLIT
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 from tuneoff.study import Plan
 
 _MAX_CLASSES = 6  # that are listed with their shares

@@ -260,7 +260,7 @@ def check(
     """Check that a new model is not worse than an old one on the same test examples. Exit code 1 if it is not shown."""
     from tuneoff.comparison import gate
     from tuneoff.scoring.decision import DEFAULT_MARGIN
-    from tuneoff.spec import check_margin
+    from tuneoff.spec.study import check_margin
 
     accepted = DEFAULT_MARGIN if margin is None else check_margin(margin)
     for folder in (new, old):

@@ -59,7 +59,7 @@ from tuneoff.scoring.metrics import (
     metric_names,
     per_class,
 )
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from tuneoff.data.dataset import labels_of
 from tuneoff.data.predictions import TestPredictions, match_predictions
 from tuneoff.runs import OK, RunRecord, StudyStore
 from tuneoff.scoring import metrics
-from tuneoff.spec import PredictionsSpec, StudySpec
+from tuneoff.spec.stated import PredictionsSpec
+from tuneoff.spec.study import StudySpec
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from tuneoff.scoring.metrics import (
     per_class,
     points,
 )
-from tuneoff.spec import check_margin, read_study
+from tuneoff.spec.file import read_study
+from tuneoff.spec.study import check_margin
 
 NOT_WORSE, WORSE, UNDECIDED = "not worse", "worse", "undecided"  # by more than the margin
 _LIMIT_LEVEL = 2 * stats.LEVEL - 1  # of the two-sided interval whose ends are one-sided 95 % limits

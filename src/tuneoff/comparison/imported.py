@@ -11,7 +11,7 @@ import numpy as np
 from tuneoff.comparison.epochs import Epoch
 from tuneoff.runs import StudyStore
 from tuneoff.scoring.metrics import METRICS, bounds, depends_on_positive
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 from tuneoff.trainer_logs import TrainerLog
 
 # names of metrics in libraries that are written differently here, apart from the order of their words

@@ -27,7 +27,7 @@ from tuneoff.scoring.calibration import Calibration
 from tuneoff.scoring.decision import JointScores
 from tuneoff.scoring.metrics import ClassScores, MetricOptions, depends_on_positive, direction, display_name, points
 from tuneoff.search.record import SearchRecord
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
 
 if TYPE_CHECKING:

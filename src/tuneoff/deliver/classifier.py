@@ -19,7 +19,7 @@ from tuneoff.deliver.saved import SavedModel
 from tuneoff.errors import ConfigError, DataError, ModelError, StoreError
 from tuneoff.formats import show_control_characters
 from tuneoff.scoring.thresholds import labels_from_probabilities
-from tuneoff.spec import STRATEGIES
+from tuneoff.strategies import STRATEGIES
 
 # texts that are tokenized and sorted by length at a time: enough to fill batches with texts of similar length, few
 # enough for any memory

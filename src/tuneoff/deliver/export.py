@@ -30,7 +30,7 @@ from tuneoff.deliver.saved import DESCRIPTION, SavedModel
 from tuneoff.encoder.config import resolve
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.scoring.metrics import without_own
-from tuneoff.spec import read_study
+from tuneoff.spec.file import read_study
 
 _MAX_MEASURED = 5000  # examples on which the costs of a format are measured
 

@@ -138,7 +138,7 @@ def _row(compared: Mapping[str, Any], strategy: str | None, encoder: str | None,
 
 def _label(strategy: str) -> str:
     """Return the label of a strategy that is written as in a study: lora:rank=16 -> lora rank=16."""
-    from tuneoff.spec import parse_strategy
+    from tuneoff.spec.strategy import parse_strategy
 
     return parse_strategy(strategy).label if ":" in strategy else strategy
 

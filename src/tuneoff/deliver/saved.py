@@ -9,7 +9,8 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.errors import StoreError
 from tuneoff.files import read_json, write_json
 from tuneoff.runs import DIVERGED, OK, RunRecord, RunStore, StudyStore
-from tuneoff.spec import AnyStrategy, RunSpec
+from tuneoff.spec.run import RunSpec
+from tuneoff.spec.strategy import AnyStrategy
 
 DESCRIPTION = "tuneoff.json"
 FORMAT = 1  # of the description; a larger one is of a later version

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tuneoff.errors import ConfigError
 from tuneoff.execute.profile import profile
-from tuneoff.spec import Job, RunSpec
+from tuneoff.spec.run import Job, RunSpec
 from tuneoff.strategies import STRATEGIES, GradientConfig, ParameterCounts, StrategyConfig
 
 # measured (docs/log.md): resident memory of a process that computes, that reads cached vectors, that reads texts only;

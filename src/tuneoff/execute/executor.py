@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from tuneoff.runs import RunRecord, StudyStore
 from tuneoff.search.record import SearchRecord
-from tuneoff.spec import Job
+from tuneoff.spec.run import Job
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
 from tuneoff.scoring.selection import Selection
 from tuneoff.scoring.thresholds import labels_from_probabilities
-from tuneoff.spec import RunSpec
+from tuneoff.spec.run import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
 SAMPLE_TEXTS = 64  # whose throughput is measured with and without merged weights

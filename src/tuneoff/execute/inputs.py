@@ -13,7 +13,7 @@ from tuneoff.data.other_tests import open_other_test
 from tuneoff.data.tokens import TokenTable, tokenize_split
 from tuneoff.encoder.config import load_tokenizer
 from tuneoff.encoder.load import load_model
-from tuneoff.spec import RunSpec
+from tuneoff.spec.run import RunSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

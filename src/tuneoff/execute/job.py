@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tuneoff.runs import DIVERGED, RunRecord, StudyStore
 from tuneoff.search.record import FAILED, SearchRecord, Trial
-from tuneoff.spec import Job
+from tuneoff.spec.run import Job
 
 if TYPE_CHECKING:
     from tuneoff.execute.inputs import JobInputs

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tuneoff.execute.executor import Event, Slots
     from tuneoff.runs import StudyStore
-    from tuneoff.spec import Job
+    from tuneoff.spec.run import Job
 
 # upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
 _BYTES_PER_PARAMETER = 40

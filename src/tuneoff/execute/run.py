@@ -25,7 +25,7 @@ from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
-from tuneoff.spec import RunSpec
+from tuneoff.spec.run import RunSpec
 
 
 def run_one(

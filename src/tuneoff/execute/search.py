@@ -17,7 +17,7 @@ from tuneoff.runs import SearchStore
 from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec, recipe_values
-from tuneoff.spec import RunSpec
+from tuneoff.spec.run import RunSpec
 
 Progress = Callable[[float], None]
 

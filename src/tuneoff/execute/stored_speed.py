@@ -10,7 +10,7 @@ from tuneoff.execute.executor import Slots
 from tuneoff.files import read_json, write_json
 from tuneoff.machine import processor
 from tuneoff.runs import OK, RunStore
-from tuneoff.spec import StudySpec
+from tuneoff.spec.study import StudySpec
 
 _MIN_SECONDS = 1.0  # of a run whose speed is stored
 

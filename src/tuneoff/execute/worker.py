@@ -173,7 +173,7 @@ def _run_job(message: dict[str, Any], channel: TextIO) -> None:
     from tuneoff.execute.inputs import CachedInputs
     from tuneoff.execute.job import run_job
     from tuneoff.runs import StudyStore
-    from tuneoff.spec import Job
+    from tuneoff.spec.run import Job
 
     torch.set_num_threads(message["threads"])
     last_sent = 0.0

@@ -4,7 +4,7 @@ from tuneoff.comparison.notes import is_of_positive
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.report.section import Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
-from tuneoff.spec import Reported
+from tuneoff.spec.stated import Reported
 from tuneoff.tables import LONG_TEXT, SCORE, SIGNED_SCORE, TEXT, Column, Table
 
 

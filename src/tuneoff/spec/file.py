@@ -1,0 +1,67 @@
+"""Study files: YAML in, in which an unknown or a repeated key is an error with one line."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.spec.study import StudySpec
+from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
+from tuneoff.validation import validated
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A loader that refuses a key that is given twice; of two test sets of one name YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping. Raises ConfigError for a repeated key."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"the study file has {repeated[0]!r} twice (from line {line}); give each key once")
+        return super().construct_mapping(node, deep)
+
+
+def read_study(name: str) -> StudySpec:
+    """Read a study from a YAML file, or a packaged one: studies:NAME. Raises ConfigError, in one line."""
+    if name.startswith("studies:"):
+        path = PACKAGED_STUDIES / f"{name.removeprefix('studies:')}.yaml"
+        if not path.is_file():
+            raise ConfigError(unknown("study", name.removeprefix("studies:"), packaged_studies()))
+    else:
+        path = Path(name)
+        if not path.is_file():
+            is_packaged = name in packaged_studies()
+            hint = f"; did you mean studies:{name}?" if is_packaged else "; give a YAML file or studies:NAME"
+            raise ConfigError(f"study file {name!r} does not exist{hint}")
+    given = load_yaml(path)
+    if isinstance(given, dict) and "datasets" in given:
+        raise ConfigError(
+            f"study file {path.name!r} is of several datasets, which only tuneoff run reads; afterwards, give the "
+            "folder of one of them"
+        )
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"study file {path.name!r} holds {type(given).__name__}, not keys such as data: and strategies:"
+        )
+    return study_from({"name": path.stem, **given}, f"study file {path.name!r}")
+
+
+def load_yaml(path: Path) -> Any:
+    """Read a YAML file. Raises ConfigError, in one line."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"study file {path.name!r} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:
+    """Build a study from plain data. Raises ConfigError, in one line, with the nearest valid name for a wrong one."""
+    return validated(StudySpec, given, where)
+
+
+def write_study(spec: StudySpec, path: Path) -> None:
+    """Write a study with every default."""
+    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
