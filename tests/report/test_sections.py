@@ -57,6 +57,13 @@ def vocabulary_section(comparison):
     )
 
 
+def test_every_chart_is_valid_vega_lite(comparison):
+    charts = [chart for section in sections(comparison) for _, chart in section.charts()]
+    assert len(charts) > 20
+    for chart in charts:
+        chart.to_dict(validate=True)  # raises altair.SchemaValidationError; reports do not validate
+
+
 def test_a_section_is_added_by_one_function(study, monkeypatch, tmp_path):
     monkeypatch.setattr(sections_module, "SECTIONS", [*sections_module.SECTIONS, vocabulary_section])
     study.report()

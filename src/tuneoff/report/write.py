@@ -93,7 +93,8 @@ def _summary(data: DataDescription) -> str:
 
 def _specs(charts: Mapping[str, Chart]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the Vega-Lite specifications of charts, plain and as the page shows them."""
-    specs = {name: _escape_if(json.loads(chart.to_json(indent=None))) for name, chart in charts.items()}
+    # not validated: tests validate every chart, and for each report that takes longer than to draw them
+    specs = {name: _escape_if(json.loads(chart.to_json(indent=None, validate=False))) for name, chart in charts.items()}
     return specs, {name: {**spec, "config": {**_ON_PAGE, "legend": _LEGEND}} for name, spec in specs.items()}
 
 
