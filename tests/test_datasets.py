@@ -120,7 +120,21 @@ def test_the_command_line_compares_several_files(files, tmp_path, monkeypatch, c
     assert [d["name"] for d in json.loads(capsys.readouterr().out)["datasets"]] == ["tweets", "reviews"]
     app(["run", str(folder), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["metric"] == "accuracy"
-    with pytest.raises(ConfigError, match="--model does not go with"):
-        app(["run", str(folder), "--model", "packaged:minilm"], standalone_mode=False)
+    with pytest.raises(ConfigError, match="--data does not go with"):
+        app(["run", str(folder), "--data", "x.csv"], standalone_mode=False)
     with pytest.raises(ConfigError, match="two datasets would have the name"):
         app(["compare", files[0], files[0], *options], standalone_mode=False)
+
+
+def test_options_of_run_reach_every_dataset(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "both.yaml"
+    path.write_text(yaml.safe_dump(given), encoding="utf-8")
+    options = ["--margin", "0.02", "--price-per-hour", "3", "--tag", "hot=\\bhot\\b", "--metric", "macro_f1"]
+    app(["run", str(path), *options, "--seeds", "1", "--quiet"], standalone_mode=False)
+    opened = StudySet.open(tmp_path / "results" / "both")
+    assert opened is not None
+    for study in opened.studies.values():
+        assert (study.spec.margin, study.spec.rates.usd_per_hour, study.spec.metric) == (0.02, 3, "macro_f1")
+        assert study.spec.tags == {"hot": "\\bhot\\b"}
+        assert study.spec.seeds == (0,)

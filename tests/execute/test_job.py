@@ -100,3 +100,25 @@ def test_inputs_need_no_cache_of_the_study(jobs, tmp_path, monkeypatch):
     records = [store.runs.record(job.job_id) for store in (local, remote)]
     assert [record.status for record in records] == [OK, OK]
     assert records[0].metrics == records[1].metrics
+
+
+class ShippedOnce(ShippedInputs):
+    """Inputs that give the encoder once, as before a disk was removed."""
+
+    def model(self, run, dataset):
+        if self._model is None:
+            raise OSError("the encoder is gone")
+        model, self._model = self._model, None
+        return model
+
+
+def test_a_measurement_after_training_that_fails_does_not_lose_the_run(jobs, tmp_path, monkeypatch):
+    ready, job, _ = jobs
+    (tokens,), cached, store = ready.tokens.values(), CachedInputs(), StudyStore(tmp_path)
+    model = cached.model(job.run, ready.dataset)
+    inputs = ShippedOnce(ready.dataset, tokens, cached.tokenizer(job.run), model)
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path / "empty"))  # holds no outputs of the pretrained encoder
+    run_job(job, inputs, store)
+    record = store.runs.record(job.job_id)
+    assert record.status == OK
+    assert record.movement == {"error": "the encoder is gone"}

@@ -318,7 +318,7 @@ def run(
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
     with _executor() as executor:
-        from tuneoff.cli.datasets import changed_set
+        from tuneoff.cli.datasets import check_is_of_all
         from tuneoff.data.tags import parse_tags
         from tuneoff.datasets import StudySet
         from tuneoff.spec.file import study_from
@@ -326,40 +326,17 @@ def run(
         from tuneoff.study import Study
         from tuneoff.track import dump_track, parse_track
 
-        if study_set := StudySet.open(study_name):
-            written: dict[str, Any] = {
-                "--data": data,
-                "--model": model,
-                "--folds": folds,
-                "--seeds": seeds,
-                "--margin": margin,
-            }
-            written |= {"--predictions": predictions, "--test-set": test_set, "--track": track, "--keep": keep}
-            in_recipe = {"epochs": epochs, "max_length": max_length, "search": search, "workers": workers}
-            study_set = changed_set(study_set, written, parse_limits(joined(limit)), in_recipe, name)
-            _run_set(study_set, executor, replace, as_json, quiet)
-            return
-        study = Study.open(study_name)
-        options = study.spec.model_dump(mode="json")
-        if data:  # columns are detected again: local copies of a dataset name them differently
-            options["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
-        if limit:
-            options["data"]["limits"] = parse_limits(joined(limit))
-        recipe = {"epochs": epochs, "max_length": max_length}
-        options["recipe"] |= {key: value for key, value in recipe.items() if value is not None}
-        options["predictions"] = merged_predictions(study.spec.predictions, split_lists(predictions))
-        options["tags"] |= parse_tags(tag)
-        options["imported"] = merged_imports(study.spec.imported, split_lists(imported))
-        options["tests"] |= parse_tests(split_lists(test_set))
-        options["rates"] |= parse_rates(price_per_hour, watts, grams_per_kwh)
-        options["track"] |= dump_track(parse_track(split_lists(track)))
-        if folds:  # the study's own seeds do not go with folds
-            options |= {"evaluate": parse_folds(folds), "seeds": None}
+        limits, models = parse_limits(joined(limit)), split_list(joined(model))
+        stated: dict[str, dict[str, Any]] = {
+            "recipe": {"epochs": epochs, "max_length": max_length},
+            "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
+            "tags": parse_tags(tag),
+            "track": dump_track(parse_track(split_lists(track))),
+        }
         changes = {
-            "model": split_list(joined(model)),
+            "model": models,
             "seeds": parse_seeds(seeds) if seeds else None,
             "workers": workers,
-            "name": name,
             "search": search,
             "metric": metric,
             "select_by": select_by,
@@ -368,12 +345,37 @@ def run(
             "threshold": threshold,
             "keep": keep,
         }
-        options |= {key: value for key, value in changes.items() if value}
-        options |= {} if margin is None else {"margin": margin}
-        if model:  # the study's strategies for certain encoders run on those that take their place
-            options["strategies"] = without_encoders(options["strategies"], options["model"])
-        stay_offline_without_network(options["model"], options["data"]["source"])
-        _run(study_from(options), None if name else study.folder, executor, replace, as_json, quiet)
+
+        def change(spec: "StudySpec") -> "StudySpec":
+            """Return a study with the options of the command line in place of its own."""
+            options = spec.model_dump(mode="json")
+            if data:  # columns are detected again: local copies of a dataset name them differently
+                options["data"] |= {"source": data, "text": None, "text_pair": None, "label": None}
+            options["data"]["limits"] = limits or options["data"]["limits"]
+            options["predictions"] = merged_predictions(spec.predictions, split_lists(predictions))
+            options["imported"] = merged_imports(spec.imported, split_lists(imported))
+            options["tests"] |= parse_tests(split_lists(test_set))
+            for field, values in stated.items():
+                options[field] |= {key: value for key, value in values.items() if value is not None}
+            if folds:  # the study's own seeds do not go with folds
+                options |= {"evaluate": parse_folds(folds), "seeds": None}
+            options |= {key: value for key, value in changes.items() if value}
+            options |= {} if margin is None else {"margin": margin}
+            if models:  # the study's strategies for certain encoders run on those that take their place
+                options["strategies"] = without_encoders(options["strategies"], models)
+            return study_from(options)
+
+        if study_set := StudySet.open(study_name):
+            check_is_of_all(
+                {"--data": data, "--predictions": predictions, "--test-set": test_set, "--import": imported}
+            )
+            _run_set(study_set.changed(change, name), executor, replace, as_json, quiet)
+            return
+        study = Study.open(study_name)
+        spec = change(study.spec)
+        spec = study_from({**spec.model_dump(mode="json"), "name": name or spec.name})
+        stay_offline_without_network(spec.model, spec.data.source)
+        _run(spec, None if name else study.folder, executor, replace, as_json, quiet)
 
 
 @app.command(cls=Command)

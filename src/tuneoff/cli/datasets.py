@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from tuneoff.cli.output import console, new_table, visible
 from tuneoff.datasets import StudySet
 from tuneoff.errors import ConfigError
-from tuneoff.spec.file import study_from
-from tuneoff.spec.study import StudySpec
 from tuneoff.study import default_name
 
 if TYPE_CHECKING:
@@ -37,29 +35,11 @@ def set_of(sources: Sequence[str | None], options: Mapping[str, Any], name: str 
     return StudySet.of(rest, "compare")
 
 
-def changed_set(
-    study_set: StudySet,
-    in_file: Mapping[str, Any],
-    limits: Mapping[str, int],
-    changes: Mapping[str, Any],
-    name: str | None,
-) -> StudySet:
-    """Return studies with the options of the command line.
-
-    in_file: options that only a study file may give, with their values. changes: epochs, max_length, search, workers.
-    """
-    for option, value in in_file.items():
+def check_is_of_all(of_one: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that are of one dataset. of_one: such options, with their values."""
+    for option, value in of_one.items():
         if value:
             raise ConfigError(f"{option} does not go with a study of several datasets; write it in its file")
-    given = {key: value for key, value in changes.items() if value is not None}
-
-    def change(spec: StudySpec) -> StudySpec:
-        options = spec.model_dump(mode="json")
-        options["data"]["limits"] = dict(limits) or options["data"]["limits"]
-        options["recipe"] |= {key: given[key] for key in ("epochs", "max_length") if key in given}
-        return study_from({**options, **{key: given[key] for key in ("search", "workers") if key in given}})
-
-    return study_set.changed(change, name)
 
 
 def print_overview(overview: "Overview", folder: Path, as_json: bool, quiet: bool) -> None:

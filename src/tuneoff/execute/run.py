@@ -19,7 +19,7 @@ from tuneoff.deliver.saved import SavedModel
 from tuneoff.engine.loop import Trained
 from tuneoff.engine.meter import latency, peak_operations, throughput
 from tuneoff.engine.precision import resolve
-from tuneoff.errors import DivergedError, TuneoffError
+from tuneoff.errors import DivergedError, TuneoffError, one_line
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, machine, peak_bytes, versions
@@ -54,7 +54,7 @@ def run_one(
         fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
     # after everything that is timed or counted: neither changes a number of the run
     tests = _predict_tests(spec, fitted, dataset, inputs)
-    movement = fitted.measure_movement() if fitted.measure_movement and not spec.subset else {}
+    movement = _movement(fitted) if not spec.subset else {}
     record = _record(
         spec,
         status=OK,
@@ -146,6 +146,16 @@ def _merged_costs(fitted: Fitted, num_examples: int) -> dict[str, float]:
             }
     except (NotImplementedError, ValueError, RuntimeError):  # as in deliver/layouts.py: peft cannot merge this method
         return {}
+
+
+def _movement(fitted: Fitted) -> dict[str, Any]:
+    """Measure how far training moved the encoder; an error costs this measurement, and not the run."""
+    if fitted.measure_movement is None:
+        return {}
+    try:
+        return fitted.measure_movement()
+    except Exception as error:  # the run has its scores and its model
+        return {"error": one_line(error)}
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:

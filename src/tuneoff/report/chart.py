@@ -30,13 +30,13 @@ def charted_rows(comparison: Comparison) -> Sequence[Row]:
 
 
 def left_out_note(comparison: Comparison) -> str:
-    """Return a sentence, with a space before it, about the strategies that such charts leave out; empty if none."""
+    """Return a sentence, with a space before it, about the strategies that they leave out; empty if none."""
     num_hidden = len(comparison.rows) - len(charted_rows(comparison))
     if comparison.errors is None or num_hidden == 0:
         return ""
     if len(comparison.errors.learners) > MAX_STRATEGIES:
-        return f" The charts show the best {MAX_STRATEGIES} strategies; the tables hold all."
-    return " The charts leave out strategies that do not use the text."
+        return f" Charts with a part for each strategy show the best {MAX_STRATEGIES}; the tables hold all."
+    return " Charts of what is predicted leave out strategies that do not use the text."
 
 
 def strategy_colour(comparison: Comparison, has_legend: bool = True, has_imported: bool = False) -> alt.Color:

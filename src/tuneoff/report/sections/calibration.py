@@ -5,7 +5,7 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import join_names
-from tuneoff.report.chart import INK, WIDTH, charted_rows, left_out_note, strategy_colour
+from tuneoff.report.chart import INK, WIDTH, charted_rows, strategy_colour
 from tuneoff.report.section import Chart, Section, Text, figures_if_any
 from tuneoff.tables import SCORE, TEXT, Column, Table
 
@@ -26,7 +26,7 @@ def section(comparison: Comparison) -> Section | None:
     if without:
         text += f" Without probabilities: {join_names(without)}."
     figures = figures_if_any({"reliability": reliability_chart(comparison)}, calibration(comparison))
-    return Section("calibration", "Calibration", [Text(text + left_out_note(comparison)), *figures])
+    return Section("calibration", "Calibration", [Text(text), *figures])
 
 
 def calibration(comparison: Comparison) -> Table:

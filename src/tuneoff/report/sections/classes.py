@@ -6,7 +6,7 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison, Row
 from tuneoff.formats import short_names
-from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, charted_rows, heat_map, left_out_note
+from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, charted_rows, heat_map
 from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import ClassScores
 from tuneoff.tables import COUNT, SCORE, SHARE, TENTHS, TEXT, Column, Table
@@ -19,7 +19,7 @@ def section(comparison: Comparison) -> Section | None:
     """Return the scores of each class; None without a successful run."""
     if not comparison.rows:
         return None
-    note, blocks = left_out_note(comparison), list[Block]()
+    blocks: list[Block] = []
     if comparison.data.is_multilabel:
         blocks += [
             Text(
@@ -36,9 +36,9 @@ def section(comparison: Comparison) -> Section | None:
         if len(comparison.label_names) > MAX_CLASSES:
             text += f" The {MAX_CLASSES} labels with the most mistakes are shown."
         charts = {f"confusion-{row.group}": confusion(comparison, row.group) for row in charted_rows(comparison)}
-        blocks += [Text(text + note), *figures_if_any(charts)]
+        blocks += [Text(text), *figures_if_any(charts)]
         blocks += details_if_any("The most frequent confusions", TableBlock(confusions(comparison), is_tall=True))
-    blocks += [Text(f"F1 of each class by strategy: the harmonic mean of precision and recall.{note}")]
+    blocks += [Text("F1 of each class by strategy: the harmonic mean of precision and recall.")]
     blocks += figures_if_any({"f1": by_class(comparison, "f1", "F1", "greens")})
     blocks += details_if_any("Precision, recall and F1 of each class", TableBlock(classes(comparison), is_tall=True))
     return Section("classes", "Classes", blocks)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from tuneoff.comparison.result import Comparison, CurvePoint
 from tuneoff.formats import number
-from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import ESTIMATE, TEXT, Column, Table, csv_key
@@ -22,7 +22,7 @@ def section(comparison: Comparison) -> Section | None:
         "whole, so that with few training examples most labels in use are those that epochs were selected on. Runs on "
         "a subset train for at least as many steps as runs on all of train, up to 60."
     )
-    blocks: list[Block] = [Text(text + left_out_note(comparison))]
+    blocks: list[Block] = [Text(text)]
     blocks += [Text(comparison.advice, is_key=True)] if comparison.advice else []
     blocks += figures_if_any({"learning-curve": curve_chart(comparison)})
     return Section("curves", "Learning curves", [*blocks, *table_if_any(curves(comparison))], menu="Curves")

@@ -14,7 +14,6 @@ from tuneoff.report.chart import (
     WIDTH,
     charted_rows,
     heat_map,
-    left_out_note,
     strategy_colour,
 )
 from tuneoff.report.examples import browser_data
@@ -68,7 +67,7 @@ def _by_label(comparison: Comparison) -> list[Block]:
         text += " Multi-label data: in the analyses below, an example counts as wrong if any of its labels is wrong."
     return [
         Heading("By label"),
-        Text(text + left_out_note(comparison)),
+        Text(text),
         *figures_if_any(charts),
     ]
 
@@ -82,7 +81,7 @@ def _by_length(comparison: Comparison, errors: Errors) -> list[Block]:
     )
     return [
         Heading("By length"),
-        Text(text + left_out_note(comparison)),
+        Text(text),
         *([Text(sentence, is_key=True)] if (sentence := length_sentence(comparison)) else []),
         Text("Point at a dot of the chart to see its 95 % confidence interval.", is_page_only=True),
         *figures_if_any({"errors-length": length_chart(comparison, errors)}),

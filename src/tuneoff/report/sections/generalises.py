@@ -8,7 +8,7 @@ import pandas as pd
 from tuneoff.comparison.other_tests import Elsewhere, ElsewhereRow
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import fixed, join_names, p_value
-from tuneoff.report.chart import WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.chart import WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Bullets, Chart, Heading, Section, TableBlock, Text, figures_if_any
 from tuneoff.scoring.metrics import direction, display_name, points
 from tuneoff.tables import COUNT, ESTIMATE, P_VALUE, SIGNED_ESTIMATE, TEXT, Column, Table, csv_key
@@ -22,7 +22,7 @@ def section(comparison: Comparison) -> Section | None:
     if not tests:
         return None
     blocks: list[Block] = [Text(sentence, is_key=True) for test in tests for sentence in [pick_text(comparison, test)]]
-    blocks += [Text(_explanation(comparison) + left_out_note(comparison))]
+    blocks += [Text(_explanation(comparison))]
     blocks += figures_if_any({"generalises": score_chart(comparison)})
     for test in tests:
         source = test.source if ":" in test.source else Path(test.source).name

@@ -6,6 +6,7 @@ from tuneoff.comparison.notes import is_of_positive, metric_note, threshold_note
 from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
+from tuneoff.report.chart import left_out_note
 from tuneoff.report.findings import finding_blocks
 from tuneoff.report.section import Block, Bullets, Details, Heading, Section, TableBlock, Text
 from tuneoff.report.variance import variance_blocks
@@ -39,7 +40,7 @@ def section(comparison: Comparison) -> Section:
             blocks += [Text(final_text(comparison) + place)]
         blocks += [Text(" ".join(verdict.details))] if verdict.details else []
         blocks += [Text(comparison.epochs_note)] if comparison.epochs_note else []
-        blocks += [Text(_explanation(comparison))]
+        blocks += [Text(_explanation(comparison) + left_out_note(comparison))]
         blocks += [Text(_PAGE_TEXT, is_page_only=True), TableBlock(leaderboard(comparison))]
         if comparison.pairs:
             blocks += [

@@ -17,7 +17,6 @@ from tuneoff.report.chart import (
     box_plot,
     charted_rows,
     heat_map,
-    left_out_note,
     strategy_colour,
 )
 from tuneoff.report.section import (
@@ -76,7 +75,7 @@ def _labels(comparison: Comparison, mistakes: Mistakes) -> list[Block]:
     sentence = hardest_label(comparison, mistakes)
     return [
         Heading("Labels of the mistakes"),
-        Text(text + left_out_note(comparison)),
+        Text(text),
         *([Text(sentence, is_key=True)] if sentence else []),
         *figures_if_any(charts),
         *details_if_any(
@@ -98,7 +97,7 @@ def _gaps(comparison: Comparison, mistakes: Mistakes, errors: Errors) -> list[Bl
         "Confidence of wrong predictions, and the gap between the probabilities of the predicted and of the true "
         f"label. Boxes hold the middle half of the wrong predictions of all {comparison.repeat}s."
     )
-    blocks: list[Block] = [Heading("How far off they are"), Text(text + left_out_note(comparison))]
+    blocks: list[Block] = [Heading("How far off they are"), Text(text)]
     blocks += figures_if_any(charts)
     rows = {f"gap-{row.group}": row for row in charted_rows(comparison)}
     by_label = {name: c for name, row in rows.items() if (c := gap_chart(comparison, mistakes, row.group)) is not None}

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tuneoff import formats
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import HEIGHT, INK, WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.chart import HEIGHT, INK, WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import CUT, DONE, FAILED, SearchRecord
@@ -42,7 +42,7 @@ def section(comparison: Comparison) -> Section | None:
     if not comparison.rows:
         return None
     has_searches = bool(comparison.searches)
-    blocks: list[Block] = [Text(search_text(comparison) + (left_out_note(comparison) if has_searches else ""))]
+    blocks: list[Block] = [Text(search_text(comparison))]
     blocks += [*figures_if_any(search_charts(comparison)), *table_if_any(searches(comparison))]
     if has_searches:
         blocks += details_if_any("Every trial", TableBlock(trials(comparison), is_tall=True))

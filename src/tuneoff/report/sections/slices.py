@@ -4,7 +4,7 @@ import altair as alt
 
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import fixed
-from tuneoff.report.chart import WIDTH, charted_rows, left_out_note, score_axis, strategy_colour
+from tuneoff.report.chart import WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any
 from tuneoff.scoring.metrics import direction, display_name
 from tuneoff.tables import COUNT, ESTIMATE, TEXT, Column, Table, csv_key
@@ -17,7 +17,7 @@ def section(comparison: Comparison) -> Section | None:
     over = "their examples" if comparison.data.folds else "their examples and the seeds"
     text = f"Test scores on slices of the data, with 95 % confidence intervals over {over}. "
     text += "Slices of a single example are left out."
-    blocks: list[Block] = [Text(text + left_out_note(comparison))]
+    blocks: list[Block] = [Text(text)]
     blocks += [Text(sentence, is_key=True)] if (sentence := weakest_slice(comparison)) else []
     blocks += figures_if_any(slice_charts(comparison))
     return Section(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tuneoff.comparison.epochs import Epoch
 from tuneoff.comparison.result import Comparison
-from tuneoff.report.chart import COLOURS, HEIGHT, WIDTH, left_out_note, score_axis, strategy_colour
+from tuneoff.report.chart import COLOURS, HEIGHT, WIDTH, score_axis, strategy_colour
 from tuneoff.report.histories import learning_rates, training_losses, validation_scores
 from tuneoff.report.options import hyperparameter_blocks
 from tuneoff.report.parameters import parameter_blocks
@@ -40,7 +40,7 @@ def section(comparison: Comparison) -> Section | None:
     }
     blocks: list[Block] = []
     if any(chart is not None for chart in charts.values()):
-        text = f"{_CURVES_TEXT}One line per {comparison.repeat}.{_loss_note(comparison)}{left_out_note(comparison)}"
+        text = f"{_CURVES_TEXT}One line per {comparison.repeat}.{_loss_note(comparison)}"
         blocks += [Text(text)]
         blocks += [Text(comparison.epochs_note + _GAIN_TEXT, is_key=True)] if comparison.epochs_note else []
         blocks += figures_if_any({"losses": losses_chart(comparison), **charts})
