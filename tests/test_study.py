@@ -279,3 +279,16 @@ def test_a_written_study_opens_from_its_folder(small):
     small.run()
     assert Study.open(small.folder).spec == small.spec
     assert yaml.safe_load((small.folder / "study.yaml").read_text())["recipe"]["clip"] == 1.0
+
+
+def test_the_result_is_known_before_the_report_is_written(small):
+    seen = []
+
+    def note(comparison):
+        computed = set(vars(comparison)) & {"errors", "mistakes", "phenomena", "label_noise", "slices", "estimates"}
+        seen.append((comparison.verdict.summary, computed, (small.folder / "report").exists()))
+
+    comparison = small.run(on_comparison=note)
+    assert seen == [(comparison.verdict.summary, set(), False)]
+    assert comparison.mistakes is comparison.mistakes  # computed once
+    assert (small.folder / "report" / "index.html").is_file()

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuneoff.api import compare
-    from tuneoff.comparison.result import Comparison, Verdict
+    from tuneoff.comparison.result import Comparison
+    from tuneoff.comparison.rows import Verdict
     from tuneoff.datasets import overview
     from tuneoff.deliver.classifier import Classifier
     from tuneoff.deliver.embed import embed

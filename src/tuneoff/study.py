@@ -28,6 +28,7 @@ from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec, OtherTestSpec
 from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.execute.ahead import ImportsAhead
 from tuneoff.execute.energy import EnergyMeter
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, expected_seconds
 from tuneoff.execute.executor import Event, Executor, Slots
@@ -131,6 +132,7 @@ class Study:
         executor: Executor | None = None,
         replace: bool = False,
         on_tracked: "Callable[[Tracked], None]" = _warn_if_not_stored,
+        on_comparison: "Callable[[Comparison], None]" = lambda comparison: None,
     ) -> "Comparison":
         """Run what is missing, compare all runs, write the report, and store the study in its trackers.
 
@@ -138,11 +140,12 @@ class Study:
         on_plan: called before the first job with all that is missing, and before the runs with the options that the
         searches gave them. executor: by default this machine.
         replace: compare this study's runs only, whatever settings the stored runs have.
-        on_tracked: called for each tracker; by default one that fails is a warning.
+        on_tracked: called for each tracker; by default one that fails is a warning. on_comparison: called before the
+        report is written, which takes longer than the scores and the verdict.
         """
         if executor is None:
             with LocalExecutor() as local:
-                return self.run(on_event, on_plan, local, replace, on_tracked)
+                return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison)
         check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)
@@ -155,6 +158,7 @@ class Study:
                 study = Study(extension.spec, self.folder)
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
+                on_comparison(comparison)
                 study._write(comparison)
             prune()
             for tracked in study.track(comparison):
@@ -205,11 +209,13 @@ class Study:
             return missing
 
         with self._session(slots) as started:
+            ahead = ImportsAhead(["tuneoff.comparison.assemble", "tuneoff.report.write"])
 
             def execute(missing: Sequence[Estimate]) -> None:
                 if missing:
                     started.extend(missing)
-                    executor.execute([e.job for e in missing], self.store, slots, on_event)
+                    watched = ahead.watched(on_event, len(missing), slots.workers)
+                    executor.execute([e.job for e in missing], self.store, slots, watched)
 
             execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
             runs = self._with_searched_options(prepared.runs, searches)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from tuneoff.comparison.result import BEST, UNDECIDED, WORSE, Row
+from tuneoff.comparison.rows import BEST, UNDECIDED, WORSE, Row
 
 
 def row(name: str, score: float, fit_seconds: float, is_worse: bool = False, **changes: Any) -> Row:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.comparison.rows import row
 from tests.stored import stored_study
-from tuneoff.comparison.result import Pair
+from tuneoff.comparison.rows import Pair
 from tuneoff.comparison.verdict import judge, standing
 from tuneoff.scoring.decision import JointScores
 

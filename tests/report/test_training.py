@@ -97,7 +97,7 @@ def test_histories_of_earlier_versions_lack_columns(comparison):
         run_id: history.drop(columns=["learning_rate", "validation_log_loss"], errors="ignore")
         for run_id, history in comparison.histories.items()
     }
-    earlier = replace(comparison, histories=histories, estimates={})
+    earlier = replace(comparison, histories=histories)
     assert training.rate_chart(earlier) is None
     assert training.evaluation_loss_chart(earlier) is None
     assert training.losses_chart(earlier) is not None

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -65,6 +65,7 @@ from tuneoff.cli.output import (
     options_of,
     print_detection,
     print_options,
+    print_report,
     print_result,
     print_tracked,
     visible,
@@ -481,7 +482,9 @@ def report(
     rates_given = {**study.spec.rates.model_dump(), **rates}
     study = study.changed(rates=rates_given, tags=study.spec.tags | tags, **roles)
     end_imports()
-    print_result(study.report(cost, accepted, metric), study.folder, as_json, quiet)
+    comparison = study.report(cost, accepted, metric)
+    print_result(comparison, study.folder, as_json, quiet)
+    print_report(comparison, study.folder, as_json, quiet)
 
 
 @app.command(cls=Command)
@@ -649,8 +652,10 @@ def _run(
     end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     tracked: list[Tracked] = []
-    comparison = _completed(study, executor, replace, screen, not as_json, tracked)
-    print_result(comparison, study.folder, as_json, quiet)
+    comparison = _completed(
+        study, executor, replace, screen, not as_json, tracked, lambda c: print_result(c, study.folder, as_json, quiet)
+    )
+    print_report(comparison, study.folder, as_json, quiet)
     for result in tracked:
         print_tracked(result, error_console if quiet and result.error else screen)
     print_orphans(study.folder, screen)
@@ -659,14 +664,25 @@ def _run(
 
 
 def _completed(
-    study: "Study", executor: "Executor", replace: bool, screen: Console, has_opening: bool, tracked: "list[Tracked]"
+    study: "Study",
+    executor: "Executor",
+    replace: bool,
+    screen: Console,
+    has_opening: bool,
+    tracked: "list[Tracked]",
+    on_comparison: "Callable[[Comparison], None]",
 ) -> "Comparison":
-    """Run a study with progress on the screen."""
+    """Run a study with progress on the screen. on_comparison: prints the result, before the report is written."""
     from tuneoff.cli.progress import StudyProgress
 
     with StudyProgress(screen, study.spec.name, has_opening=has_opening) as progress:
+
+        def show(comparison: "Comparison") -> None:
+            progress.end()
+            on_comparison(comparison)
+
         try:
-            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append)
+            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append, show)
         except KeyboardInterrupt:
             screen.print("\nStopped. Finished jobs are stored; the same command continues.")
             raise typer.Exit(130) from None
@@ -683,11 +699,13 @@ def _run_set(study_set: "StudySet", executor: "Executor", replace: bool, as_json
     def run_study(name: str, study: "Study") -> "Comparison":
         number, count = list(study_set.studies).index(name) + 1, len(study_set.studies)
         screen.print(f"[bold]{visible(name)}[/bold], dataset {number} of {count}")
-        return _completed(study, executor, replace, screen, not as_json, tracked)
+        return _completed(study, executor, replace, screen, not as_json, tracked, show)
 
-    for comparison in study_set.run(run_study, replace):
+    def show(comparison: "Comparison") -> None:
         for sentence in comparison.verdict.summary[:1] if comparison.verdict else ["No run succeeded."]:
             screen.print(f"{visible(sentence)}\n")
+
+    list(study_set.run(run_study, replace))
     for result in tracked:
         print_tracked(result, error_console if quiet and result.error else screen)
     print_overview(study_set.overview(), study_set.folder, as_json, quiet)

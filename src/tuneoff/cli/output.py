@@ -51,15 +51,13 @@ def new_table(*columns: str) -> Table:
 
 
 def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: bool) -> None:
-    """Print the leaderboard, the verdict, failed runs and the path of the report. quiet: failures only, to stderr."""
-    if as_json:
-        print(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False))
+    """Print the leaderboard, the verdict and failed runs. as_json: later, in print_report(). quiet: failures only."""
     if quiet:
         _print_failures(comparison, folder, error_console)
     if as_json or quiet:
         return
     from tuneoff.comparison.notes import metric_note, threshold_note
-    from tuneoff.comparison.result import WORSE
+    from tuneoff.comparison.rows import WORSE
     from tuneoff.report.sections.generalises import pick_text
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
 
@@ -87,7 +85,14 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
     for note in filter(None, [*notes, comparison.epochs_note, *comparison.notes]):
         console.print(visible(note))
     _print_failures(comparison, folder, console)
-    console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
+
+
+def print_report(comparison: "Comparison", folder: Path, as_json: bool, quiet: bool) -> None:
+    """Print the path of the report that was written, or the comparison as JSON."""
+    if as_json:
+        print(json.dumps(comparison.to_json(), indent=1, ensure_ascii=False))
+    elif not quiet:
+        console.print(f"Report: {visible(str(folder / 'report' / 'index.html'))}", soft_wrap=True)
 
 
 def print_tracked(tracked: "Tracked", screen: Console) -> None:

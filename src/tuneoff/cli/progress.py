@@ -52,6 +52,10 @@ class StudyProgress:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Remove the bars: what is printed next is the result."""
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         self._bars.stop()

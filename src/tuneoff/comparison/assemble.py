@@ -8,36 +8,22 @@ run over all examples, S = 1; costs are means over the folds.
 
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from tuneoff.comparison.clean import clean_scores
 from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubling, subset_name
 from tuneoff.comparison.epochs import epoch_scores, late_gains
-from tuneoff.comparison.errors import Predictions, analyse_errors, text_lengths
-from tuneoff.comparison.external import External, load_external
+from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.external import load_external
+from tuneoff.comparison.groups import Groups, aligned_runs, load_groups, metrics_of, read_predictions
 from tuneoff.comparison.imported import load_imported
-from tuneoff.comparison.label_noise import label_noise
-from tuneoff.comparison.mistakes import analyse_mistakes
 from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
-from tuneoff.comparison.phenomena import analyse_phenomena
-from tuneoff.comparison.result import (
-    EXTERNAL,
-    Comparison,
-    CurvePoint,
-    Pair,
-    Row,
-    Verdict,
-    is_seeded,
-    text_columns,
-    texts_of,
-)
-from tuneoff.comparison.slices import score_slices
-from tuneoff.comparison.variance import variance_sources
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import EXTERNAL, CurvePoint, Pair, Row, Verdict
 from tuneoff.comparison.verdict import MIN_EXAMPLES, judge, other_picks, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
 from tuneoff.data.describe import DataDescription
@@ -45,7 +31,6 @@ from tuneoff.errors import ConfigError
 from tuneoff.runs import OK, RunRecord, RunStore, Session, StudyStore, stored_labels
 from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration, calibrate
-from tuneoff.scoring.decision import JointScores, joint_scores
 from tuneoff.scoring.metrics import (
     ClassScores,
     MetricOptions,
@@ -60,26 +45,6 @@ from tuneoff.scoring.metrics import (
     per_class,
 )
 from tuneoff.spec.study import StudySpec
-
-
-@dataclass(frozen=True)
-class _Groups:
-    """Successful runs grouped over seeds or folds, best group first, with their predictions and scores on test."""
-
-    records: dict[str, list[RunRecord]]  # group -> runs, seeds or folds ascending
-    labels: np.ndarray  # (N,) ids, or multi-label (N, C) of 0 and 1
-    predictions: dict[str, Predictions]
-    scores: dict[str, stats.RunScores]
-    options: MetricOptions
-
-    @property
-    def seed_variance(self) -> stats.SeedVariance | None:
-        """Seed-to-seed variance, pooled over the groups."""
-        return stats.pooled_seed_variance(list(self.scores.values()))
-
-    def joint(self, metric: str, num_examples: int) -> JointScores:
-        """Joint distribution of the true scores of the groups, in their order."""
-        return joint_scores(list(self.scores.values()), direction(metric), num_examples, self.seed_variance)
 
 
 def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None) -> Comparison:
@@ -104,7 +69,7 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     if examples is not None and len(examples) != num_examples:
         examples = None  # stored for an earlier version of the data
     external = load_external(study, store, options, metric) if whole else []
-    groups = _load_groups(whole, store.runs, metric, options, external)
+    groups = load_groups(whole, store.runs, metric, options, external)
     pairs = _pairs(groups, metric, num_examples)
     joint = groups.joint(metric, num_examples) if groups.scores else None
     costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
@@ -125,11 +90,6 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     if subset_records and verdict:
         curve, gains = _curves(subset_records, groups, rows, store.runs, metric, num_examples)
         advice = advise(rows, gains, verdict.recommended, metric)
-    non_learners = {row.group for row in rows if not row.learns}
-    learners = [row.group for row in rows if row.learns]
-    texts, columns = texts_of(examples), text_columns(examples)
-    lengths = text_lengths(texts)[1] if texts else None
-    errors = analyse_errors(groups.labels, groups.predictions, non_learners, texts) if rows else None
     searches = [store.searches.read(search_id) for search_id in search_ids]
     histories = {record.run_id: store.runs.history(record.run_id) for record in whole}
     return Comparison(
@@ -151,46 +111,8 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         classes={
             group: _class_scores(runs, groups.labels, data.label_names) for group, runs in groups.predictions.items()
         },
-        predictions=groups.predictions,
-        errors=errors,
-        label_noise=label_noise(
-            rows,
-            groups.labels,
-            groups.predictions,
-            groups.scores,
-            errors.label_errors,
-            metric,
-            study.cost,
-            study.margin,
-            verdict.recommended if verdict else None,
-            options.positive,
-        )
-        if errors
-        else None,
-        mistakes=(
-            analyse_mistakes(groups.labels, groups.predictions, errors.learners, lengths, data.label_names)
-            if errors
-            else None
-        ),
-        phenomena=(
-            analyse_phenomena(groups.labels, groups.predictions, errors.learners, columns, lengths, study.tags)
-            if errors and lengths is not None
-            else None
-        ),
+        groups=groups,
         calibration=_calibration(groups, store.runs),
-        slices=_slices(groups, examples, metric),
-        clean=clean_scores(
-            rows,
-            groups.labels,
-            groups.predictions,
-            groups.scores,
-            examples,
-            metric,
-            study.cost,
-            study.margin,
-            verdict.recommended if verdict else None,
-            options.positive,
-        ),
         examples=examples,
         data=data,
         study=study,
@@ -203,11 +125,9 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         folder=str(store.folder),
         final=next((record for record in final if record.status == OK), None),
         stored_models=frozenset(record.run_id for record in [*whole, *final] if store.runs.has_model(record.run_id)),
-        variance=variance_sources(groups.scores, learners, num_examples, groups.seed_variance),
         epochs=tuple(epoch_scores(whole, histories)),
         late_gains=late_gains(whole, histories, selection_metric),
         imported=load_imported(study, store),
-        estimates=_estimates(groups, metric, options, num_examples),
         elsewhere=elsewhere,
         joint=joint,
     )
@@ -225,22 +145,6 @@ def _metric_and_options(study: StudySpec, data: DataDescription, metric_name: st
     return metric, replace(options, own=(metric,) if is_own(metric) else ())
 
 
-def _estimates(
-    groups: _Groups, metric: str, options: MetricOptions, num_examples: int
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Estimate accuracy and F1 of each group, whatever metric ranks: metric -> group -> (score, low, high)."""
-    folds = next((scores.folds for scores in groups.scores.values() if scores.folds is not None), None)
-    estimates = {}
-    for name in ("accuracy", "micro_f1" if options.is_multilabel else "macro_f1"):
-        scores = groups.scores
-        if name != metric:
-            scores = _score_runs(groups.records, groups.labels, groups.predictions, name, options, False, folds)
-        variance = stats.pooled_seed_variance(list(scores.values()))
-        by_group = {group: stats.estimate_score(runs, num_examples, variance) for group, runs in scores.items()}
-        estimates[name] = {group: (e.value, *stats.interval(e, bounds(name))) for group, e in by_group.items()}
-    return estimates
-
-
 def _with_all_metrics(record: RunRecord, store: RunStore, options: MetricOptions) -> RunRecord:
     """Return a record with every metric, and no other, computed from its predictions where it lacks one.
 
@@ -253,7 +157,7 @@ def _with_all_metrics(record: RunRecord, store: RunStore, options: MetricOptions
     for split, scores in record.metrics.items():
         kept = {name: scores[name] for name in names if name in scores and name not in stale}
         if len(kept) < len(names):
-            labels, runs, _ = _read_predictions([record], store, split, len(options.label_names))
+            labels, runs, _ = read_predictions([record], store, split, len(options.label_names))
             kept = evaluate(labels, runs.predicted[0], runs.probabilities[0], options) | kept
         metrics[split] = {name: kept[name] for name in names}
     return replace(record, metrics=metrics)
@@ -262,7 +166,7 @@ def _with_all_metrics(record: RunRecord, store: RunStore, options: MetricOptions
 def _elsewhere(
     study: StudySpec,
     store: StudyStore,
-    groups: _Groups,
+    groups: Groups,
     rows: Sequence[Row],
     costs: Mapping[str, Mapping[str, float]],
     verdict: Verdict,
@@ -299,112 +203,7 @@ def _complete(records: Sequence[RunRecord], num_folds: int | None) -> list[RunRe
     return [record for record in records if num_folds is None or counts[record.group] == num_folds]
 
 
-def _load_groups(
-    records: Sequence[RunRecord],
-    store: RunStore,
-    metric: str,
-    options: MetricOptions,
-    external: Sequence[External] = (),
-    are_subsets: bool = False,
-) -> _Groups:
-    """Group runs over seeds and score them, and external predictions like runs.
-
-    are_subsets: each seed drew its own subset of train, so that the seed changes every strategy's score.
-    """
-    by_group: dict[str, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        by_group[record.group].append(record)
-    for members in by_group.values():
-        members.sort(key=lambda record: record.seed)
-    labels, predictions, folds = load_predictions(by_group, store, len(options.label_names))
-    by_group |= {row.record.group: [row.record] for row in external}
-    predictions |= {row.record.group: row.predictions for row in external}
-    scores = _score_runs(by_group, labels, predictions, metric, options, are_subsets, folds)
-    return _Groups(
-        records={group: by_group[group] for group in scores},
-        labels=labels,
-        predictions={group: predictions[group] for group in scores},
-        scores=scores,
-        options=options,
-    )
-
-
-def load_predictions(
-    by_group: Mapping[str, list[RunRecord]], store: RunStore, num_labels: int
-) -> tuple[np.ndarray, dict[str, Predictions], np.ndarray | None]:
-    """Read the labels of test, (N,) or (N, C), the predictions of each group, and the fold of each example.
-
-    Seeds are in order, and examples too. Folds together are one run, S = 1. Without folds there are no ids of folds.
-    """
-    labels, predictions, folds = np.empty(0, int), {}, None
-    for group, members in by_group.items():
-        labels, predictions[group], of_group = _read_predictions(members, store, "test", num_labels)
-        folds = folds if of_group is None else of_group
-    return labels, predictions, folds
-
-
-def _read_predictions(
-    members: Sequence[RunRecord], store: RunStore, split: str, num_labels: int
-) -> tuple[np.ndarray, Predictions, np.ndarray | None]:
-    """Read labels, predictions and folds of the runs of one group on a split: load_predictions."""
-    tables, folds = [store.predictions(record.run_id, split) for record in members], None
-    if members[0].spec.get("fold"):
-        joined = pd.concat([table.assign(fold=r.seed) for table, r in zip(tables, members, strict=True)])
-        tables = [joined.sort_values("example", kind="stable", ignore_index=True)]
-        folds = tables[0]["fold"].to_numpy()
-    predictions = Predictions(
-        np.stack([stored_labels(table["predicted"]) for table in tables]),
-        np.stack([table[[f"p{i}" for i in range(num_labels)]].to_numpy(np.float64) for table in tables]),
-    )
-    return stored_labels(tables[0]["label"]), predictions, folds
-
-
-def _score_runs(
-    by_group: Mapping[str, list[RunRecord]],
-    labels: np.ndarray,
-    predictions: Mapping[str, Predictions],
-    metric: str,
-    options: MetricOptions,
-    are_subsets: bool,
-    folds: np.ndarray | None,
-) -> dict[str, stats.RunScores]:
-    """Return the scores of each group on test and on resamples of it, the same ones for all runs. Best group first."""
-    if not by_group:
-        return {}
-    resampled = stats.resampled_scores(
-        metric,
-        labels,
-        [run for group in predictions.values() for run in group.predicted],
-        [run for group in predictions.values() for run in group.probabilities],
-        seed=0,
-        positive=options.positive,
-    )
-    has_sources = any(record.sources for members in by_group.values() for record in members)
-    parts = np.split(resampled, np.cumsum([len(group.predicted) for group in predictions.values()])[:-1])
-    scores = {
-        group: stats.RunScores(
-            np.array([of_run[metric] for of_run in _metrics(members, runs, labels, options)]),
-            part if folds is None or members[0].strategy == EXTERNAL else stats.widened_for_folds(part, len(labels)),
-            tuple(_seed(record) for record in members) if folds is None else (0,),
-            are_subsets or _is_seeded(members[0], has_sources),
-            None if members[0].strategy == EXTERNAL else folds,
-        )
-        for (group, members), runs, part in zip(by_group.items(), predictions.values(), parts, strict=True)
-    }
-    return dict(sorted(scores.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
-
-
-def _seed(record: RunRecord) -> object:
-    """Return the seed of a run; where sources of randomness vary apart, pairs of source and seed."""
-    return tuple(record.sources.items()) or record.seed
-
-
-def _is_seeded(record: RunRecord, has_sources: bool) -> bool:
-    """Return True if another seed would change a run. has_sources: sources of randomness vary apart in the study."""
-    return bool(record.sources) if has_sources else is_seeded(record.strategy)
-
-
-def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
+def _pairs(groups: Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
     """Compare every two groups, the better one first."""
     scores, seed_variance = groups.scores, groups.seed_variance
     couples = list(itertools.combinations(scores, 2))  # scores are in order, best first
@@ -414,7 +213,7 @@ def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
     is_right = {group: ~runs.is_wrong(groups.labels) for group, runs in groups.predictions.items()}  # (S, N)
     pairs = []
     for (better, worse), gap, p_value, p_corrected in zip(couples, gaps, p_values, stats.holm(p_values), strict=True):
-        aligned = [(is_right[better][i], is_right[worse][j]) for i, j in _aligned_runs(scores[better], scores[worse])]
+        aligned = [(is_right[better][i], is_right[worse][j]) for i, j in aligned_runs(scores[better], scores[worse])]
         required, (low, high) = stats.required_size(gap, level), stats.interval(gap)
         pairs.append(
             Pair(
@@ -433,15 +232,8 @@ def _pairs(groups: _Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
     return tuple(pairs)
 
 
-def _aligned_runs(better: stats.RunScores, worse: stats.RunScores) -> list[tuple[int, int]]:
-    """Return which runs of two groups to compare: those with equal seeds, or without equal seeds every combination."""
-    combinations = list(itertools.product(range(len(better.seeds)), range(len(worse.seeds))))
-    equal_seeds = [(i, j) for i, j in combinations if better.seeds[i] == worse.seeds[j]]
-    return equal_seeds if better.is_seeded and worse.is_seeded and equal_seeds else combinations
-
-
 def _rows(
-    groups: _Groups,
+    groups: Groups,
     pairs: tuple[Pair, ...],
     costs: Mapping[str, dict[str, float]],
     loss_bounds: Sequence[float],
@@ -456,7 +248,7 @@ def _rows(
     rows = []
     for index, (group, scores) in enumerate(groups.scores.items()):
         members, runs, pair = groups.records[group], groups.predictions[group], to_best.get(group)
-        by_run = _metrics(members, runs, groups.labels, groups.options)
+        by_run = metrics_of(members, runs, groups.labels, groups.options)
         estimate = stats.estimate_score(scores, num_examples, seed_variance)
         # shown next to the scores of its seeds, so without the pooled variance as lower limit
         variance_from_seeds = stats.estimate_score(scores, num_examples).variance_from_seeds
@@ -487,15 +279,6 @@ def _rows(
             )
         )
     return tuple(rows)
-
-
-def _metrics(
-    members: Sequence[RunRecord], runs: Predictions, labels: np.ndarray, options: MetricOptions
-) -> list[dict[str, float]]:
-    """Return every metric on test, for each run; with folds once, for all examples together."""
-    if members[0].spec.get("fold"):
-        return [evaluate(labels, runs.predicted[0], runs.probabilities[0], options)]
-    return [record.metrics["test"] for record in members]
 
 
 def _counts(members: Sequence[RunRecord]) -> dict[str, int]:
@@ -531,7 +314,7 @@ def _measured_watts(sessions: Sequence[Session]) -> float | None:
 
 def _curves(
     records: Sequence[RunRecord],
-    groups: _Groups,
+    groups: Groups,
     rows: tuple[Row, ...],
     store: RunStore,
     metric: str,
@@ -549,7 +332,7 @@ def _curves(
         sizes[subset_name(record)] = max(record.train_examples or 0, sizes.get(subset_name(record), 0))
     ordered = sorted(records, key=lambda record: (sizes[subset_name(record)], subset_name(record), record.seed))
     for _, same_size in itertools.groupby(ordered, key=subset_name):
-        subset_groups = _load_groups(list(same_size), store, metric, groups.options, are_subsets=True)
+        subset_groups = load_groups(list(same_size), store, metric, groups.options, are_subsets=True)
         seed_variance = subset_groups.seed_variance  # of this size: with few examples scores vary more by seed
         for group, scores in subset_groups.scores.items():
             members, estimate = subset_groups.records[group], stats.estimate_score(scores, num_test, seed_variance)
@@ -566,15 +349,7 @@ def _curves(
     return tuple(points), gains
 
 
-def _slices(groups: _Groups, examples: pd.DataFrame | None, metric: str) -> pd.DataFrame:
-    if examples is None:
-        return pd.DataFrame()
-    seeds = {group: scores.seeds for group, scores in groups.scores.items()}
-    is_seeded = {group: scores.is_seeded for group, scores in groups.scores.items()}
-    return score_slices(groups.labels, groups.predictions, seeds, is_seeded, examples, metric, groups.options.positive)
-
-
-def _calibration(groups: _Groups, store: RunStore) -> dict[str, Calibration]:
+def _calibration(groups: Groups, store: RunStore) -> dict[str, Calibration]:
     if not groups.predictions:
         return {}
     num_labels = next(iter(groups.predictions.values())).probabilities.shape[2]

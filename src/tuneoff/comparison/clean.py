@@ -11,7 +11,7 @@ import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
 from tuneoff.comparison.rescore import rescore
-from tuneoff.comparison.result import Row, row_names
+from tuneoff.comparison.rows import Row, row_names
 from tuneoff.comparison.verdict import MIN_EXAMPLES
 from tuneoff.data.dataset import COPY
 from tuneoff.data.doctor.copies import CLEAN, LEAKED

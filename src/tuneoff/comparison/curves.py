@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneoff.comparison.result import CurvePoint, Row, row_names
+from tuneoff.comparison.rows import CurvePoint, Row, row_names
 from tuneoff.data.spec import Subset
 from tuneoff.formats import signed
 from tuneoff.runs import RunRecord

@@ -9,7 +9,8 @@ from tuneoff.formats import encoder_names, fixed, show_control_characters, signe
 from tuneoff.scoring.metrics import display_name
 
 if TYPE_CHECKING:
-    from tuneoff.comparison.result import Comparison, Row, Verdict
+    from tuneoff.comparison.result import Comparison
+    from tuneoff.comparison.rows import Row, Verdict
 
 _MAX_ROWS = 12  # of the text
 

@@ -120,6 +120,21 @@ def analyse_errors(
     )
 
 
+def texts_of(examples: pd.DataFrame | None) -> list[str]:
+    """Return one text per example, the two texts of a pair joined; an empty list for None."""
+    if examples is None:
+        return []
+    pairs = examples.get("text_pair")
+    return list(examples["text"] if pairs is None else examples["text"] + " ¶ " + pairs)
+
+
+def text_columns(examples: pd.DataFrame | None) -> list[list[str]]:
+    """Return the texts of the examples: one column, for pairs two; an empty list for None."""
+    if examples is None:
+        return []
+    return [list(examples[name]) for name in ("text", "text_pair") if name in examples]
+
+
 def text_lengths(texts: Sequence[str]) -> tuple[str, np.ndarray]:
     """Unit and length of each text, (N,): words, or characters for a language that is written without spaces."""
     words, characters = (np.array([measure(text) for text in texts]) for measure in (lambda t: len(t.split()), len))

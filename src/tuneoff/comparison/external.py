@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneoff.comparison.errors import Predictions
-from tuneoff.comparison.result import EXTERNAL
+from tuneoff.comparison.rows import EXTERNAL
 from tuneoff.costs import stated_costs
 from tuneoff.data.dataset import labels_of
 from tuneoff.data.predictions import TestPredictions, match_predictions

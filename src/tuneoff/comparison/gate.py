@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.comparison.assemble import compare, load_predictions
+from tuneoff.comparison.assemble import compare
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.groups import load_predictions
 from tuneoff.comparison.notes import is_of_positive
-from tuneoff.comparison.result import EXTERNAL, is_seeded
+from tuneoff.comparison.rows import EXTERNAL, is_seeded
 from tuneoff.data.dataset import is_multilabel, labels_of
 from tuneoff.errors import ConfigError, DataError, StoreError, unknown
 from tuneoff.formats import fixed, join_names, markdown_text, shorten, signed

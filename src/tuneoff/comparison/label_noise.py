@@ -11,7 +11,7 @@ import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
 from tuneoff.comparison.rescore import Rescored, rescore
-from tuneoff.comparison.result import Row, row_names
+from tuneoff.comparison.rows import Row, row_names
 from tuneoff.formats import join_names
 from tuneoff.scoring import stats
 

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.errors import ConfigError
 from tuneoff.formats import counted, encoder_names, fixed, join_names, p_value
 from tuneoff.scoring.metrics import display_name, points

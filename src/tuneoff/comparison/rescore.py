@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuneoff.comparison.errors import Predictions
-from tuneoff.comparison.result import EQUIVALENT, Row
+from tuneoff.comparison.rows import EQUIVALENT, Row
 from tuneoff.comparison.verdict import judge
 from tuneoff.scoring import stats
 from tuneoff.scoring.decision import joint_scores

@@ -1,21 +1,23 @@
 """Result of a comparison: rows, pairs, verdict, and everything else that a report shows."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from tuneoff.comparison.display import comparison_html, comparison_text, row_text, verdict_html, verdict_text
+from tuneoff.comparison.analyses import Analyses
+from tuneoff.comparison.display import comparison_html, comparison_text
 from tuneoff.comparison.epochs import Epoch, LateGain
-from tuneoff.comparison.errors import Errors, Predictions
+from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.groups import Groups
 from tuneoff.comparison.mistakes import Mistakes
 from tuneoff.comparison.other_tests import Elsewhere
 from tuneoff.comparison.phenomena import Phenomena
-from tuneoff.comparison.variance import VarianceSources
 from tuneoff.costs import COSTS, Cost
 from tuneoff.data.describe import DataDescription
 from tuneoff.engine.recipe import Recipe
@@ -31,149 +33,11 @@ from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
 
 if TYPE_CHECKING:
-    from tuneoff.comparison.clean import CleanScores
     from tuneoff.comparison.imported import Imported
-    from tuneoff.comparison.label_noise import LabelNoise
     from tuneoff.deliver.classifier import Classifier
+from tuneoff.comparison.rows import CurvePoint, Pair, Row, Verdict, row_names
 
 T = TypeVar("T")
-# standings of a strategy against the best measured one
-BEST = "best"
-EQUIVALENT = "equivalent"  # loses at most the margin, with 95 % confidence
-WORSE = "worse"  # the difference is significant
-UNDECIDED = "undecided"
-STANDINGS = (BEST, EQUIVALENT, UNDECIDED, WORSE)
-EXTERNAL = "external"  # strategy of a row that no run of the study made: predictions from a file
-
-
-def is_seeded(strategy: str) -> bool:
-    """Return True if the seed changes the predictions of a strategy."""
-    return strategy != EXTERNAL and STRATEGIES[strategy].is_seeded
-
-
-@dataclass(frozen=True, repr=False)
-class Row:
-    """One strategy with one encoder, over its seeds or folds; or predictions from a file.
-
-    With folds the score is that of all examples together.
-    """
-
-    group: str
-    label: str
-    strategy: str
-    model: str | None
-    seeds: tuple[int, ...]  # with folds, their indices
-    score: float  # mean over seeds of the study's metric on test
-    seed_sd: float | None  # standard deviation of the seeds' scores; None for one run and with folds
-    interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
-    sd_from_examples: float  # standard deviation of the mean score over draws of test examples
-    sd_from_seeds: float | None  # the same over draws of seeds; 0 if seeds change nothing, None for one run otherwise
-    validation: float | None  # mean over seeds of the study's metric on validation; None if external
-    scores: dict[str, float]  # every metric on test, mean over seeds
-    difference: float  # to the best row, 0 or negative: below 0 is worse, for log loss too
-    difference_interval: tuple[float, float]  # 95 % confidence interval
-    p_value: float  # of no difference to the best, after Holm's correction over all pairs
-    standing: str  # against the best: best | equivalent | worse | undecided
-    loss_bound: float  # upper confidence limit of the loss against the best, simultaneous for all rows
-    costs: dict[str, float]  # mean over seeds; keys of costs.py
-    parameters: dict[str, int]
-    sources: dict[str, int] = field(default_factory=dict)  # seeds of each source that varies apart; empty: together
-    fold_scores: tuple[float, ...] = ()  # the study's metric on each fold; empty without folds
-    validation_scores: dict[str, float] = field(default_factory=dict)  # every metric on validation, mean over seeds
-
-    def __repr__(self) -> str:
-        return row_text(self)
-
-    @property
-    def repeats(self) -> str:
-        """The number of runs in words: "5 folds", "3 seeds", "4 runs (2 head x 2 order seeds)" or "one run"."""
-        if self.fold_scores:
-            return f"{len(self.fold_scores)} folds"
-        if len(self.sources) > 1 and len(self.seeds) > 1:
-            grid = " x ".join(f"{count} {source}" for source, count in self.sources.items())
-            return f"{len(self.seeds)} runs ({grid} seeds)"
-        return f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "one run"
-
-    @property
-    def is_class_prior(self) -> bool:
-        """True for the baseline that predicts the most frequent class."""
-        return not self.learns and not STRATEGIES[self.strategy].uses_encoder
-
-    @property
-    def learns(self) -> bool:
-        """True if predictions depend on the text."""
-        return self.is_external or STRATEGIES[self.strategy].learns
-
-    @property
-    def is_external(self) -> bool:
-        """True for predictions from a file: no run of the study made them."""
-        return self.strategy == EXTERNAL
-
-    @property
-    def is_seeded(self) -> bool:
-        """True if the seed changes predictions."""
-        return is_seeded(self.strategy)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two strategies on the same test examples, the better one first."""
-
-    better: str  # group
-    worse: str
-    difference: float  # advantage of the better one, 0 or positive, for log loss too
-    interval: tuple[float, float]  # 95 % confidence interval over examples and seeds, not corrected for other pairs
-    p_value: float  # of no difference (Student's t)
-    p_corrected: float  # after Holm's correction over all pairs
-    mcnemar: float  # mid-p value of equal accuracy: median over seeds
-    effect: float  # Cohen's g: mean over seeds
-    required_examples: int | None  # to detect this difference with the present seeds; None if no number is enough
-    required_seeds: int | None  # the same with the present test examples
-
-    @property
-    def is_significant(self) -> bool:
-        """True if the difference is significant after Holm's correction."""
-        return self.p_corrected < 1 - stats.LEVEL
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """One point of a learning curve: the test score of a strategy for one size of train."""
-
-    label: str  # the strategy's
-    model: str | None
-    size: str  # subset of train: "5 %", "8 per class" or "all"
-    examples: int  # training examples
-    score: float  # mean over seeds; each seed draws its own subset
-    interval: tuple[float, float]  # 95 % confidence interval, over examples and seeds
-    seeds: int  # number of seeds
-
-
-def texts_of(examples: pd.DataFrame | None) -> list[str]:
-    """Return one text per example, the two texts of a pair joined; an empty list for None."""
-    if examples is None:
-        return []
-    pairs = examples.get("text_pair")
-    return list(examples["text"] if pairs is None else examples["text"] + " ¶ " + pairs)
-
-
-def text_columns(examples: pd.DataFrame | None) -> list[list[str]]:
-    """Return the texts of the examples: one column, for pairs two; an empty list for None."""
-    if examples is None:
-        return []
-    return [list(examples[name]) for name in ("text", "text_pair") if name in examples]
-
-
-def row_names(rows: Sequence[Row]) -> dict[str, str]:
-    """Return the display name of each group: its label, with the encoder if the rows have several encoders."""
-    encoders = encoder_names({row.model: None for row in rows if row.model})
-    is_named = len(encoders) > 1
-    return {r.group: f"{r.label} on {encoders[r.model]}" if is_named and r.model else r.label for r in rows}
-
-
-def has_several_encoders(rows: Sequence[Row]) -> bool:
-    """Return True if the rows have more than one encoder."""
-    return len({row.model for row in rows if row.model}) > 1
 
 
 class ByGroup(dict[str, T]):
@@ -187,33 +51,6 @@ class ByGroup(dict[str, T]):
         if self._groups.get(name) not in self:
             raise KeyError(name)
         return self[self._groups[name]]
-
-
-@dataclass(frozen=True, repr=False)
-class Verdict:
-    """Conclusion of a comparison."""
-
-    best: str  # group with the best score
-    recommended: str | None  # group to pick; None if no strategy is shown to be better than the most frequent class
-    cost: str  # key of costs.py
-    margin: float  # largest acceptable expected loss for a cheaper strategy, in the metric's units
-    expected_loss: float | None = None  # of the pick, against the truly best strategy
-    loss_bound: float | None = None  # exceeded with a probability of 5 %
-    corrected_score: float | None = None  # of the pick: without the optimism of having been picked for its score
-    thin: str = ""  # sentence on what the evidence lacks; then the pick is the best measured strategy
-    summary: tuple[str, ...] = ()  # sentences for a reader who knows no statistics
-    details: tuple[str, ...] = ()  # sentences on the standing of every strategy, and what would decide more
-
-    def __repr__(self) -> str:
-        return verdict_text(self)
-
-    def _repr_html_(self) -> str:
-        return verdict_html(self)
-
-    @property
-    def text(self) -> str:
-        """Every sentence."""
-        return " ".join([*self.summary, *self.details])
 
 
 @dataclass(frozen=True)
@@ -233,7 +70,7 @@ class Recommended:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(Analyses):
     """Everything that a report shows. Rows are in order of score, best first."""
 
     name: str
@@ -247,10 +84,8 @@ class Comparison:
     histories: dict[str, pd.DataFrame]  # run id -> steps and epochs
     confusion: dict[str, np.ndarray]  # group -> (C, C) on test, or multi-label (C, 2, 2), summed over seeds
     classes: dict[str, list[ClassScores]]  # group -> scores of each class, the predictions of all seeds pooled
-    predictions: dict[str, Predictions]  # group -> on test
-    errors: Errors | None  # None if no run succeeded
+    groups: Groups  # runs of each row, with their predictions and scores on test
     calibration: dict[str, Calibration]  # by group; without groups that have no probabilities
-    slices: pd.DataFrame  # test scores on slices: score_slices()
     examples: pd.DataFrame | None  # the test split: text, perhaps text_pair, label; None if it was not stored
     data: DataDescription
     study: StudySpec
@@ -261,27 +96,27 @@ class Comparison:
     searches: tuple[SearchRecord, ...] = ()  # hyperparameter searches
     notes: tuple[str, ...] = ()  # for readers, about predictions from files
     folder: str = ""
-    variance: VarianceSources | None = None  # None if no run succeeded
     final: RunRecord | None = None  # with folds: the picked strategy, trained on all labelled examples
     stored_models: frozenset[str] = frozenset()  # ids of the runs whose model is stored
-    clean: "CleanScores | None" = None  # scores without leaked and repeated texts; None if there are none
-    label_noise: "LabelNoise | None" = None  # scores if doubtful labels are wrong; None without such labels
-    mistakes: Mistakes | None = None  # None if no run succeeded
-    phenomena: Phenomena | None = None  # None also if the test texts were not stored
     elsewhere: tuple[Elsewhere, ...] = ()  # scores on test sets from elsewhere
     joint: JointScores | None = None  # of the true scores of the rows, in their order
     selection_metric: str = ""  # selected epochs and hyperparameters on validation; the study's own
     epochs: tuple[Epoch, ...] = ()  # of the runs on all of train, mean over seeds or folds
     late_gains: tuple[LateGain, ...] = ()  # strategies that still improved in their last epoch
     imported: tuple["Imported", ...] = ()  # training logs of others
-    # accuracy and an F1 score: metric -> group -> score on test, with its 95 % confidence interval
-    estimates: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
     options: MetricOptions = field(default_factory=MetricOptions)  # roles of the labels
 
     def __post_init__(self) -> None:
-        groups = {name: group for group, name in self.names.items()}
-        for name in ("confusion", "classes", "predictions", "calibration"):
-            object.__setattr__(self, name, ByGroup(getattr(self, name), groups))
+        for name in ("confusion", "classes", "calibration"):
+            object.__setattr__(self, name, self._by_group(getattr(self, name)))
+
+    def _by_group(self, results: Mapping[str, T]) -> ByGroup[T]:
+        return ByGroup(results, {name: group for group, name in self.names.items()})
+
+    @cached_property
+    def predictions(self) -> ByGroup[Predictions]:
+        """Predictions on test of each group."""
+        return self._by_group(self.groups.predictions)
 
     def __repr__(self) -> str:
         return comparison_text(self)
@@ -344,8 +179,7 @@ class Comparison:
     @property
     def num_resamples(self) -> int:
         """Bootstrap resamples of the test examples."""
-        examples = self.data.splits[self.data.scored_split].examples
-        return stats.num_resamples(self.metric, examples, len(self.label_names))
+        return stats.num_resamples(self.metric, self.num_examples, len(self.label_names))
 
     @property
     def recipe_note(self) -> str:
@@ -439,11 +273,6 @@ class Comparison:
     def costs(self) -> dict[str, Cost]:
         """The rows of COSTS to show; without those whose rate is neither stated nor measured."""
         return {key: cost for key, cost in COSTS.items() if not cost.rate or any(key in row.costs for row in self.rows)}
-
-    @property
-    def texts(self) -> list[str]:
-        """One text per test example, the two texts of a pair joined; empty if they were not stored."""
-        return texts_of(self.examples)
 
     @property
     def leaderboard(self) -> pd.DataFrame:

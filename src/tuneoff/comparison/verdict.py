@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tuneoff.comparison.other_tests import Elsewhere
-from tuneoff.comparison.result import BEST, EQUIVALENT, UNDECIDED, WORSE, Pair, Row, Verdict, row_names
+from tuneoff.comparison.rows import BEST, EQUIVALENT, UNDECIDED, WORSE, Pair, Row, Verdict, row_names
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names
 from tuneoff.scoring.decision import MAX_RISK, RISK_MARGINS, JointScores, choose, optimism

@@ -24,7 +24,8 @@ from tuneoff.strategies import STRATEGIES
 from tuneoff.tables import SCORE, TEXT, Column, Table, markdown
 
 if TYPE_CHECKING:
-    from tuneoff.comparison.result import Comparison, Row
+    from tuneoff.comparison.result import Comparison
+    from tuneoff.comparison.rows import Row
 
 # our metrics -> names of the hub's metrics
 _HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "micro_f1": "f1", "mcc": "matthews_correlation"}

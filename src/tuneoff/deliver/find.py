@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneoff.comparison.result import BEST
+from tuneoff.comparison.rows import BEST
 from tuneoff.deliver.classifier import Classifier, load_classifier
 from tuneoff.deliver.saved import model_folder_of
 from tuneoff.errors import ConfigError, StoreError, unknown

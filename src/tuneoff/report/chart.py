@@ -8,7 +8,8 @@ from typing import Any, Literal
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import STANDINGS, Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import STANDINGS, Row
 from tuneoff.report.section import Chart
 
 alt.data_transformers.disable_max_rows()  # the page's size is limited as a whole, not chart by chart

@@ -6,7 +6,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.engine.recipe import Recipe
 from tuneoff.formats import signed
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, strategy_colour

@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.report.chart import COLOURS, INK, WIDTH, log_axis
 from tuneoff.report.section import Block, Chart, Heading, TableBlock, Text, figures_if_any
 from tuneoff.tables import COUNT, FACTOR, SMALL_SHARE, TEXT, Column, Table

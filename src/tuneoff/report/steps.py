@@ -6,7 +6,8 @@ The sentences say from measured times why a strategy trains slower or faster tha
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.costs import COSTS
 from tuneoff.formats import join_names, number
 from tuneoff.report.chart import COLOURS, WIDTH

@@ -4,7 +4,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.formats import short_names
 from tuneoff.report.chart import MAX_LABELLED_CELLS, Scheme, charted_rows, heat_map
 from tuneoff.report.section import Block, Chart, Section, TableBlock, Text, details_if_any, figures_if_any

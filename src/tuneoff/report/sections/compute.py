@@ -4,7 +4,8 @@ import altair as alt
 import pandas as pd
 
 from tuneoff import formats
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.costs import COSTS, Rates
 from tuneoff.report.chart import COLOURS, WIDTH
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any

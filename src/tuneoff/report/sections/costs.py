@@ -8,7 +8,8 @@ import altair as alt
 import pandas as pd
 
 from tuneoff.comparison.pareto import pareto_front
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.costs import COSTS, choosable_costs
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, log_axis, score_axis, standing_colour
 from tuneoff.report.section import Block, Chart, ChartMenu, Figures, Section, Text

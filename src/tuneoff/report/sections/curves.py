@@ -3,7 +3,8 @@
 import altair as alt
 import pandas as pd
 
-from tuneoff.comparison.result import Comparison, CurvePoint
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import CurvePoint
 from tuneoff.formats import number
 from tuneoff.report.chart import HEIGHT, WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any

@@ -1,6 +1,7 @@
 """Encoders: which is better with its best strategy, by how much, and the score of every strategy on each."""
 
-from tuneoff.comparison.result import Comparison, Row, has_several_encoders
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row, has_several_encoders
 from tuneoff.formats import fixed
 from tuneoff.report.section import Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name, has_points, points

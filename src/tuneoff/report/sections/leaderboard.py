@@ -3,7 +3,8 @@
 from typing import Any
 
 from tuneoff.comparison.notes import is_of_positive, metric_note, threshold_note
-from tuneoff.comparison.result import BEST, EQUIVALENT, Comparison, Row, has_several_encoders
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import BEST, EQUIVALENT, Row, has_several_encoders
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names, money
 from tuneoff.report.chart import left_out_note

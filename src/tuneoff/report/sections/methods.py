@@ -1,6 +1,7 @@
 """Methods: data, encoders, training and statistics of the study in paragraphs that can stand in a paper."""
 
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.costs import COSTS
 from tuneoff.formats import counted, encoder_names, join_names
 from tuneoff.report.section import Bullets, Details, Section, Text

@@ -1,7 +1,8 @@
 """Published scores next to the measured ones."""
 
 from tuneoff.comparison.notes import is_of_positive
-from tuneoff.comparison.result import Comparison, Row
+from tuneoff.comparison.result import Comparison
+from tuneoff.comparison.rows import Row
 from tuneoff.report.section import Section, TableBlock, Text
 from tuneoff.scoring.metrics import display_name
 from tuneoff.spec.stated import Reported
