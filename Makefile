@@ -37,7 +37,7 @@ bench: $(READY)       ## speed compared with HF Trainer and peft
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,language,sentencepiece,mlflow,tensorboard,wandb,serve,onnx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,language,sentencepiece,mlflow,tensorboard,wandb,serve,onnx,ray]'
 	touch $@
 
 $(LOWEST_READY): pyproject.toml constraints-lowest.txt

@@ -48,7 +48,9 @@ def cached_folder(name: str, build: Callable[[Path], Any]) -> Path:
                 try:
                     started = time.perf_counter()
                     build(unfinished)
-                    (unfinished / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
+                    if not (unfinished / "seconds").exists():  # an entry of another machine brings its own
+                        seconds = str(time.perf_counter() - started)
+                        (unfinished / "seconds").write_text(seconds, encoding="utf-8")
                     unfinished.rename(target)
                 finally:
                     shutil.rmtree(unfinished, ignore_errors=True)

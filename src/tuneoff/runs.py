@@ -261,6 +261,19 @@ class RunStore:
             shutil.rmtree(unfinished, ignore_errors=True)
         return record
 
+    def adopt(self, run_id: str, write: Callable[[Path], None]) -> None:
+        """Store a run that was made on another machine, in place of a stored one. write: writes its files."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / f".unfinished-{run_id}-{os.getpid()}"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        try:
+            write(unfinished)
+            shutil.rmtree(self.path(run_id), ignore_errors=True)
+            unfinished.rename(self.path(run_id))
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
 
 class SearchStore:
     """The folder of a study's hyperparameter searches, one JSON file each, rewritten after every trial."""

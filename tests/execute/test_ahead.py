@@ -32,7 +32,8 @@ def module(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("num_jobs", "workers", "done_before"), [(3, 2, 2), (3, 1, 3), (1, 2, 0)])
 def test_imports_wait_for_a_core_without_jobs(module, num_jobs, workers, done_before):
-    seen, ahead, job = [], ImportsAhead([module]), Job(run=RUN)
+    seen: list[Event] = []
+    ahead, job = ImportsAhead([module]), Job(run=RUN)
     watch = ahead.watched(seen.append, num_jobs, workers)
     for number in range(num_jobs):
         watch(Event("started", job))

@@ -29,6 +29,7 @@ from tuneoff.cli.options import (
     Json,
     Keep,
     Margin,
+    On,
     OptionalText,
     Ordered,
     Positive,
@@ -230,13 +231,14 @@ def compare(
     track: Track = None,
     keep: Keep = None,
     replace: Replace = False,
+    on: On = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare strategies on your data, and recommend one."""
     models = split_list(joined(model))
     stay_offline_without_network(models, data["source"])
-    with _executor() as executor:
+    with _executor(on) as executor:
         from tuneoff.spec.file import study_from
         from tuneoff.study import default_name
 
@@ -314,11 +316,12 @@ def run(
     track: Track = None,
     keep: Keep = None,
     replace: Replace = False,
+    on: On = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Run a study; runs that are stored already are not repeated."""
-    with _executor() as executor:
+    with _executor(on) as executor:
         from tuneoff.cli.datasets import check_is_of_all
         from tuneoff.data.tags import parse_tags
         from tuneoff.datasets import StudySet
@@ -634,8 +637,17 @@ def doctor(as_json: Json = False) -> None:
 
 
 @contextmanager
-def _executor() -> "Iterator[Executor]":
-    """Start the worker process, which imports what jobs need while this process imports the rest."""
+def _executor(on: str | None = None) -> "Iterator[Executor]":
+    """Start the worker process, which imports what jobs need while this process imports the rest.
+
+    on: address of a Ray cluster that runs the jobs instead; None for this machine.
+    """
+    if on:
+        from tuneoff.execute.cluster import RayExecutor
+
+        with RayExecutor(on) as cluster:
+            yield cluster
+        return
     from tuneoff.execute.local import LocalExecutor
 
     with LocalExecutor() as executor:

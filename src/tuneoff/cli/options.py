@@ -26,6 +26,13 @@ Replace = Annotated[
         "--replace", help="do not extend the stored study of this name: replace its settings (runs stay on disk)"
     ),
 ]
+On = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="run the jobs on a Ray cluster: the address of its head (host:port or ray://host:port), auto for the one "
+        "that this machine belongs to, ray to start one here"
+    ),
+]
 Keep = Annotated[
     OptionalText,
     typer.Option(

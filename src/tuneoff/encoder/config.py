@@ -3,6 +3,7 @@
 transformers, which takes seconds to import, is imported inside the functions that need it.
 """
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,14 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "s
 def resolve(name: str) -> str:
     """Return the folder, or the name on the hub, that transformers reads a model from.
 
-    name: a folder, packaged:NAME, hf:NAME, or a name on the hub.
+    name: a folder, packaged:NAME, hf:NAME, or a name on the hub. An executor may have brought the model to this
+    machine: then it is the folder that $TUNEOFF_ENCODERS, a JSON file, gives for the name.
     Raises ModelError for a folder that does not exist or has no config.json.
     """
+    if brought := os.environ.get("TUNEOFF_ENCODERS"):
+        folders = json.loads(Path(brought).read_text(encoding="utf-8"))
+        if name in folders:
+            return folders[name]
     if name.startswith("packaged:"):
         return str(packaged.model_folder(name.removeprefix("packaged:")))
     if not _looks_local(name):
@@ -47,7 +53,7 @@ def published_name(name: str) -> str:
 
     A path into the packages of one environment would mean nothing in another one.
     """
-    return hub_name(name) or resolve(name)
+    return hub_name(name) or str(Path(name).expanduser())
 
 
 def _looks_local(name: str) -> bool:
@@ -66,6 +72,12 @@ def config_file(name: str) -> Path | None:
 
     cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
     return Path(cached) if isinstance(cached, str) else None
+
+
+def encoder_folder(name: str) -> Path | None:
+    """Return the folder with all files of a model; None for a model of the hub that this machine has not downloaded."""
+    config = config_file(name)
+    return config.parent if config and list(config.parent.glob("*.safetensors")) else None
 
 
 def _shipped_config(hub_name: str) -> Path:

@@ -34,9 +34,13 @@ def num_workers(num_jobs: int, largest_model: int, requested: int | None = None)
         return max(1, min(requested, num_jobs))
     if has_gpu():
         return 1  # one run fills a GPU's memory
-    bytes_each = _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
-    fitting = int(psutil.virtual_memory().available // bytes_each)
+    fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
     return max(1, min(cores(), fitting, num_jobs))
+
+
+def bytes_of_job(largest_model: int) -> float:
+    """Return an upper bound of the memory of a job. largest_model: parameters."""
+    return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
 
 
 def local_slots(num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
@@ -90,7 +94,7 @@ class LocalExecutor:
                 reason = worker.last_stderr_line() or "it printed no reason"
                 if not worker.is_ready:
                     raise StoreError(f"the worker process ended with code {message['code']}: {reason}")
-                crash = _describe_exit(message["code"], reason)
+                crash = describe_exit(message["code"], reason)
                 for job in list(running.values()):
                     finish(job, crash)
                 worker.is_ready = False
@@ -101,7 +105,7 @@ class LocalExecutor:
                 if message["event"] == "progress":
                     on_event(Event("progress", job, share=message["share"]))
                 elif message["event"] == "crashed":
-                    finish(job, message.get("reason") or _describe_exit(message["code"], "see workers.log"))
+                    finish(job, message.get("reason") or describe_exit(message["code"], "see workers.log"))
                 else:
                     finish(job)
 
@@ -117,7 +121,7 @@ def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
     }
 
 
-def _describe_exit(code: int, reason: str) -> str:
+def describe_exit(code: int, reason: str) -> str:
     """Return the reason of a crash. reason: last line of the process' standard error, or where it is."""
     if code == -9:
         return "the job's process was killed, probably out of memory; try fewer workers or a smaller batch_size"

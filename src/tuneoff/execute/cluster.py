@@ -1,0 +1,250 @@
+"""Executor on a Ray cluster: the same jobs as on one machine, as Ray tasks on whatever machines have room.
+
+Ray schedules, moves data and notices machines that die; nothing here schedules across machines. A task hands its job to
+the agent of its machine (node.py). Records come back through Ray and are written here, so that only this process needs
+the study's folder. A task whose machine dies is retried elsewhere; a job that kills its process three times is failed.
+"""
+
+import contextlib
+import os
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Self
+
+from tuneoff.cache import cache_folder
+from tuneoff.errors import LibraryError, StoreError, one_line
+from tuneoff.execute.executor import Event, Slots
+from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
+from tuneoff.execute.local import bytes_of_job, local_slots
+from tuneoff.execute.parcels import encoder_entry, needed, pack, unpack
+from tuneoff.machine import cores, versions
+from tuneoff.runs import StudyStore
+from tuneoff.search.record import SearchRecord
+from tuneoff.spec.run import Job
+
+_POLL_SECONDS = 0.2
+_AGENT_SECONDS = 120.0  # that an agent may take to start
+_CONNECT_SECONDS = 10.0  # that a head may take to answer
+_LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
+_MAX_CRASHES = 3  # of the process of one job; then it is stored as failed
+_RETRIES = 3  # of a task whose machine or process dies
+# of the study's own process, on which jobs depend
+_VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_SAME_VERSIONS = ("python", "tuneoff", "torch", "transformers")
+
+
+class RayExecutor:
+    """Runs jobs on a Ray cluster. A context manager: it connects when it starts.
+
+    address: "ray" starts Ray on this machine, "auto" finds the cluster that this machine belongs to; else the address
+    of a head, host:port or ray://host:port.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address, self._session = address, f"tuneoff-{uuid.uuid4().hex[:8]}"
+        self._bytes_of_job = 0.0
+        self._parcels: dict[str, list[Any]] = {}
+        self._connect()
+
+    def _connect(self) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
+        if self._address == "ray":
+            options |= {"include_dashboard": False, "num_cpus": cores()}
+        else:
+            options |= {"address": self._address}
+        try:
+            _check_answers(self._address)
+            ray.init(**options)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise StoreError(
+                f"no Ray cluster answers at {self._address!r} ({one_line(error, 150)}); start one (ray start --head), "
+                "or leave out --on to use this machine"
+            ) from error
+        from tuneoff.execute.node import Watcher
+
+        self._ray = ray
+        self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
+        self._watcher: Any = ray.remote(Watcher).options(num_cpus=0, max_concurrency=64).remote()
+        self._parcels = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):  # of machines that are gone
+            self._ray.get([agent.stop.remote() for agent in self._agents.values()], timeout=10)
+        self._ray.shutdown()
+
+    @property
+    def _home(self) -> tuple[dict[str, str], tuple[str, str]]:
+        environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+        return environment, (socket.gethostname(), str(cache_folder()))
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+        """Return the jobs at once on all machines, and the threads of each.
+
+        Raises StoreError for machines with other versions of the libraries that decide results, or too small for a job.
+        """
+        self._bytes_of_job = bytes_of_job(largest_model)
+        nodes = self._nodes()
+        self._check(nodes)
+        if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
+            return local_slots(num_jobs, largest_model, requested)  # as without Ray
+        fitting = [
+            int(min(n["Resources"]["CPU"], n["Resources"].get("memory", 0) // self._bytes_of_job)) for n in nodes
+        ]
+        if not any(fitting):
+            raise StoreError(
+                f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory that a run needs; "
+                "choose a smaller encoder or a larger machine"
+            )
+        workers = max(1, min(requested or sum(fitting), sum(fitting), num_jobs))
+        total = sum(int(node["Resources"]["CPU"]) for node in nodes)
+        smallest = min(int(n["Resources"]["CPU"]) for n, count in zip(nodes, fitting, strict=True) if count)
+        return Slots(workers, threads=max(1, min(smallest, total // workers)))
+
+    def _hold_agents(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        """Hold the agents of all machines, also of those that have joined."""
+        from tuneoff.execute.node import agent_of
+
+        present = {node["NodeID"] for node in nodes}
+        self._agents = {node: agent for node, agent in self._agents.items() if node in present}
+        self._agents |= {
+            node: agent_of(self._session, node, *self._home) for node in present if node not in self._agents
+        }
+
+    def _check(self, nodes: Sequence[Mapping[str, Any]]) -> None:
+        self._hold_agents(nodes)
+        ours = versions()
+        for node in nodes:
+            host = node["NodeManagerHostname"]
+            try:
+                facts = self._ray.get(self._agents[node["NodeID"]].facts.remote(), timeout=_AGENT_SECONDS)
+            except Exception as error:  # Ray raises many types
+                raise StoreError(
+                    f"machine {host} of the cluster cannot run jobs ({one_line(error, 200)}); install tuneoff "
+                    f"{ours.get('tuneoff', '')} there"
+                ) from error
+            for library in _SAME_VERSIONS:
+                theirs = facts["versions"].get(library)
+                if theirs != ours.get(library):
+                    raise StoreError(
+                        f"machine {host} of the cluster has {library} {theirs}, and this one {ours.get(library)}; "
+                        "results would differ: install the same version on all"
+                    )
+
+    def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
+        """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
+        waiting, running, is_started = list(jobs), dict[Any, Job](), set[str]()
+        crashes: Counter[str] = Counter()
+        task, looked = self._task(slots, jobs), time.monotonic()
+
+        def finish(job: Job, crash: str) -> None:
+            record = record_crash(job, store, crash) if crash else stored_record(job, store)
+            on_event(Event("done", job, share=1.0, record=record))
+            if crash and job.is_search and not is_finished(job, store):
+                waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
+
+        try:
+            while waiting or running:
+                while waiting and len(running) < slots.workers:
+                    job = waiting.pop(0)
+                    running[task(job, store, slots.threads)] = job
+                if time.monotonic() - looked > _LOOK_SECONDS:
+                    self._hold_agents(self._nodes())
+                    looked = time.monotonic()
+                ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
+                self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
+                for reference in ended:
+                    job = running.pop(reference)
+                    if job.job_id not in is_started:  # its report is on the way
+                        on_event(Event("started", job))
+                    is_started.discard(job.job_id)
+                    try:
+                        crash = self._store(job, self._ray.get(reference), store)
+                    except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.ActorDiedError) as error:
+                        crash = f"its machine or process died ({one_line(error, 150)})"
+                    except self._ray.exceptions.RayTaskError as error:
+                        raise StoreError(
+                            f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}"
+                        ) from error
+                    crashes[job.job_id] += bool(crash)
+                    if crash and crashes[job.job_id] < _MAX_CRASHES and not job.is_search:
+                        waiting.insert(0, job)
+                    else:
+                        finish(job, crash)
+        finally:
+            for reference in running:
+                with contextlib.suppress(Exception):
+                    self._ray.cancel(reference, force=True)
+
+    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int], Any]:
+        """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
+        from tuneoff.execute.node import run_there
+
+        for name, packed in needed(job.run for job in jobs).items():
+            if name not in self._parcels:
+                self._parcels[name] = [self._ray.put(packed())]
+        encoders = {job.run.model: encoder_entry(job.run) for job in jobs if job.run.model}
+        encoders = {name: entry for name, entry in encoders.items() if entry in self._parcels}
+        remote = self._ray.remote(run_there).options(
+            num_cpus=slots.threads,
+            num_gpus=1 if self._ray.cluster_resources().get("GPU") else 0,
+            memory=int(self._bytes_of_job) if len(self._nodes()) > 1 else None,
+            max_retries=_RETRIES,
+            retry_exceptions=[self._ray.exceptions.ActorDiedError, self._ray.exceptions.ActorUnavailableError],
+            scheduling_strategy="SPREAD",
+        )
+
+        def submit(job: Job, store: StudyStore, threads: int) -> Any:
+            search = asdict(store.searches.open(job.new_search)) if job.is_search else None
+            stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
+            message = {"job_id": job.job_id, "job": job.model_dump(mode="json"), "threads": threads}
+            return remote.remote(
+                self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
+            )
+
+        return submit
+
+    def _report(
+        self, running: Mapping[str, Job], is_started: set[str], store: StudyStore, on_event: Callable[[Event], None]
+    ) -> None:
+        """Pass on what the machines reported of running jobs, and store the trials of searches."""
+        for event in self._ray.get(self._watcher.fetch.remote()):
+            job = running.get(event["job_id"])
+            if job is None:  # a report that came after the job's end
+                continue
+            if event["kind"] == "started":
+                if job.job_id not in is_started:  # not a task that is retried
+                    on_event(Event("started", job))
+                is_started.add(job.job_id)
+            elif event["kind"] == "progress":
+                on_event(Event("progress", job, share=event["share"]))
+            else:
+                store.searches.write(SearchRecord.from_json(event["record"]))
+
+    def _store(self, job: Job, result: Mapping[str, Any], store: StudyStore) -> str:
+        """Store the record that came back. Returns the reason of a crash, or ""."""
+        if "search" in result:
+            store.searches.write(SearchRecord.from_json(result["search"]))
+        elif "run" in result:
+            store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
+        return result["crash"]
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError for an address where nothing answers, for which Ray would wait minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()

@@ -1,0 +1,217 @@
+"""One machine of a Ray cluster: an agent that runs jobs as this machine would alone, and the task that asks it to.
+
+Ray schedules the tasks, which hold the cores, memory and GPUs of a job. A task hands its job to the agent of its
+machine, whose worker process forks a child for each job (worker.py), as on one machine: the same process for the same
+job gives the same bits, and the libraries are imported once for each machine and not for each job.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tuneoff.cache import cache_folder
+from tuneoff.errors import StoreError
+from tuneoff.execute.local import describe_exit
+from tuneoff.execute.parcels import install, is_installed, pack, unpack
+from tuneoff.execute.worker_process import WorkerProcess
+from tuneoff.machine import versions
+from tuneoff.runs import StudyStore
+from tuneoff.search.record import SearchRecord
+
+_POLL_SECONDS = 0.5  # between two looks at the trials of a search
+
+
+class Agent:
+    """Runs jobs on one machine. Lives as long as the executor that made it."""
+
+    def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
+        """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
+        self._is_home = home == (socket.gethostname(), str(cache_folder()))
+        self._broken = ""  # why the worker process cannot start
+        os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
+        os.environ.update(environment)
+        self._folder = Path(tempfile.mkdtemp(prefix="tuneoff-node-"))
+        os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
+        self._encoders: dict[str, str] = {}
+        self._write_encoders()
+        self._worker = WorkerProcess()
+        self._lock = threading.Lock()
+        self._is_ready = threading.Event()
+        self._messages: dict[str, queue.Queue[dict[str, Any]]] = {}  # by job
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def facts(self) -> dict[str, Any]:
+        """Return the machine's name and the versions of its libraries."""
+        return {"host": socket.gethostname(), "versions": versions()}
+
+    def lacks(self, names: list[str]) -> list[str]:
+        """Return the parcels that this machine does not have."""
+        return [] if self._is_home else [name for name in names if not is_installed(name)]
+
+    def install(self, name: str, parcel: bytes) -> None:
+        """Put a parcel into this machine's cache."""
+        install(name, parcel)
+
+    def use_encoders(self, entries: Mapping[str, str]) -> None:
+        """Read encoders from the cache. entries: by name of the encoder."""
+        if self._is_home:
+            return
+        with self._lock:
+            self._encoders |= {name: str(cache_folder() / entry) for name, entry in entries.items()}
+            self._write_encoders()
+
+    def _write_encoders(self) -> None:
+        path = self._folder / "encoders.json"
+        path.with_suffix(".new").write_text(json.dumps(self._encoders), encoding="utf-8")
+        path.with_suffix(".new").replace(path)
+
+    def run(
+        self, message: dict[str, Any], search: dict[str, Any] | None, stored: bytes | None, watcher: Any
+    ) -> dict[str, Any]:
+        """Run a job to its end, and return its record: the run's folder packed, the search, or the reason of a crash.
+
+        search: the record of a search so far. stored: a run that only predicts. watcher: actor that is told of the
+        start and of progress.
+        """
+        job_id = message["job_id"]
+        store = StudyStore(self._folder / job_id)
+        shutil.rmtree(store.folder, ignore_errors=True)  # of a task that was retried
+        store.folder.mkdir()
+        if search:
+            store.searches.write(SearchRecord.from_json(search))
+        if stored:
+            store.runs.adopt(job_id, lambda folder: unpack(stored, folder))
+        message = {**message, "folder": str(store.folder), "log": str(store.log)}
+        mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._messages[job_id] = mailbox
+        try:
+            self._is_ready.wait()
+            if self._broken:
+                raise StoreError(self._broken)
+            self._worker.submit(message)
+            watcher.started.remote(job_id, socket.gethostname())
+            crash = self._follow(job_id, mailbox, store, watcher)
+            result: dict[str, Any] = {"crash": crash, "host": socket.gethostname()}
+            if search is not None:
+                return result | {"search": asdict(store.searches.read(job_id))}
+            folder = store.runs.path(job_id)
+            return result | ({"run": pack(folder)} if folder.is_dir() else {})
+        finally:
+            del self._messages[job_id]
+            shutil.rmtree(store.folder, ignore_errors=True)
+
+    def _follow(self, job_id: str, mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any) -> str:
+        """Wait for the end of a job, and tell the watcher of its progress. Returns the reason of a crash, or ""."""
+        seen = 0.0
+        while True:
+            with contextlib.suppress(queue.Empty):
+                event = mailbox.get(timeout=_POLL_SECONDS)
+                if event["event"] == "progress":
+                    watcher.progress.remote(job_id, event["share"])
+                elif event["event"] == "done":
+                    return ""
+                else:
+                    return event.get("reason") or describe_exit(event["code"], "see workers.log")
+            path = store.searches.path(job_id)
+            if path.is_file() and path.stat().st_mtime > seen:  # another trial
+                seen = path.stat().st_mtime
+                watcher.trial.remote(job_id, asdict(store.searches.read(job_id)))
+
+    def _listen(self) -> None:
+        """Give each event of the worker process to the job that it is about; start a worker that ended again."""
+        while True:
+            event = self._worker.next_message()
+            if event["event"] == "ready":
+                self._is_ready.set()
+            elif event["event"] == "ended":
+                reason = self._worker.last_stderr_line() or "it printed no reason"
+                crash = {"event": "crashed", "code": event["code"], "reason": describe_exit(event["code"], reason)}
+                for mailbox in list(self._messages.values()):
+                    mailbox.put(crash)
+                if not self._is_ready.is_set():
+                    self._broken = f"the worker process on {socket.gethostname()} ended with code {event['code']}: "
+                    self._broken += reason
+                    self._is_ready.set()
+                    return
+                self._is_ready.clear()
+                self._worker.start()
+            elif event.get("job_id") in self._messages:
+                self._messages[event["job_id"]].put(event)
+
+    def stop(self) -> None:
+        """End the worker and its jobs."""
+        self._worker.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class Watcher:
+    """Events of all machines, until the study's own process fetches them."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+
+    def started(self, job_id: str, host: str) -> None:
+        """Note that a job started."""
+        self._events.append({"kind": "started", "job_id": job_id, "host": host})
+
+    def progress(self, job_id: str, share: float) -> None:
+        """Note the share of a job that is done."""
+        self._events.append({"kind": "progress", "job_id": job_id, "share": share})
+
+    def trial(self, job_id: str, record: dict[str, Any]) -> None:
+        """Note the record of a search after another trial."""
+        self._events.append({"kind": "trial", "job_id": job_id, "record": record})
+
+    def fetch(self) -> list[dict[str, Any]]:
+        """Return the events since the last call."""
+        events, self._events = self._events, []
+        return events
+
+
+def agent_of(session: str, node: str, environment: Mapping[str, str], home: tuple[str, str]) -> Any:
+    """Return the agent of a machine, which is started if there is none. node: Ray's id of the machine."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return (
+        ray.remote(Agent)
+        .options(
+            name=f"{session}-{node}",
+            namespace=session,
+            get_if_exists=True,
+            num_cpus=0,
+            max_concurrency=256,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        )
+        .remote(environment, home)
+    )
+
+
+def run_there(
+    session: str,
+    environment: Mapping[str, str],
+    home: tuple[str, str],
+    parcels: Mapping[str, list[Any]],
+    encoders: Mapping[str, str],
+    message: dict[str, Any],
+    search: dict[str, Any] | None,
+    stored: bytes | None,
+    watcher: Any,
+) -> dict[str, Any]:
+    """Run a job on the machine to which Ray sent this task. parcels: name -> reference in a list, fetched if needed."""
+    agent = agent_of(session, ray.get_runtime_context().get_node_id(), environment, home)
+    for name in ray.get(agent.lacks.remote(list(parcels))):
+        ray.get(agent.install.remote(name, parcels[name][0]))
+    ray.get(agent.use_encoders.remote(encoders))
+    return ray.get(agent.run.remote(message, search, stored, watcher))

@@ -1,0 +1,131 @@
+"""A real Ray cluster of two machines, in name, on this one: nothing shared, the same bits, and machines that die."""
+
+import contextlib
+import os
+import socket
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.studies import changed
+from tuneoff.errors import StoreError
+from tuneoff.execute.executor import Event, Slots
+from tuneoff.runs import OK
+
+ray = pytest.importorskip("ray")
+
+from ray.cluster_utils import Cluster  # noqa: E402
+
+from tuneoff.execute.cluster import RayExecutor  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves sockets and files open
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A head and another machine, one core each, whose caches are empty."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "memory": 8 * 2**30,
+        "object_store_memory": 10**8,
+        "include_dashboard": False,
+    }
+    started = Cluster()
+    for number in range(2):
+        started.add_node(**options, env_vars={"TUNEOFF_CACHE": str(tmp_path / f"cache {number}")})
+    yield started
+    ray.shutdown()
+    started.shutdown()
+
+
+def scores(comparison):
+    return {record.run_id: record.metrics for record in comparison.records}
+
+
+def test_a_cluster_gives_the_bits_of_one_machine(cluster, small, tmp_path):
+    study = changed(small, strategies=["tfidf", "full:learning_rate=0.01", "lora:learning_rate=0.05"], search=2)
+    events: list[Event] = []
+    with RayExecutor(cluster.address) as executor:
+        there = study.run(events.append, executor=executor)
+    assert there.failures == ()
+    machines = {name for name in ("cache 0", "cache 1") if list((tmp_path / name).glob("dataset-*"))}
+    assert machines == {"cache 0", "cache 1"}  # what jobs read was brought to both
+    here = type(study)(study.spec, tmp_path / "here").run(executor=None)
+    assert scores(there) == scores(here)
+    for record in there.records:
+        files = [
+            folder / "runs" / record.run_id / "predictions.parquet" for folder in (study.folder, tmp_path / "here")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    kinds = [event.kind for event in events if event.job.run.strategy.name == "lora" and not event.job.is_search]
+    assert kinds[0] == "started"
+    assert kinds[-1] == "done"
+
+
+def test_a_machine_that_dies_takes_no_run_along(cluster, small):
+    study = changed(
+        small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={"epochs": 60, "max_length": 16}
+    )
+    second = next(node for node in cluster.list_all_nodes() if not node.head)
+    is_killed = False
+
+    def kill(event: Event) -> None:
+        nonlocal is_killed
+        if event.kind == "progress" and not is_killed:
+            is_killed = True
+            cluster.remove_node(second, allow_graceful=False)
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(kill, executor=executor)
+    assert is_killed
+    assert [record.status for record in comparison.records] == [OK, OK]
+
+
+def kill_jobs():
+    """Kill every job on this machine, as the system kills processes that are out of memory: not the workers."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "tuneoff.execute.worker" in (process.info["cmdline"] or []):
+                for job in process.children():
+                    job.kill()
+
+
+def test_a_job_whose_process_dies_three_times_is_failed(cluster, small):
+    study = changed(
+        small, strategies=["tfidf", "full:learning_rate=0.01"], seeds=[0], recipe={"epochs": 400, "max_length": 16}
+    )
+    started = []
+
+    def kill(event: Event) -> None:
+        if event.kind == "started":
+            started.append(event.job.job_id)
+        if event.kind == "progress" and event.job.run.strategy.name == "full":
+            kill_jobs()
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(kill, executor=executor)
+    (failed,) = comparison.failures
+    assert "was killed" in failed.reason
+    assert started.count(failed.run_id) == 3
+    assert [record.strategy for record in comparison.records] == ["tfidf"]
+
+
+def test_an_address_without_a_cluster_is_one_line():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(StoreError, match="no Ray cluster answers at") as error:
+        RayExecutor(address)
+    assert "\n" not in str(error.value)
+
+
+def test_machines_with_other_versions_or_little_memory_are_named(cluster, monkeypatch):
+    with RayExecutor(cluster.address) as executor:
+        assert executor.slots(4, 10**6) == Slots(2, 1)
+        with pytest.raises(StoreError, match=r"no machine of the cluster has the .* GiB of memory"):
+            executor.slots(4, 10**9)
+        monkeypatch.setattr("tuneoff.execute.cluster.versions", lambda: {"python": "3.0", "tuneoff": "0.1.0"})
+        with pytest.raises(StoreError, match=r"has python 3\..*, and this one 3\.0; results would differ"):
+            executor.slots(4, 10**6)
