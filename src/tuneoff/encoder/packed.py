@@ -3,13 +3,15 @@
 Algorithm: in a transformer encoder, tokens of different examples interact only in attention; all else (embeddings,
 norms, feed-forward) is per token. transformers lets a library register an attention function (AttentionInterface), and
 ours attends within each example (encoder/attention.py), so the model's own blocks run on the tokens of a batch end to
-end, and no modelling code is copied. The blocks are called one by one instead of through the model's forward, so that
-outputs of frozen lower blocks can be cached (engine/inputs.py) and the last block can compute first tokens only.
+end, and no modelling code is copied. Modules that add relative positions to scores themselves (MPNet, DeBERTa) get a
+forward for packed tokens (encoder/relative.py). The blocks are called one by one instead of through the model's
+forward, so that outputs of frozen lower blocks can be cached (engine/inputs.py) and the last block can compute first
+tokens only.
 Computing without padding is known from ByteTransformer (Zhai et al., IPDPS 2023) and ModernBERT (Warner et al., 2024).
 
 Trade-off: the plain way, a padded batch through the model's forward, runs every architecture, but computes all padding.
-Here each architecture has to be described (encoder/anatomy.py), and those outside that interface (MPNet, DeBERTa) still
-run padded.
+Here each architecture has to be described (encoder/anatomy.py). A model that mixes tokens elsewhere too (DeBERTa-v2
+with a convolution) still runs padded.
 
 # B examples  W sequences (windows of long texts; else W = B)  T tokens  L longest sequence  H hidden  C classes
 """
@@ -21,28 +23,33 @@ import torch
 from torch import Tensor, nn
 
 from tuneoff.data.batches import PackedBatch
-from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, layers, pools_mean
+from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, is_packed, layers, pools_mean
 from tuneoff.encoder.attention import Packing, build_packing
+from tuneoff.encoder.relative import shared_positions, use_packed_modules
 
 POOLINGS = ("cls", "mean")
 
 
 def use_packed_attention(model: Any) -> None:
     """Make a model attend within packed examples, if its architecture supports it."""
-    if anatomy(model.config).is_packed:
+    if not is_packed(model.config):
+        return
+    if anatomy(model.config).relative is None:
         model.set_attn_implementation("tuneoff_packed")
+    else:
+        use_packed_modules(model)
 
 
 def forward(model: Any, batch: PackedBatch) -> Tensor:
     """Logits of a packed batch, one row per sequence. (W, C)."""
-    if not anatomy(model.config).is_packed:
+    if not is_packed(model.config):
         return classify(model, pool(model, _padded_states(model, batch), batch))
     return classify(model, read_out(model, embed(model, batch), batch, 0))
 
 
 def final_states(model: Any, batch: PackedBatch) -> Tensor:
     """The encoder's output for every token. (1, T, H)."""
-    if not anatomy(model.config).is_packed:
+    if not is_packed(model.config):
         return _padded_states(model, batch)
     return run_blocks(model, embed(model, batch), batch, 0, len(blocks(model)))
 
@@ -65,13 +72,13 @@ def read_out(model: Any, states: Tensor, batch: PackedBatch, first: int) -> Tens
     # tokens too, which packed_attention replaces by these
     full_keys_values = tuple(layer.get_submodule(projections[name][0])(states)[0] for name in ("key", "value"))
     first_tokens = states[:, batch.starts]  # (1, W, H)
-    first_tokens = blocks(model)[last](first_tokens, None, packing=replace(packing, full_keys_values=full_keys_values))
+    first_tokens = _run_block(model, last, first_tokens, replace(packing, full_keys_values=full_keys_values))
     return first_tokens[0][:, None].float()
 
 
 def reads_first_tokens(model: Any) -> bool:
     """Return True if the last block computes only the first token of each sequence, because the head reads no other."""
-    return not pools_mean(model.config) and anatomy(model.config).is_packed and _has_separate_keys(model)
+    return not pools_mean(model.config) and is_packed(model.config) and _has_separate_keys(model)
 
 
 def _has_separate_keys(model: Any) -> bool:
@@ -107,16 +114,25 @@ def run_blocks(
     """
     parts, encoder, modules = anatomy(model.config), encoder_of(model), blocks(model)
     packing = packing or build_packing(batch)
-    for block in modules[first:last]:
-        rotation = {}
+    if packing.positions is None:
+        packing.positions = shared_positions(model, packing)
+    for index in range(first, last):
+        block, rotation = modules[index], {}
         if parts.rotary:
             # ModernBERT's local and global blocks rotate by different frequencies
             layer_type = (block.attention_type,) if hasattr(block, "attention_type") else ()
             rotation = {"position_embeddings": getattr(encoder, parts.rotary)(states, batch.positions, *layer_type)}
-        states = block(states, None, packing=packing, **rotation)
+        states = _run_block(model, index, states, packing, **rotation)
     if last == len(modules) and parts.final_norm:
         states = encoder.get_submodule(parts.final_norm)(states)
     return states
+
+
+def _run_block(model: Any, index: int, states: Tensor, packing: Packing, **rotation: Any) -> Tensor:
+    block = blocks(model)[index]
+    if anatomy(model.config).relative is None:
+        return block(states, None, packing=packing, **rotation)
+    return block(states, packing)[0]  # in place of a mask; these blocks return a tuple
 
 
 def pool(model: Any, states: Tensor, batch: PackedBatch, pooling: str | None = None) -> Tensor:
