@@ -11,16 +11,17 @@ Computing without padding is known from ByteTransformer (Zhai et al., IPDPS 2023
 
 Trade-off: the plain way, a padded batch through the model's forward, runs every architecture, but computes all padding.
 Here each architecture has to be described (encoder/anatomy.py). A model that mixes tokens elsewhere too (DeBERTa-v2
-with a convolution) still runs padded.
+with a convolution) runs on padded micro-batches of sequences of like length.
 
 # B examples  W sequences (windows of long texts; else W = B)  T tokens  L longest sequence  H hidden  C classes
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuneoff.data.batches import PackedBatch
 from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, is_packed, layers, pools_mean
@@ -28,6 +29,7 @@ from tuneoff.encoder.attention import Packing, build_packing
 from tuneoff.encoder.relative import shared_positions, use_packed_modules
 
 POOLINGS = ("cls", "mean")
+_LENGTH_STEP = 32  # of lengths that are padded to the longest of them: few micro-batches, and little padding
 
 
 def use_packed_attention(model: Any) -> None:
@@ -157,31 +159,35 @@ def classify(model: Any, pooled: Tensor) -> Tensor:
 
 def padded_layers(model: Any, batch: PackedBatch) -> list[Tensor]:
     """Run the encoder padded, and pack the outputs of its embeddings and of each block, (1, T, H) each."""
-    output, mask = _padded_output(model, batch, output_hidden_states=True)
-    return [_packed(states, mask, batch) for states in output.hidden_states]
+    return _run_padded(model, batch, lambda output: output.hidden_states, output_hidden_states=True)
 
 
 def _padded_states(model: Any, batch: PackedBatch) -> Tensor:
-    """Run the encoder padded, for architectures whose attention cannot be replaced, and pack its output. (1, T, H)."""
-    output, mask = _padded_output(model, batch)
-    return _packed(output.last_hidden_state, mask, batch)
+    """Run the encoder padded, for models that cannot run packed, and pack its output. (1, T, H)."""
+    return _run_padded(model, batch, lambda output: (output.last_hidden_state,))[0]
 
 
-def _packed(states: Tensor, mask: Tensor, batch: PackedBatch) -> Tensor:
-    """Put the real tokens end to end. states: (W, L, H), mask: (W, L) -> (1, T, H)."""
-    return nn.functional.pad(states[mask.bool()], (0, 0, 0, batch.ids.shape[1] - batch.num_tokens))[None]
+def _run_padded(
+    model: Any, batch: PackedBatch, choose: Callable[[Any], tuple[Tensor, ...]], **options: bool
+) -> list[Tensor]:
+    """Run the encoder on padded micro-batches, and pack what `choose` takes of its output. -> (1, T, H) each.
 
-
-def _padded_output(model: Any, batch: PackedBatch, **options: bool) -> tuple[Any, Tensor]:
-    """Return the output of the encoder on a padded batch, and the mask of real tokens, (W, L)."""
-    lengths = batch.lengths.tolist()
-
-    def padded(tokens: Tensor, padding: int) -> Tensor:
-        pieces = tokens[0, : batch.num_tokens].split(lengths)
-        return nn.utils.rnn.pad_sequence(list(pieces), batch_first=True, padding_value=padding)  # (W, L)
-
-    mask = padded(torch.ones_like(batch.ids), 0)
-    segments = {} if batch.segments is None else {"token_type_ids": padded(batch.segments, 0)}
-    encoder = encoder_of(model)
-    ids = padded(batch.ids, model.config.pad_token_id)
-    return encoder(input_ids=ids, attention_mask=mask, **segments, **options), mask
+    Sequences with the same rounded length are a micro-batch, padded to its longest: in a batch of 16 sentences two or
+    three, in place of one that is padded to the longest of all. Their gradients add up, as those of one batch would.
+    """
+    rounded = -(-batch.lengths // _LENGTH_STEP)
+    rows, outputs = [], []
+    for size in rounded.unique():
+        lengths, starts = batch.lengths[rounded == size], batch.starts[rounded == size]
+        columns = torch.arange(int(lengths.max()), device=lengths.device)
+        mask = columns < lengths[:, None]  # (W of the micro-batch, L)
+        tokens = torch.where(mask, starts[:, None] + columns, 0)
+        arguments = {"input_ids": torch.where(mask, batch.ids[0, tokens], model.config.pad_token_id)}
+        if batch.segments is not None:
+            arguments["token_type_ids"] = torch.where(mask, batch.segments[0, tokens], 0)
+        output = encoder_of(model)(attention_mask=mask.long(), **arguments, **options)
+        rows.append(tokens[mask])
+        outputs.append([states[mask] for states in choose(output)])
+    order, count = torch.cat(rows), batch.ids.shape[1]
+    packed = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return [states.new_zeros(count, states.shape[-1]).index_copy(0, order, states)[None] for states in packed]
