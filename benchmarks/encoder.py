@@ -2,17 +2,20 @@
 
 Each measurement trains one epoch in a new process on all cores, in turns: Tuneoff, Tuneoff of another source tree
 (`--before FOLDER`, its src), and HF Trainer at its best setting (bf16, dynamic padding, batches grouped by length).
-Tokens are those of the texts, without padding. A folder with a config.json alone gets random weights, and the tokens of
-`--tokenizer`.
+Batches are the same in each repeat, so that the sum of each step's fastest time is that of an epoch which nothing else
+on the machine disturbs. Tokens are those of the texts, without padding. A folder with a config.json alone gets random
+weights, and the tokens of `--tokenizer`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +24,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 BATCH, LENGTH, RATE = 16, 128, 2e-5
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}  # as our workers have
+
+
+@dataclass
+class Measured:
+    """An epoch of training."""
+
+    tokens: int
+    processor_seconds: float
+    steps: list[float]  # seconds of each step
+    loss: float
 
 
 def main() -> None:
@@ -40,10 +53,10 @@ def main() -> None:
 
         torch.set_num_threads(args.threads)
         measure = with_trainer if args.only == "trainer" else with_tuneoff
-        print(json.dumps(measure(args)))
+        print(json.dumps(asdict(measure(args))))
         return
     names = ["ours", *(["before"] if args.before else []), *(["trainer"] if args.strategy == "full" else [])]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    found: dict[str, list[Measured]] = {name: [] for name in names}
     for _ in range(args.repeats):
         for name in names:
             environment = {**os.environ, **(MALLOC if name != "trainer" else {})}
@@ -51,11 +64,18 @@ def main() -> None:
                 environment["PYTHONPATH"] = args.before
             command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
             printed = subprocess.check_output(command, env=environment, stderr=subprocess.DEVNULL)
-            found[name].append(json.loads(printed.splitlines()[-1]))
-            print(name, found[name][-1], flush=True)
+            measured = Measured(**json.loads(printed.splitlines()[-1]))
+            found[name].append(measured)
+            speed = measured.tokens / sum(measured.steps)
+            print(f"{name}: {speed:.0f} tokens/s, {measured.processor_seconds:.1f} processor seconds", flush=True)
     for name in names:
-        speeds, processor = ([row[key] for row in found[name]] for key in ("tokens_per_second", "per_processor_second"))
-        print(f"{name:8} {median(speeds):7.0f} tokens/s {median(processor):7.0f} per processor second")
+        fastest = sum(map(min, zip(*(row.steps for row in found[name]), strict=True)))
+        tokens, processor = found[name][0].tokens, median(row.processor_seconds for row in found[name])
+        whole = median(sum(row.steps) for row in found[name])
+        print(
+            f"{name}: {tokens / fastest:.0f} tokens/s by each step's fastest time, {tokens / whole:.0f} in the median "
+            f"run; {tokens / processor:.0f} per processor second"
+        )
 
 
 def tables(args: argparse.Namespace) -> Any:
@@ -87,7 +107,7 @@ def folder_of(args: argparse.Namespace) -> str:
     return folder
 
 
-def with_tuneoff(args: argparse.Namespace) -> dict[str, float]:
+def with_tuneoff(args: argparse.Namespace) -> Measured:
     """Train by our loop."""
     import torch
 
@@ -102,15 +122,15 @@ def with_tuneoff(args: argparse.Namespace) -> dict[str, float]:
     table, config = tables(args), parse_strategy(args.strategy)
     adapted = STRATEGIES[config.name].apply(load_model(folder_of(args), ("0", "1"), seed=0), config)
     settings = TrainingSettings(Recipe(epochs=1, batch_size=BATCH), RATE, 0, resolve("auto", torch.device("cpu")))
-    started = time.process_time()
-    trained = train(adapted, SplitInputs(table), settings, None)
-    processor = time.process_time() - started
-    return figures(trained.tokens, trained.train_seconds, processor) | {"loss": trained.epochs[-1]["train_loss"]}
+    processor, ends = time.process_time(), [time.perf_counter()]
+    trained = train(adapted, SplitInputs(table), settings, None, lambda share: ends.append(time.perf_counter()))
+    return measured(trained.tokens, processor, ends, trained.epochs[-1]["train_loss"])
 
 
-def with_trainer(args: argparse.Namespace) -> dict[str, float]:
+def with_trainer(args: argparse.Namespace) -> Measured:
     """Train by HF Trainer with bf16, dynamic padding and batches grouped by length."""
     import datasets
+    import numpy as np
     import transformers
     from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
 
@@ -118,7 +138,7 @@ def with_trainer(args: argparse.Namespace) -> dict[str, float]:
 
     table = tables(args)
     transformers.set_seed(0)
-    ids = [part.tolist() for part in np_split(table)]
+    ids = [part.tolist() for part in np.split(np.asarray(table.ids), table.offsets[1:-1])]
     data = datasets.Dataset.from_dict({"input_ids": ids, "label": table.labels.tolist()})
     options = TrainingArguments(
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, learning_rate=RATE, warmup_steps=0.1, weight_decay=0.01,
@@ -126,28 +146,26 @@ def with_trainer(args: argparse.Namespace) -> dict[str, float]:
         save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     model = AutoModelForSequenceClassification.from_pretrained(folder_of(args), num_labels=2)
-    tokenizer = load_tokenizer(args.tokenizer or args.model)
-    trainer = Trainer(model, options, DataCollatorWithPadding(tokenizer), data)
-    started, processor = time.perf_counter(), time.process_time()
+    ends: list[float] = []
+
+    class Clock(transformers.TrainerCallback):
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    collate = DataCollatorWithPadding(load_tokenizer(args.tokenizer or args.model))
+    trainer = Trainer(model, options, collate, data, callbacks=[Clock()])
+    processor = time.process_time()
     result = trainer.train()
-    seconds, processor = time.perf_counter() - started, time.process_time() - processor
-    return figures(sum(map(len, ids)), seconds, processor) | {"loss": result.training_loss}
+    return measured(sum(map(len, ids)), processor, ends, result.training_loss)
 
 
-def np_split(table: Any) -> list[Any]:
-    """Return the token ids of each example."""
-    import numpy as np
-
-    return np.split(np.asarray(table.ids), table.offsets[1:-1])
-
-
-def figures(tokens: int, seconds: float, processor: float) -> dict[str, float]:
-    """Return the speeds of a training."""
-    return {
-        "tokens_per_second": round(tokens / seconds, 1),
-        "per_processor_second": round(tokens / processor, 1),
-        "seconds": round(seconds, 2),
-    }
+def measured(tokens: int, processor: float, ends: list[float], loss: float) -> Measured:
+    """Return the costs of an epoch. processor: seconds at its start; ends: its start, and the end of each step."""
+    steps = [after - before for before, after in itertools.pairwise(ends)]
+    return Measured(tokens, time.process_time() - processor, steps, loss)
 
 
 if __name__ == "__main__":
