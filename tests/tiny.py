@@ -48,7 +48,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "position_biased_input": False,
         "type_vocab_size": 0,
         "pooler_hidden_size": 16,
-        "conv_kernel_size": 3,
     },
 }
 

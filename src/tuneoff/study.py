@@ -27,6 +27,7 @@ from tuneoff.data.other_tests import OtherTest, load_other_test
 from tuneoff.data.predictions import match_predictions, read_predictions
 from tuneoff.data.sources import from_memory, store_in_cache
 from tuneoff.data.spec import DataSpec, OtherTestSpec
+from tuneoff.encoder.config import why_padded
 from tuneoff.errors import ConfigError, StoreError, unknown
 from tuneoff.execute.ahead import ImportsAhead
 from tuneoff.execute.energy import EnergyMeter
@@ -465,9 +466,10 @@ class Study:
 
 
 def _with_heads(findings: Sequence[Finding], prepared: Prepared) -> tuple[Finding, ...]:
-    """Add the findings about encoders' own heads, which change what training starts from."""
+    """Add the findings about encoders: own heads, which change what training starts from, and padded batches."""
     parts = [text.partition(": ") for text in prepared.heads.values()]
-    return tuple(ranked([*findings, *[Finding(kind, text, harm=_HEAD_HARM) for kind, _, text in parts]]))
+    padded = [Finding("padded batches", text) for model in prepared.tokens if (text := why_padded(model))]
+    return tuple(ranked([*findings, *[Finding(kind, text, harm=_HEAD_HARM) for kind, _, text in parts], *padded]))
 
 
 def compare(

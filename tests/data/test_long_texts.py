@@ -12,6 +12,7 @@ from tests.tiny import WORDS, tiny_model, word_tokenizer
 from tuneoff.data.batches import pack
 from tuneoff.data.spec import TruncationPolicy
 from tuneoff.data.tokens import tokenize_split
+from tuneoff.encoder.anatomy import output_layer
 from tuneoff.encoder.packed import forward, use_packed_attention
 from tuneoff.engine.inputs import SplitInputs, average_windows, batch_logits, cached_prefix_inputs, predict_logits
 from tuneoff.errors import ConfigError
@@ -71,12 +72,13 @@ def test_pairs_are_refused_by_policies_for_single_texts(long_texts):
         tokenize_split(pairs, word_tokenizer(), TruncationPolicy(16, long_texts))
 
 
-@pytest.fixture(scope="module")
-def models():
+@pytest.fixture(scope="module", params=["bert", "mpnet", "deberta-v2"])
+def models(request):
     """A model with packed attention, and the same one as transformers runs it."""
-    model = tiny_model("bert", vocab_size=len(WORDS) + 5).eval()
+    model = tiny_model(request.param, vocab_size=len(WORDS) + 5).eval()
     plain = copy.deepcopy(model)
-    plain.set_attn_implementation("eager")
+    if request.param == "bert":
+        plain.set_attn_implementation("eager")
     use_packed_attention(model)
     return model, plain
 
@@ -102,14 +104,14 @@ def test_logits_are_the_mean_over_windows(models, windows):
 @pytest.mark.parametrize("frozen", [1, 2])
 def test_cached_frozen_blocks_give_the_logits_of_windows(models, windows, frozen):
     model, _ = models
-    inputs = cached_prefix_inputs(model, windows, frozen, f"windows-{frozen}", torch.float32)
+    inputs = cached_prefix_inputs(model, windows, frozen, f"windows-{frozen}-{model.config.model_type}", torch.float32)
     assert inputs.states is not None
     np.testing.assert_allclose(predict_logits(model, inputs), predict_logits(model, SplitInputs(windows)), atol=1e-5)
 
 
 def test_the_gradient_of_an_example_in_a_batch_is_that_of_its_mean_over_windows(models, windows):
     (model, _), examples = models, np.array([1, 2])
-    weight = model.classifier.weight
+    weight = output_layer(model).weight
     logits, _ = batch_logits(model, SplitInputs(windows), examples)
     (in_batch,) = torch.autograd.grad(logits[0].sum(), weight)
     single = pack(windows, examples[:1])

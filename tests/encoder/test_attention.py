@@ -60,7 +60,9 @@ def test_the_gradient_of_attention_has_its_dropout_mask():
     assert value.grad.sum().item() == pytest.approx(mixed.sum().item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta", "electra", "albert", "ernie"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "distilbert", "roberta", "electra", "albert", "ernie", "mpnet", "deberta-v2"]
+)
 def test_a_last_block_on_first_tokens_only_computes_the_same_vectors(model_type):
     model, batch = tiny_model(model_type), random_batch([40, 33, 9, 3])
     fast = read_out(model, embed(model, batch), batch, 0)

@@ -17,7 +17,7 @@ WITH_SEGMENTS = {"bert", "ernie", "electra", "albert", "nomic_bert"}
 def plain_copy(model):
     """A copy of a model that transformers runs in its own way."""
     copied = copy.deepcopy(model)
-    if anatomy(model.config).is_packed:
+    if anatomy(model.config).relative is None:
         copied.set_attn_implementation("eager")
     return copied
 

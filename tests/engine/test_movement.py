@@ -11,9 +11,11 @@ from tuneoff.engine.movement import layer_vectors, movement
 ROWS = np.arange(64)
 
 
-@pytest.mark.parametrize("model_type", CONFIGS)
-def test_the_last_layer_is_the_encoders_output(model_type):
-    model, table = tiny_model(model_type), toy_table()
+@pytest.mark.parametrize(
+    ("model_type", "changes"), [*[(name, {}) for name in CONFIGS], ("deberta-v2", {"conv_kernel_size": 3})], ids=str
+)
+def test_the_last_layer_is_the_encoders_output(model_type, changes):
+    model, table = tiny_model(model_type, **changes), toy_table()
     vectors = layer_vectors(model, table, ROWS[:7])
     ids = torch.from_numpy(np.array(table.ids[table.offsets[3] : table.offsets[4]], np.int64))[None]
     if model.config.model_type not in ("mpnet", "deberta-v2"):

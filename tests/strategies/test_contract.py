@@ -106,7 +106,9 @@ def parameters_that_a_classifier_does_not_use(model_type):
     return {name for name, parameter in model.named_parameters() if parameter.grad is None}
 
 
-@pytest.mark.parametrize("model_type", ["bert", "distilbert", "roberta", "albert", "modernbert", "nomic_bert"])
+@pytest.mark.parametrize(
+    "model_type", ["bert", "distilbert", "roberta", "albert", "modernbert", "nomic_bert", "mpnet", "deberta-v2"]
+)
 @pytest.mark.parametrize("strategy", ["head", "partial:layers=1"])
 def test_cached_outputs_of_frozen_blocks_give_the_same_logits(strategy, model_type):
     adapted = adapted_model(strategy, model_type, num_labels=2, vocab_size=len(WORDS) + 5)

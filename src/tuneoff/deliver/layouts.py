@@ -117,7 +117,7 @@ def write_tokenizer(source: Source, target: Path, has_rules: bool = False) -> No
 def _with_attention(model: Any, attention: str) -> Any:
     from tuneoff.encoder.anatomy import anatomy
 
-    if anatomy(model.config).is_packed:
+    if anatomy(model.config).relative is None:
         model.set_attn_implementation(attention)
     return model
 

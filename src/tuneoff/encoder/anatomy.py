@@ -2,7 +2,7 @@
 
 No other file names an architecture. A new one needs an Anatomy in ARCHITECTURES, and a tiny config in tests/tiny.py.
 
-# B examples of a batch  H hidden  C classes
+# B examples of a batch  H hidden  C classes  L longest sequence  A heads
 """
 
 from __future__ import annotations
@@ -17,6 +17,25 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PROJECTIONS = ("query", "key", "value", "output", "up", "down")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativePositions:
+    """An attention module that adds relative positions to scores itself, outside transformers' AttentionInterface.
+
+    encoder/relative.py computes one of two kinds for it on packed tokens: a bias for each distance, or
+    content-to-position and position-to-content terms. Distances are those of a key from its query, 1 - L to L - 1.
+    """
+
+    attention: str  # the module, relative to a layer
+    output: Callable[[Any, Tensor], tuple[Any, ...]]  # module, mixed values (1, T, A * D) -> what its forward returns
+    scaled_terms: Callable[[Any], int] = lambda module: 1  # scores are divided by the root of this times D
+    bias: Callable[[Any, int], Tensor] | None = None  # encoder, L -> bias of each distance, (2 L - 1, A)
+    # encoder, L -> embeddings, (R, H), and the row of each distance, (2 L - 1,); None if the model has none
+    embeddings: Callable[[Any, int], tuple[Tensor, Tensor] | None] | None = None
+    # module -> projections of these embeddings to keys, which queries meet, and to queries, which keys meet
+    projections: Callable[[Any], tuple[Any, Any]] | None = None
+    dropout: str = ""  # the module's dropout of these embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +61,9 @@ class Anatomy:
     final_norm: str | None = None
     # the modules in which AdapterHub stores bottlenecks: after attention, after the feed-forward
     adapters: tuple[str, str] = ("attention.output.adapters", "output.adapters")
-    is_packed: bool = True  # attention goes through transformers' AttentionInterface
+    relative: RelativePositions | None = None  # None: attention goes through transformers' AttentionInterface
+    # why a model of this config runs on padded batches; empty if it runs packed
+    why_padded: Callable[[Any], str] = lambda config: ""
 
 
 def _pooler_then_classifier(model, pooled):
@@ -68,6 +89,37 @@ def _modernbert_head(model, pooled):
 
 def _deberta_head(model, pooled):
     return model.classifier(model.dropout(model.pooler(pooled)))
+
+
+def _mpnet_bias(encoder, longest):
+    import torch
+
+    blocks = encoder.encoder
+    table = blocks.relative_attention_bias
+    return table(blocks.relative_position_bucket(torch.arange(1 - longest, longest, device=table.weight.device)))
+
+
+def _deberta_embeddings(encoder, longest):
+    import torch
+
+    blocks = encoder.encoder
+    if not blocks.relative_attention:
+        return None
+    embeddings = blocks.get_rel_embedding()
+    buckets = blocks.get_rel_pos(embeddings.new_empty(1, longest, 0))[0]  # (L, L) of the query from the key
+    by_distance = torch.cat([buckets[:, 0].flip(0), buckets[0, 1:]])
+    span = len(embeddings) // 2
+    return embeddings, (by_distance + span).clamp(0, 2 * span - 1)
+
+
+def _deberta_projections(module):
+    names = ("key_proj", "query_proj") if module.share_att_key else ("pos_key_proj", "pos_query_proj")
+    present = zip(("c2p", "p2c"), names, strict=True)
+    return tuple(getattr(module, name) if kind in module.pos_att_type else None for kind, name in present)
+
+
+def _has_convolution(config):
+    return "its first block has a convolution over tokens" if getattr(config, "conv_kernel_size", 0) > 0 else ""
 
 
 _BERT = Anatomy(
@@ -204,7 +256,11 @@ ARCHITECTURES: dict[str, Anatomy] = {
         feed_forward_norm="output.LayerNorm",
         head=("classifier",),
         classify=_classifier_only,
-        is_packed=False,
+        embed_arguments=("input_ids", "position_ids"),
+        first_position=lambda config: 2,  # whatever its padding id
+        relative=RelativePositions(
+            attention="attention.attn", output=lambda module, mixed: (module.o(mixed),), bias=_mpnet_bias
+        ),
     ),
     "deberta-v2": Anatomy(  # DeBERTa v3 has the same model type
         encoder="deberta",
@@ -222,7 +278,15 @@ ARCHITECTURES: dict[str, Anatomy] = {
         feed_forward_norm="output.LayerNorm",
         head=("pooler", "classifier"),
         classify=_deberta_head,
-        is_packed=False,
+        relative=RelativePositions(
+            attention="attention.self",
+            output=lambda module, mixed: (mixed, None),
+            scaled_terms=lambda module: 1 + sum(kind in module.pos_att_type for kind in ("c2p", "p2c")),
+            embeddings=_deberta_embeddings,
+            projections=_deberta_projections,
+            dropout="pos_dropout",
+        ),
+        why_padded=_has_convolution,
     ),
 }
 
@@ -233,6 +297,11 @@ def anatomy(config: Any) -> Anatomy:
     if model_type not in ARCHITECTURES:
         raise ModelError(unknown("architecture", model_type, ARCHITECTURES))
     return ARCHITECTURES[model_type]
+
+
+def is_packed(config: Any) -> bool:
+    """Return True if a model of this config runs without padding."""
+    return not anatomy(config).why_padded(config)
 
 
 def _encoder(model: Any) -> Any:

@@ -19,7 +19,7 @@ keeps more. With gradient checkpointing (engine/checkpoint.py) neither is kept.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -60,6 +60,30 @@ class Grid:
         return torch.zeros(is_masked.shape, device=is_masked.device).masked_fill_(is_masked, lowest)
 
 
+class PositionTerms(Protocol):
+    """Relative positions that a model adds to scores (encoder/relative.py)."""
+
+    def add(self, scores: Tensor, query: Tensor, key: Tensor, grid: int, tensors: tuple[Tensor, ...]) -> None:
+        """Add the terms of a grid to its scores, (b, A, L or 1, L) in fp32. query, key: (b A, L or 1, D), (b A, L, D).
+
+        tensors: what the terms are computed from, and what has gradients.
+        """
+
+    def backward(
+        self,
+        d_scores: Tensor,
+        states: tuple[Tensor, Tensor],
+        d_states: tuple[Tensor, Tensor],
+        grid: int,
+        tensors: tuple[Tensor, ...],
+        d_tensors: list[Tensor | None],
+    ) -> None:
+        """Add what the terms of a grid give to d_states, of query and key, and to d_tensors (fp32; None: not needed).
+
+        d_scores: (b, A, L or 1, L).
+        """
+
+
 @dataclass
 class Packing:
     """Positions of packed tokens in grids. Built once per batch and used by every block."""
@@ -69,6 +93,8 @@ class Packing:
     cell_of_token: Tensor  # (T,) index of the cell of each token; tokens that only fill up the batch have none
     # keys and values of all tokens, each (T, A * D), for a block that runs on the examples' first tokens only
     full_keys_values: tuple[Tensor, Tensor] | None = None
+    # what all blocks share of relative positions (encoder/relative.py); None before the first block, or without them
+    positions: Any = None
     _masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
 
     def masks(self, window: int | None) -> list[Tensor | None]:
@@ -108,7 +134,24 @@ def packed_attention(
         key, value = (states.view(-1, *query.shape[1:]) for states in packing.full_keys_values)
     rate = dropout if module.training else 0.0
     # the query is scaled, not the scores: (T, A, D) has fewer elements than (b A, L, L)
-    return _PackedAttention.apply(query * scaling, key, value, packing, rate, sliding_window)[None], None
+    return attend(query * scaling, key, value, packing, rate, sliding_window)[None], None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    packing: Packing,
+    rate: float,
+    window: int | None = None,
+    terms: PositionTerms | None = None,
+    tensors: tuple[Tensor, ...] = (),
+) -> Tensor:
+    """Attention of scaled queries, (T, A, D) or of first tokens (B, A, D), to keys and values, (T, A, D).
+
+    rate: of dropout on the weights. terms: added to scores, computed from tensors.
+    """
+    return _PackedAttention.apply(query, key, value, packing, rate, window, terms, *tensors)
 
 
 _SAVED_PER_GRID = 6  # tensors that the forward pass keeps of each grid: q, k, v, weights, keep, dropped
@@ -118,28 +161,32 @@ class _PackedAttention(torch.autograd.Function):
     """softmax(q k') v by grids. query: (T, A, D), or (B, A, D) of first tokens; key, value: (T, A, D)."""
 
     @staticmethod
-    def forward(ctx: Any, query, key, value, packing, rate, window):
+    def forward(ctx: Any, query, key, value, packing, rate, window, terms=None, *tensors):
         """Compute attention, with softmax in fp32. Returns the shape of query. rate: of dropout on the weights."""
         is_first_only = packing.full_keys_values is not None
         keys, values = (_to_cells(states, packing) for states in (key, value))
         queries = query if is_first_only else _to_cells(query, packing)
         mixed, saved = torch.empty_like(queries), []
         # no window for first tokens: models with windows compute all tokens (encoder/packed.py, reads_first_tokens)
-        for grid, mask in zip(packing.grids, packing.masks(None if is_first_only else window), strict=True):
+        masks = packing.masks(None if is_first_only else window)
+        for index, (grid, mask) in enumerate(zip(packing.grids, masks, strict=True)):
             rows, count = grid.examples if is_first_only else grid.cells, grid.size[0]
             q, k, v = (_split_heads(part, count) for part in (queries[rows], keys[grid.cells], values[grid.cells]))
             # fp32: in bf16, softmax over 45 columns takes four times as long (docs/log.md), and rounds more
             scores = torch.bmm(q, k.transpose(1, 2)).float()  # (b A, L or 1, L)
+            by_head = scores.view(count, -1, *scores.shape[1:])  # (b, A, L or 1, L)
+            if terms is not None:
+                terms.add(by_head, q, k, index, tensors)
             if mask is not None:
-                scores.view(count, -1, *scores.shape[1:]).add_(mask[:, None])  # (b, A, L or 1, L), the same mask for A
+                by_head.add_(mask[:, None])  # the same mask for A
             weights = scores.softmax(-1).to(q.dtype)
             keep = keep_mask(weights, rate) if rate > 0 else None
             dropped = weights if keep is None else weights * keep
             _merge_heads(torch.bmm(dropped, v), mixed[rows], count)
             saved.append((q, k, v, weights, keep, dropped))
         # save_for_backward, not attributes of ctx: gradient checkpointing discards these tensors through its hooks
-        ctx.save_for_backward(*[part for grid in saved for part in grid])
-        ctx.packing, ctx.num_tokens = packing, len(key)
+        ctx.save_for_backward(*tensors, *[part for grid in saved for part in grid])
+        ctx.packing, ctx.num_tokens, ctx.terms, ctx.num_tensors = packing, len(key), terms, len(tensors)
         return mixed if is_first_only else _to_tokens(mixed, packing, len(query))
 
     @staticmethod
@@ -149,9 +196,15 @@ class _PackedAttention(torch.autograd.Function):
         gradients = gradient if is_first_only else _to_cells(gradient, packing, is_gradient=True)
         d_query = torch.empty_like(gradients)
         d_key, d_value = (gradients.new_empty((len(packing.token_of_cell), *gradients.shape[1:])) for _ in range(2))
-        saved = ctx.saved_tensors
+        saved = ctx.saved_tensors  # read once: with gradient checkpointing, each reading recomputes them
+        tensors, saved = saved[: ctx.num_tensors], saved[ctx.num_tensors :]
+        is_needed = ctx.needs_input_grad[-len(tensors) :] if tensors else ()
+        d_tensors = [
+            torch.zeros(part.shape, device=part.device) if needed else None
+            for part, needed in zip(tensors, is_needed, strict=True)
+        ]
         by_grid = [saved[start : start + _SAVED_PER_GRID] for start in range(0, len(saved), _SAVED_PER_GRID)]
-        for grid, (q, k, v, weights, keep, dropped) in zip(packing.grids, by_grid, strict=True):
+        for index, (grid, (q, k, v, weights, keep, dropped)) in enumerate(zip(packing.grids, by_grid, strict=True)):
             rows, count = grid.examples if is_first_only else grid.cells, grid.size[0]
             d_output = _split_heads(gradients[rows], count)
             _merge_heads(torch.bmm(dropped.transpose(1, 2), d_output), d_value[grid.cells], count)
@@ -159,12 +212,17 @@ class _PackedAttention(torch.autograd.Function):
             if keep is not None:
                 d_weights.mul_(keep)
             d_scores = softmax_backward(d_weights, weights)
-            _merge_heads(torch.bmm(d_scores, k), d_query[rows], count)
-            _merge_heads(torch.bmm(d_scores.transpose(1, 2), q), d_key[grid.cells], count)
+            d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q)
+            if ctx.terms is not None:
+                ctx.terms.backward(
+                    d_scores.view(count, -1, *d_scores.shape[1:]), (q, k), (d_q, d_k), index, tensors, d_tensors
+                )
+            _merge_heads(d_q, d_query[rows], count)
+            _merge_heads(d_k, d_key[grid.cells], count)
         if not is_first_only:
             d_query = _to_tokens(d_query, packing, ctx.num_tokens)
         d_key, d_value = (_to_tokens(part, packing, ctx.num_tokens) for part in (d_key, d_value))
-        return d_query, d_key, d_value, None, None, None
+        return d_query, d_key, d_value, None, None, None, None, *d_tensors
 
 
 def _to_cells(tokens: Tensor, packing: Packing, is_gradient: bool = False) -> Tensor:

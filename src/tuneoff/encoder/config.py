@@ -89,6 +89,13 @@ def load_config(name: str, num_labels: int = 2) -> Any:
     return _load_config(name, num_labels=num_labels)
 
 
+def why_padded(name: str) -> str:
+    """Say that a model cannot run without padding, and why; empty if it can."""
+    config = load_config(name)
+    reason = anatomy(config).why_padded(config)
+    return f"{name} cannot run packed, because {reason}: its steps take longer" if reason else ""
+
+
 def load_checkpoint_config(name: str) -> Any:
     """Load a config with the checkpoint's own labels."""
     return _load_config(name)

@@ -3,46 +3,55 @@
 Algorithm: in a transformer encoder, tokens of different examples interact only in attention; all else (embeddings,
 norms, feed-forward) is per token. transformers lets a library register an attention function (AttentionInterface), and
 ours attends within each example (encoder/attention.py), so the model's own blocks run on the tokens of a batch end to
-end, and no modelling code is copied. The blocks are called one by one instead of through the model's forward, so that
-outputs of frozen lower blocks can be cached (engine/inputs.py) and the last block can compute first tokens only.
+end, and no modelling code is copied. Modules that add relative positions to scores themselves (MPNet, DeBERTa) get a
+forward for packed tokens (encoder/relative.py). The blocks are called one by one instead of through the model's
+forward, so that outputs of frozen lower blocks can be cached (engine/inputs.py) and the last block can compute first
+tokens only.
 Computing without padding is known from ByteTransformer (Zhai et al., IPDPS 2023) and ModernBERT (Warner et al., 2024).
 
 Trade-off: the plain way, a padded batch through the model's forward, runs every architecture, but computes all padding.
-Here each architecture has to be described (encoder/anatomy.py), and those outside that interface (MPNet, DeBERTa) still
-run padded.
+Here each architecture has to be described (encoder/anatomy.py). A model that mixes tokens elsewhere too (DeBERTa-v2
+with a convolution) runs on padded micro-batches of sequences of like length.
 
 # B examples  W sequences (windows of long texts; else W = B)  T tokens  L longest sequence  H hidden  C classes
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tuneoff.data.batches import PackedBatch
-from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, layers, pools_mean
+from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, is_packed, layers, pools_mean
 from tuneoff.encoder.attention import Packing, build_packing
+from tuneoff.encoder.relative import shared_positions, use_packed_modules
 
 POOLINGS = ("cls", "mean")
+_LENGTH_STEP = 32  # of lengths that are padded to the longest of them: few micro-batches, and little padding
 
 
 def use_packed_attention(model: Any) -> None:
     """Make a model attend within packed examples, if its architecture supports it."""
-    if anatomy(model.config).is_packed:
+    if not is_packed(model.config):
+        return
+    if anatomy(model.config).relative is None:
         model.set_attn_implementation("tuneoff_packed")
+    else:
+        use_packed_modules(model)
 
 
 def forward(model: Any, batch: PackedBatch) -> Tensor:
     """Logits of a packed batch, one row per sequence. (W, C)."""
-    if not anatomy(model.config).is_packed:
+    if not is_packed(model.config):
         return classify(model, pool(model, _padded_states(model, batch), batch))
     return classify(model, read_out(model, embed(model, batch), batch, 0))
 
 
 def final_states(model: Any, batch: PackedBatch) -> Tensor:
     """The encoder's output for every token. (1, T, H)."""
-    if not anatomy(model.config).is_packed:
+    if not is_packed(model.config):
         return _padded_states(model, batch)
     return run_blocks(model, embed(model, batch), batch, 0, len(blocks(model)))
 
@@ -65,13 +74,13 @@ def read_out(model: Any, states: Tensor, batch: PackedBatch, first: int) -> Tens
     # tokens too, which packed_attention replaces by these
     full_keys_values = tuple(layer.get_submodule(projections[name][0])(states)[0] for name in ("key", "value"))
     first_tokens = states[:, batch.starts]  # (1, W, H)
-    first_tokens = blocks(model)[last](first_tokens, None, packing=replace(packing, full_keys_values=full_keys_values))
+    first_tokens = _run_block(model, last, first_tokens, replace(packing, full_keys_values=full_keys_values))
     return first_tokens[0][:, None].float()
 
 
 def reads_first_tokens(model: Any) -> bool:
     """Return True if the last block computes only the first token of each sequence, because the head reads no other."""
-    return not pools_mean(model.config) and anatomy(model.config).is_packed and _has_separate_keys(model)
+    return not pools_mean(model.config) and is_packed(model.config) and _has_separate_keys(model)
 
 
 def _has_separate_keys(model: Any) -> bool:
@@ -107,16 +116,25 @@ def run_blocks(
     """
     parts, encoder, modules = anatomy(model.config), encoder_of(model), blocks(model)
     packing = packing or build_packing(batch)
-    for block in modules[first:last]:
-        rotation = {}
+    if packing.positions is None:
+        packing.positions = shared_positions(model, packing)
+    for index in range(first, last):
+        block, rotation = modules[index], {}
         if parts.rotary:
             # ModernBERT's local and global blocks rotate by different frequencies
             layer_type = (block.attention_type,) if hasattr(block, "attention_type") else ()
             rotation = {"position_embeddings": getattr(encoder, parts.rotary)(states, batch.positions, *layer_type)}
-        states = block(states, None, packing=packing, **rotation)
+        states = _run_block(model, index, states, packing, **rotation)
     if last == len(modules) and parts.final_norm:
         states = encoder.get_submodule(parts.final_norm)(states)
     return states
+
+
+def _run_block(model: Any, index: int, states: Tensor, packing: Packing, **rotation: Any) -> Tensor:
+    block = blocks(model)[index]
+    if anatomy(model.config).relative is None:
+        return block(states, None, packing=packing, **rotation)
+    return block(states, packing)[0]  # in place of a mask; these blocks return a tuple
 
 
 def pool(model: Any, states: Tensor, batch: PackedBatch, pooling: str | None = None) -> Tensor:
@@ -141,31 +159,35 @@ def classify(model: Any, pooled: Tensor) -> Tensor:
 
 def padded_layers(model: Any, batch: PackedBatch) -> list[Tensor]:
     """Run the encoder padded, and pack the outputs of its embeddings and of each block, (1, T, H) each."""
-    output, mask = _padded_output(model, batch, output_hidden_states=True)
-    return [_packed(states, mask, batch) for states in output.hidden_states]
+    return _run_padded(model, batch, lambda output: output.hidden_states, output_hidden_states=True)
 
 
 def _padded_states(model: Any, batch: PackedBatch) -> Tensor:
-    """Run the encoder padded, for architectures whose attention cannot be replaced, and pack its output. (1, T, H)."""
-    output, mask = _padded_output(model, batch)
-    return _packed(output.last_hidden_state, mask, batch)
+    """Run the encoder padded, for models that cannot run packed, and pack its output. (1, T, H)."""
+    return _run_padded(model, batch, lambda output: (output.last_hidden_state,))[0]
 
 
-def _packed(states: Tensor, mask: Tensor, batch: PackedBatch) -> Tensor:
-    """Put the real tokens end to end. states: (W, L, H), mask: (W, L) -> (1, T, H)."""
-    return nn.functional.pad(states[mask.bool()], (0, 0, 0, batch.ids.shape[1] - batch.num_tokens))[None]
+def _run_padded(
+    model: Any, batch: PackedBatch, choose: Callable[[Any], tuple[Tensor, ...]], **options: bool
+) -> list[Tensor]:
+    """Run the encoder on padded micro-batches, and pack what `choose` takes of its output. -> (1, T, H) each.
 
-
-def _padded_output(model: Any, batch: PackedBatch, **options: bool) -> tuple[Any, Tensor]:
-    """Return the output of the encoder on a padded batch, and the mask of real tokens, (W, L)."""
-    lengths = batch.lengths.tolist()
-
-    def padded(tokens: Tensor, padding: int) -> Tensor:
-        pieces = tokens[0, : batch.num_tokens].split(lengths)
-        return nn.utils.rnn.pad_sequence(list(pieces), batch_first=True, padding_value=padding)  # (W, L)
-
-    mask = padded(torch.ones_like(batch.ids), 0)
-    segments = {} if batch.segments is None else {"token_type_ids": padded(batch.segments, 0)}
-    encoder = encoder_of(model)
-    ids = padded(batch.ids, model.config.pad_token_id)
-    return encoder(input_ids=ids, attention_mask=mask, **segments, **options), mask
+    Sequences with the same rounded length are a micro-batch, padded to its longest: in a batch of 16 sentences two or
+    three, in place of one that is padded to the longest of all. Their gradients add up, as those of one batch would.
+    """
+    rounded = -(-batch.lengths // _LENGTH_STEP)
+    rows, outputs = [], []
+    for size in rounded.unique():
+        lengths, starts = batch.lengths[rounded == size], batch.starts[rounded == size]
+        columns = torch.arange(int(lengths.max()), device=lengths.device)
+        mask = columns < lengths[:, None]  # (W of the micro-batch, L)
+        tokens = torch.where(mask, starts[:, None] + columns, 0)
+        arguments = {"input_ids": torch.where(mask, batch.ids[0, tokens], model.config.pad_token_id)}
+        if batch.segments is not None:
+            arguments["token_type_ids"] = torch.where(mask, batch.segments[0, tokens], 0)
+        output = encoder_of(model)(attention_mask=mask.long(), **arguments, **options)
+        rows.append(tokens[mask])
+        outputs.append([states[mask] for states in choose(output)])
+    order, count = torch.cat(rows), batch.ids.shape[1]
+    packed = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    return [states.new_zeros(count, states.shape[-1]).index_copy(0, order, states)[None] for states in packed]

@@ -25,7 +25,7 @@ from torch import Tensor
 from tuneoff.cache import build_seconds, cached_folder, fingerprint
 from tuneoff.data.batches import PackedBatch, length_sorted_batches, pack, pad_to_bucket
 from tuneoff.data.tokens import TokenTable, token_positions
-from tuneoff.encoder.anatomy import anatomy, blocks, pools_mean
+from tuneoff.encoder.anatomy import blocks, is_packed, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
 from tuneoff.engine.precision import compute_dtype, inference
 
@@ -120,7 +120,7 @@ def cached_prefix_inputs(
     """Inputs that start behind the frozen blocks 0..first_block-1, with their outputs from the cache.
 
     Outputs that the cache lacks are computed and stored. The inputs are tokens instead if no block is frozen, if the
-    outputs need more than `budget` bytes, or if the architecture runs padded, so that its blocks cannot run one by one.
+    outputs need more than `budget` bytes, or if the model runs padded, so that its blocks cannot run one by one.
     Frozen blocks run without dropout in both cases, so results are the same, up to the rounding of products in batches
     of another composition. dtype: of the frozen blocks.
     """
@@ -130,7 +130,7 @@ def cached_prefix_inputs(
         states, seconds = embeddings(model, table, pooling, model_fingerprint, dtype)
         return SplitInputs(table, states, first_block, is_pooled=True, seconds=seconds)
     bytes_needed = int(table.offsets[-1]) * hidden * dtype.itemsize
-    if first_block == 0 or bytes_needed > budget or not anatomy(model.config).is_packed:
+    if first_block == 0 or bytes_needed > budget or not is_packed(model.config):
         return SplitInputs(table)
     key = fingerprint(model_fingerprint, table.fingerprint, first_block, str(dtype))
     folder = cached_folder(f"prefix-{key}", lambda into: _write_states(model, table, first_block, dtype, into))

@@ -17,7 +17,7 @@ import torch
 from tuneoff.cache import cached_folder, fingerprint
 from tuneoff.data.batches import PackedBatch, length_sorted_batches, pack
 from tuneoff.data.tokens import TokenTable
-from tuneoff.encoder.anatomy import anatomy, blocks
+from tuneoff.encoder.anatomy import blocks, is_packed
 from tuneoff.encoder.attention import build_packing
 from tuneoff.encoder.packed import embed, padded_layers, pool, run_blocks
 from tuneoff.engine.inputs import EVALUATION_TOKENS, average_windows
@@ -72,7 +72,7 @@ def layer_vectors(model: Any, table: TokenTable, examples: np.ndarray) -> np.nda
 
 def _layers(model: Any, batch: PackedBatch) -> list[torch.Tensor]:
     """Return the output of the embeddings and of each block, (1, T, H) each."""
-    if not anatomy(model.config).is_packed:
+    if not is_packed(model.config):
         return padded_layers(model, batch)
     packing, states = build_packing(batch), embed(model, batch)
     layers = [states]
