@@ -50,7 +50,15 @@ def test_label_smoothing_with_focal_loss_is_an_error():
 
 @pytest.mark.parametrize(
     ("strategy", "architecture"),
-    [("full", "bert"), ("lora", "albert"), ("partial", "mpnet"), ("full", "modernbert"), ("adapter", "deberta-v2")],
+    [
+        ("full", "bert"),
+        ("lora", "albert"),
+        ("partial", "mpnet"),
+        ("full", "mpnet"),
+        ("full", "modernbert"),
+        ("adapter", "deberta-v2"),
+        ("full", "deberta-v2"),
+    ],
 )
 def test_checkpointing_does_not_change_losses(strategy, architecture):
     kept, recomputed = (
