@@ -127,10 +127,15 @@ def _print_any_character() -> None:
 
 def _message(error: Exception) -> str:
     """Return the message of an error. The system's own errors name a file and a cause, but nothing to do."""
-    if isinstance(error, TuneoffError) or not isinstance(error, OSError) or error.filename is None:
+    if isinstance(error, TuneoffError) or not isinstance(error, OSError):
         return str(error)
     from tuneoff.cache import cache_folder
+    from tuneoff.files import full_disk_text, is_full_disk
 
+    if is_full_disk(error):
+        return full_disk_text(Path(str(error.filename or ".")))
+    if error.filename is None:
+        return str(error)
     place, cache = Path(str(error.filename)), cache_folder()
     is_in_cache = place == cache or cache in place.parents or place in cache.parents
     hint = "set TUNEOFF_CACHE to a folder that can be written" if is_in_cache else "check its path and permissions"
