@@ -192,7 +192,7 @@ def _unfinished(target: Path) -> Path:
 
 
 def leftovers() -> list[Path]:
-    """List the temporary folders that ended processes left: nobody holds the lock of what they were building."""
+    """List the temporary folders that ended processes left: no one holds the lock of what they were building."""
     return [path for path in sorted(cache_folder().glob(f"{_UNFINISHED}*")) if _is_left(path)]
 
 

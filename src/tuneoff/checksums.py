@@ -1,6 +1,6 @@
 """Checksums of stored files: a manifest of a folder that is written once, and seals of files that are rewritten.
 
-The hash is xxh3_128, which is not cryptographic: it finds damage, and stops nobody who alters files and checksums.
+The hash is xxh3_128, which is not cryptographic: it finds damage, and stops no one who alters files and checksums.
 A missing checksum is no damage: a study of an earlier version has none, and a file whose writing was interrupted is
 without one for a moment, so that no file ever has a wrong one.
 """
@@ -17,7 +17,9 @@ from tuneoff.errors import StoreError
 from tuneoff.files import write_json, write_text
 
 MANIFEST = "checksums.json"  # in a run's folder, and in an entry of the cache
-SEALS = ".checksums"  # folder next to rewritten files: a file of the same name with size and checksum
+SEALS = ".checksums"  # folder next to rewritten files: for each a file NAME.sum with its size and checksum
+
+_SUM, _COPY = ".sum", ".copy"
 
 Checksum = tuple[int, str]  # bytes, hex digits
 
@@ -30,9 +32,9 @@ def checksum(path: Path) -> Checksum:
 
 
 def write_manifest(folder: Path) -> None:
-    """Store the checksum of every file of a folder in it."""
+    """Store the checksum of every file of a folder in it, before the folder gets its final name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    _store(folder, {path.relative_to(folder).as_posix(): checksum(path) for path in files})
+    _store(folder, {path.relative_to(folder).as_posix(): checksum(path) for path in files}, is_synced=False)
 
 
 def read_manifest(folder: Path) -> dict[str, Checksum] | None:
@@ -73,11 +75,11 @@ def update_manifest(folder: Path, removed: Iterable[str] = (), added: Iterable[s
         return
     gone = tuple(removed)
     kept = {n: c for n, c in listed.items() if not any(n == g or (g.endswith("/") and n.startswith(g)) for g in gone)}
-    _store(folder, {**kept, **{name: checksum(folder / name) for name in added}})
+    _store(folder, {**kept, **{name: checksum(folder / name) for name in added}}, is_synced=True)
 
 
-def _store(folder: Path, files: dict[str, Checksum]) -> None:
-    write_json(folder / MANIFEST, {"algorithm": "xxh3_128", "files": files})
+def _store(folder: Path, files: dict[str, Checksum], is_synced: bool) -> None:
+    write_json(folder / MANIFEST, {"algorithm": "xxh3_128", "files": files}, is_synced)
 
 
 @contextmanager
@@ -103,9 +105,14 @@ def seal_problem(path: Path) -> str:
         return f"its checksum {seal} cannot be read ({error})"
 
 
+def copy_of(path: Path) -> Path:
+    """Return the place of the second copy of a file that nothing else can restore, which need not exist."""
+    return path.parent / SEALS / f"{path.name}{_COPY}"
+
+
 def sealed_names(folder: Path) -> list[str]:
     """Return the names of the files of a folder that have seals, whether they exist or not."""
-    return sorted(path.name for path in (folder / SEALS).glob("*") if path.is_file() and not path.name.startswith("."))
+    return sorted(path.name.removesuffix(_SUM) for path in (folder / SEALS).glob(f"[!.]*{_SUM}"))
 
 
 def remove_seal(path: Path) -> None:
@@ -114,7 +121,7 @@ def remove_seal(path: Path) -> None:
 
 
 def _seal(path: Path) -> Path:
-    return path.parent / SEALS / path.name
+    return path.parent / SEALS / f"{path.name}{_SUM}"
 
 
 def _problem(path: Path, stored: Checksum, reads_content: bool = True) -> str:

@@ -36,9 +36,9 @@ def check_new_name(name: str) -> None:
         raise StoreError(f"{name!r} cannot be the name of a file on Windows; choose another name")
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON file."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False))
+def write_json(path: Path, data: Any, is_synced: bool = True) -> None:
+    """Write a JSON file. is_synced: as in write_text."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False), is_synced)
 
 
 def write_text(path: Path, text: str, is_synced: bool = True) -> None:

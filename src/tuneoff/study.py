@@ -35,7 +35,7 @@ from tuneoff.execute.job import is_finished, only_predicts
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
-from tuneoff.files import check_new_name, write_json
+from tuneoff.files import check_new_name, naming_full_disk
 from tuneoff.grid import (
     Prepared,
     estimates,
@@ -47,6 +47,7 @@ from tuneoff.grid import (
     sampled_findings,
     search_jobs,
 )
+from tuneoff.notices import notice
 from tuneoff.runs import OK, Session, StoredTest, StudyStore
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -149,11 +150,13 @@ class Study:
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock", timeout=0), in_use():
+            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+            with naming_full_disk(self.folder), lock, in_use():
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
-                study._run_missing(prepared, extension, on_event, on_plan, executor)
+                threads = None if replace else self.store.threads()
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 study._write(comparison)
             prune()
@@ -169,10 +172,12 @@ class Study:
         self,
         prepared: Prepared,
         extension: Extension,
+        threads: int | None,
         on_event: Callable[[Event], None],
         on_plan: Callable[[Plan], None],
         executor: Executor,
     ) -> None:
+        """Run what is missing. threads: of each stored run; None if there is none."""
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
@@ -184,6 +189,8 @@ class Study:
         self.store.write_imported(imported)
         self._store_tests(prepared)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = slots if threads is None else self._with_stored_threads(slots, threads)
+        self.store.write_slots(slots.workers, threads or slots.threads)
         searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
@@ -223,6 +230,16 @@ class Study:
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
+
+    def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
+        """Return slots in which a job has as many threads as those of the stored runs, if there are as many cores."""
+        kept = slots.with_threads(threads, keeps_workers=self.spec.workers is not None)
+        if kept.threads < threads:
+            notice(
+                f"the stored runs had {threads} threads each and this machine has {kept.threads} cores: new runs may "
+                "differ from them in the last bit"
+            )
+        return kept
 
     def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
         """Estimate the missing searches and runs, in the order of execution."""
@@ -409,7 +426,7 @@ class Study:
     def _write(self, comparison: "Comparison") -> None:
         from tuneoff.report.write import write_report
 
-        write_json(self.folder / "comparison.json", comparison.to_json())
+        self.store.write_comparison(comparison.to_json())
         write_report(comparison, self.folder)
 
     def track(self, comparison: "Comparison | None" = None) -> "Iterator[Tracked]":
@@ -440,6 +457,8 @@ class Study:
         grid = estimates(prepared, runs)
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
+        if (threads := self.store.threads()) is not None:
+            slots = self._with_stored_threads(slots, threads)
         in_order = [charged[job.job_id] for job in missing]
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)

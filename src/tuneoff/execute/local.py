@@ -45,7 +45,7 @@ def local_slots(num_jobs: int, largest_model: int, requested: int | None = None)
     from tuneoff.execute.executor import Slots
 
     workers = num_workers(num_jobs, largest_model, requested)
-    return Slots(workers, threads=max(1, cores() // workers))
+    return Slots(workers, threads=max(1, cores() // workers), cores=cores())
 
 
 class LocalExecutor:

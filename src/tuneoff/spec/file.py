@@ -5,7 +5,9 @@ from typing import Any
 
 import yaml
 
+from tuneoff.checksums import copy_of, resealing
 from tuneoff.errors import ConfigError, unknown
+from tuneoff.files import write_text
 from tuneoff.spec.study import StudySpec
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.validation import validated
@@ -63,5 +65,8 @@ def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:
 
 
 def write_study(spec: StudySpec, path: Path) -> None:
-    """Write a study with every default."""
-    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write a study with every default, and a copy of it next to its checksum."""
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with resealing(path):
+        write_text(path, text)
+    write_text(copy_of(path), text)
