@@ -1,6 +1,7 @@
 """Damage to stored files, and small disks: for tests of what is stored."""
 
 import contextlib
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,14 @@ def flip_a_bit(file, share=0.5):
     content = bytearray(file.read_bytes())
     content[int(share * (len(content) - 1))] ^= 4
     file.write_bytes(bytes(content))
+
+
+def forget_checksums(folder):
+    """Remove the checksums of a stored study, as one of an earlier version has none; then tests can change its files."""
+    for manifest in folder.glob("runs/*/checksums.json"):
+        manifest.unlink()
+    for seals in (*folder.glob(".checksums"), *folder.glob("*/.checksums")):
+        shutil.rmtree(seals)
 
 
 @contextlib.contextmanager

@@ -93,12 +93,15 @@ def resealing(path: Path) -> Iterator[None]:
     write_text(seal, f"{size} {digest}\n")
 
 
-def seal_problem(path: Path) -> str:
-    """Return what is wrong with a file by its seal; empty for a file that is as it was written, or without a seal."""
+def seal_problem(path: Path, of_copy: bool = False) -> str:
+    """Return what is wrong with a file by its seal; empty for a file that is as it was written, or without a seal.
+
+    of_copy: of its second copy instead.
+    """
     seal = _seal(path)
     try:
         size, digest = seal.read_text(encoding="utf-8").split()
-        return _problem(path, (int(size), digest))
+        return _problem(copy_of(path) if of_copy else path, (int(size), digest))
     except FileNotFoundError:
         return ""
     except (OSError, ValueError) as error:

@@ -406,6 +406,7 @@ class StudyStore:
         """
 
         def parse(stored: Any) -> tuple[DataDescription, list[str], list[str]]:
+            _ids(stored.get("final", ()))
             return DataDescription.from_json(stored), _ids(stored["runs"]), _ids(stored.get("searches", ()))
 
         description, run_ids, search_ids = _parsed(self.folder / "data.json", parse, remedy(self.folder))

@@ -18,6 +18,8 @@ import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
+from tuneoff.checksums import seal_problem
+from tuneoff.damage import check
 from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
 from tuneoff.data.describe import describe
 from tuneoff.data.doctor.checks import examine
@@ -48,7 +50,7 @@ from tuneoff.grid import (
     search_jobs,
 )
 from tuneoff.notices import notice
-from tuneoff.runs import OK, Session, StoredTest, StudyStore
+from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec.file import read_study, study_from, write_study
@@ -116,7 +118,7 @@ class Study:
                 raise StoreError(
                     f"folder {str(path)!r} holds no study.yaml; give a study's folder, e.g. results/quickstart"
                 )
-            return cls(read_study(str(path / "study.yaml")), path)
+            return cls(_read_stored(path), path)
         spec = read_study(str(name))
         return cls(spec, RESULTS / spec.name)
 
@@ -152,6 +154,7 @@ class Study:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / ".lock", timeout=0)
             with naming_full_disk(self.folder), lock, in_use():
+                check(self.store)
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
@@ -384,6 +387,7 @@ class Study:
         """
         from tuneoff.comparison.assemble import compare as compare_runs
 
+        check(self.store)
         changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
         return compare_runs(self.changed(**changes).spec, self.store, metric)
 
@@ -475,6 +479,17 @@ class Study:
         metric = without_own(self.spec.metric, plan.dataset.is_multilabel)  # its variances are those of accuracy anyway
         comparison = self.comparison(metric=metric) if (self.folder / "data.json").is_file() else None
         return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
+
+
+def _read_stored(folder: Path) -> StudySpec:
+    """Read the spec of a stored study. Raises StoreError for a damaged one, ConfigError for one that was edited."""
+    path = folder / "study.yaml"
+    try:
+        return read_study(str(path))
+    except ConfigError as error:
+        if problem := seal_problem(path):
+            raise StoreError(f"{path} {problem} ({error}); {remedy(folder)}") from error
+        raise
 
 
 def _with_heads(findings: Sequence[Finding], prepared: Prepared) -> tuple[Finding, ...]:

@@ -601,6 +601,32 @@ def list_studies(
 
 
 @app.command(cls=Command)
+def verify(
+    folder: Annotated[str, typer.Argument(help="a study's folder; of several datasets, the folder of all")],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="move what is damaged into FOLDER/damaged and make exactly that again"),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every stored file of a study with its checksum; --repair makes again what is damaged."""
+    from tuneoff.cli.verify import print_damage, restore
+
+    if not print_damage(folder, repair, as_json):
+        return
+    if not repair:
+        raise typer.Exit(1)
+    for study_folder in restore(folder):
+        with _executor() as executor:
+            from tuneoff.study import Study
+
+            _run(Study.open(study_folder).spec, study_folder, executor, replace=False, as_json=False, quiet=quiet)
+    if print_damage(folder, repairs=False, as_json=False):
+        raise typer.Exit(1)
+
+
+@app.command(cls=Command)
 def clean(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="remove without asking")] = False,
     as_json: Json = False,

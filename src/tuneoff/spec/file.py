@@ -1,5 +1,6 @@
 """Study files: YAML in, in which an unknown or a repeated key is an error with one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,24 @@ def read_study(name: str) -> StudySpec:
         raise ConfigError(
             f"study file {path.name!r} holds {type(given).__name__}, not keys such as data: and strategies:"
         )
-    return study_from({"name": path.stem, **given}, f"study file {path.name!r}")
+    where = f"study file {path.name!r}"
+    try:
+        return study_from({"name": path.stem, **given}, where)
+    except ConfigError as error:
+        message = str(error).removeprefix(f"{where}: ")
+        raise ConfigError(f"{where}{_line_of(path, message)}: {message}") from None
+
+
+def _line_of(path: Path, message: str) -> str:
+    """Return the line of a YAML file that an error message quotes, ", line 3"; empty unless it is the only one."""
+    quoted = set(re.findall(r"'([^']+)'", message))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for name in quoted:
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        numbers = [number for number, line in enumerate(lines, 1) if word.search(line)]
+        if len(numbers) == 1:
+            return f", line {numbers[0]}"
+    return ""
 
 
 def load_yaml(path: Path) -> Any:
