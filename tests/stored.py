@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from tests.storage import forget_checksums
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.describe import Histogram, LengthSummary, describe
 from tuneoff.runs import FAILED, OK, RunPredictions, RunRecord, Session, StudyStore
@@ -51,6 +52,7 @@ def stored_study(folder, strategies, label_names=("negative", "positive"), seeds
     description = replace(describe(dataset, {}), lengths={"m": dict.fromkeys(splits, _lengths())})
     store.write_data(description, splits["test"], run_ids, [])
     store.add_session(Session(runs=len(run_ids), workers=2, threads=1, joules=7200.0, seconds=60.0))
+    forget_checksums(folder)
     return Study.open(folder)
 
 

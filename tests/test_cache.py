@@ -36,17 +36,17 @@ def test_fingerprints_of_one_chunk_are_those_of_earlier_versions():
 
 @pytest.fixture
 def three_folders(tmp_path, monkeypatch):
-    """A cache with three folders, the oldest beyond the limit of 250 bytes."""
+    """A cache with three folders, the oldest beyond the limit of 2,500 bytes."""
     monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
     for age, name in enumerate(["new", "old", "older"]):
-        folder = cached_folder(name, lambda into: (into / "data").write_bytes(bytes(80)))
+        folder = cached_folder(name, lambda into: (into / "data").write_bytes(bytes(800)))
         used = time.time() - age * 2 * cache._IN_USE_SECONDS
         os.utime(folder, (used, used))
     return tmp_path
 
 
 def test_the_least_recently_used_folders_are_pruned(three_folders):
-    prune(limit=250)
+    prune(limit=2500)
     assert sorted(path.name for path in three_folders.iterdir() if path.is_dir()) == ["new", "old"]
 
 
@@ -57,6 +57,6 @@ def test_a_folder_that_is_in_use_stays_whole(three_folders, monkeypatch):
         raise PermissionError
 
     monkeypatch.setattr(Path, "rename", refuse)
-    prune(limit=250)
-    assert sorted(path.name for path in (three_folders / "older").iterdir()) == ["data", "seconds"]
+    prune(limit=2500)
+    assert sorted(path.name for path in (three_folders / "older").iterdir()) == ["checksums.json", "data", "seconds"]
     assert sorted(path.name for path in three_folders.iterdir() if path.is_dir()) == ["new", "old", "older"]

@@ -112,7 +112,7 @@ def test_unfinished_folders_are_removed(tmp_path):
 def test_a_damaged_run_raises_one_line_that_names_the_remedy(content, tmp_path):
     (tmp_path / "lora-1-s0").mkdir()
     (tmp_path / "lora-1-s0" / "run.json").write_text(content)
-    with pytest.raises(StoreError, match=r"remove .*lora-1-s0 to run it again") as caught:
+    with pytest.raises(StoreError, match=r"cannot be read .*; tuneoff verify .* --repair restores it") as caught:
         RunStore(tmp_path).record("lora-1-s0")
     assert "\n" not in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_a_search_is_opened_from_the_store_or_new(tmp_path):
 
 
 def test_a_missing_search_raises(tmp_path):
-    with pytest.raises(StoreError, match="run the study again"):
+    with pytest.raises(StoreError, match=r"cannot be read .*; tuneoff verify .* --repair restores it"):
         SearchStore(tmp_path).read("search-lora-1")
 
 
@@ -158,7 +158,7 @@ def test_a_study_lists_the_stored_runs_and_searches_of_its_grid(tmp_path):
 @pytest.mark.parametrize("content", [[], {}, {"trials": 1}, {"trials": [], "strange": 1}, {"trials": [{"strange": 1}]}])
 def test_a_damaged_search_raises_one_line_that_names_the_remedy(content, tmp_path):
     write_json(tmp_path / "search-lora-1.json", content)
-    with pytest.raises(StoreError, match=r"cannot be read .*; remove .*search-lora-1.json to search again") as caught:
+    with pytest.raises(StoreError, match=r"cannot be read .*; tuneoff verify .* --repair restores it") as caught:
         SearchStore(tmp_path).read("search-lora-1")
     assert "\n" not in str(caught.value)
 
@@ -171,14 +171,14 @@ def test_a_search_of_an_earlier_version_names_its_subset_as_its_runs_do(tmp_path
 @pytest.mark.parametrize("content", [{"runs": 1}, [{"runs": 1, "strange": 2}], [1]])
 def test_damaged_sessions_raise_one_line_that_names_the_remedy(content, tmp_path):
     write_json(tmp_path / "sessions.json", content)
-    with pytest.raises(StoreError, match=r"cannot be read .*; remove .*sessions.json"):
+    with pytest.raises(StoreError, match=r"sessions.json cannot be read .*; tuneoff verify .* --repair restores it"):
         StudyStore(tmp_path).sessions()
 
 
 @pytest.mark.parametrize("content", [[], {}, {"runs": ["lora-1-s0"]}])
 def test_a_damaged_description_of_the_data_raises(content, tmp_path):
     write_json(tmp_path / "data.json", content)
-    with pytest.raises(StoreError, match=r"data.json cannot be read .*; run the study again"):
+    with pytest.raises(StoreError, match=r"data.json cannot be read .*; tuneoff verify .* --repair restores it"):
         StudyStore(tmp_path).read_data()
 
 

@@ -1,9 +1,13 @@
-"""Cache of results that many runs share: folders named by a fingerprint of everything that determines them."""
+"""Cache of results that many runs share: folders named by a fingerprint of everything that determines them.
+
+Each holds checksums of its files, which are compared at the first use in a study.
+"""
 
 import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -18,10 +22,15 @@ import psutil
 import pyarrow as pa
 from pydantic import BaseModel
 
+from tuneoff.checksums import MANIFEST, manifest_problems, write_manifest
+from tuneoff.errors import StoreError
+from tuneoff.files import naming_full_disk
+from tuneoff.notices import notice
+
 CACHE_BYTES = 20 * 2**30  # above this size, the least recently used folders are removed
 _IN_USE_SECONDS = 24 * 3600  # a folder used more recently may belong to a study that is running
 
-_MARKER = ".in-use-"
+_MARKER, _UNFINISHED = ".in-use-", ".unfinished-"
 
 
 def cache_folder() -> Path:
@@ -30,7 +39,7 @@ def cache_folder() -> Path:
 
 
 def cached_folder(name: str, build: Callable[[Path], Any]) -> Path:
-    """Return the folder `name` of the cache; `build` writes its files if the folder does not exist.
+    """Return the folder `name` of the cache; `build` writes its files if the folder does not exist or is damaged.
 
     Safe across processes. `build` gets a temporary folder, which is renamed when it is complete, so that a folder
     with its final name is never half-written, even after a crash. The temporary folder is in the cache itself,
@@ -38,24 +47,105 @@ def cached_folder(name: str, build: Callable[[Path], Any]) -> Path:
     wait: computing the same result in each of them would take as long and use the cores of other runs. The folder
     may appear while a process waits for the lock, hence the second check. Its modification time is the time of its
     last use, which `prune` reads.
+
+    The files are compared with their checksums at the first use in a study (`in_use`). A folder of an earlier version
+    has none and is built again: checksums of what may be damaged would certify the damage.
     """
     target = cache_folder() / name
-    if not target.exists():
+    problem = _problem(target) if target.exists() else None
+    if problem != "":
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(f"{target}.lock"):
-            if not target.exists():
-                unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
-                try:
-                    started = time.perf_counter()
-                    build(unfinished)
-                    if not (unfinished / "seconds").exists():  # an entry of another machine brings its own
-                        seconds = str(time.perf_counter() - started)
-                        (unfinished / "seconds").write_text(seconds, encoding="utf-8")
-                    unfinished.rename(target)
-                finally:
-                    shutil.rmtree(unfinished, ignore_errors=True)
-    os.utime(target)
+            problem = _problem(target) if target.exists() else None
+            if problem:
+                if problem != _NO_CHECKSUMS:
+                    notice(f"{target} is damaged ({problem}); it is built again")
+                _remove(target)
+            if problem != "":
+                _build(target, build)
+    with contextlib.suppress(OSError):  # a cache of another user, or one that cannot be written
+        os.utime(target)
     return target
+
+
+def _build(target: Path, build: Callable[[Path], Any]) -> None:
+    unfinished = _unfinished(target)
+    try:
+        with naming_full_disk(target.parent):
+            started = time.perf_counter()
+            build(unfinished)
+            if not (unfinished / "seconds").exists():  # an entry of another machine brings its own
+                (unfinished / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
+            write_manifest(unfinished)
+            unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    _checks.add(target)
+
+
+def stored_folder(name: str, needs_checksums: bool = True) -> Path:
+    """Return a folder of the cache that is there already. Raises StoreError if it is missing or damaged.
+
+    needs_checksums: False for what cannot be built again, and may be of an earlier version.
+    """
+    target = cache_folder() / name
+    problem = _problem(target) if target.exists() else "it is missing"
+    if problem and (needs_checksums or problem != _NO_CHECKSUMS):
+        raise StoreError(f"{target} cannot be used ({problem}); run the study again, or pass the data again")
+    return target
+
+
+class _Checks:
+    """Folders whose checksums were compared: by this process, or by another one of its study."""
+
+    def __init__(self) -> None:
+        self._own: set[Path] = set()
+        self.shared: Path | None = None  # a folder with an empty file for each, by its name
+
+    def __contains__(self, folder: Path) -> bool:
+        return folder in self._own or (self.shared is not None and (self.shared / folder.name).exists())
+
+    def add(self, folder: Path) -> None:
+        self._own.add(folder)
+        if self.shared is not None:
+            with contextlib.suppress(OSError):  # then another process compares them again
+                (self.shared / folder.name).touch()
+
+    def share(self, shared: Path) -> None:
+        self.shared = shared
+        for folder in self._own:
+            self.add(folder)
+
+    def clear(self) -> None:
+        self._own.clear()
+        self.shared = None
+
+
+_checks = _Checks()
+_NO_CHECKSUMS = "it has no checksums"
+
+
+def _problem(folder: Path) -> str:
+    """Return the first thing that is wrong with a folder; empty if nothing is, or if that was found in this study."""
+    if folder in _checks:
+        return ""
+    if not (folder / MANIFEST).is_file():
+        return _NO_CHECKSUMS
+    for name, problem in manifest_problems(folder).items():
+        return f"{name} {problem}"
+    _checks.add(folder)
+    return ""
+
+
+def checks_folder() -> str | None:
+    """Return the folder by which the processes of a study share what they have checked; None outside a study."""
+    return str(_checks.shared) if _checks.shared else None
+
+
+def share_checks(folder: str | None) -> None:
+    """Use the folder of a study for what this process checks. folder: of checks_folder, in the study's process."""
+    if folder is not None:
+        _checks.share(Path(folder))
 
 
 def build_seconds(folder: Path) -> float:
@@ -64,11 +154,16 @@ def build_seconds(folder: Path) -> float:
 
 
 def prune(limit: int = CACHE_BYTES) -> None:
-    """Remove the least recently used folders until the cache has at most `limit` bytes."""
+    """Remove the least recently used folders until the cache has at most `limit` bytes; and what ended processes left.
+
+    Nothing is done in a cache that cannot be written.
+    """
     root = cache_folder()
     if not root.exists():
         return
-    with contextlib.suppress(FileNotFoundError):  # another process may remove or rename folders at the same time
+    with contextlib.suppress(OSError):  # another process may remove or rename folders at the same time
+        for path in leftovers():
+            shutil.rmtree(path, ignore_errors=True)
         folders = [folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
         folders.sort(key=lambda folder: folder.stat().st_mtime, reverse=True)
         total_bytes = 0
@@ -84,22 +179,54 @@ def _remove(folder: Path) -> None:
 
     Renamed first, so that no folder with its final name lacks files.
     """
-    doomed = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder.parent))
+    doomed = _unfinished(folder)
     with contextlib.suppress(PermissionError):
         folder.rename(doomed / folder.name)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
+def _unfinished(target: Path) -> Path:
+    """Make a temporary folder for a folder of the cache, with the permissions that the umask gives."""
+    unfinished = target.with_name(f"{_UNFINISHED}{target.name}~{os.getpid()}-{secrets.token_hex(4)}")
+    unfinished.mkdir()
+    return unfinished
+
+
+def leftovers() -> list[Path]:
+    """List the temporary folders that ended processes left: no one holds the lock of what they were building."""
+    return [path for path in sorted(cache_folder().glob(f"{_UNFINISHED}*")) if _is_left(path)]
+
+
+def _is_left(path: Path) -> bool:
+    name, is_named, _ = path.name.removeprefix(_UNFINISHED).rpartition("~")
+    try:
+        if not is_named:  # of an earlier version
+            return time.time() - path.stat().st_mtime > _IN_USE_SECONDS
+        with filelock.FileLock(path.with_name(f"{name}.lock"), timeout=0):
+            return path.exists()
+    except (OSError, filelock.Timeout):
+        return False
+
+
 @contextlib.contextmanager
 def in_use() -> Iterator[None]:
-    """A context in which `clear` of another process removes nothing, marked by a file with the number of a process."""
-    cache_folder().mkdir(parents=True, exist_ok=True)
-    marker = cache_folder() / f"{_MARKER}{os.getpid()}-{time.monotonic_ns()}"
-    marker.touch()
+    """A context of one study, in which `clear` of another process removes nothing and each folder is checked once.
+
+    Marked by a folder with the number of a process; in a cache that cannot be written there is no mark.
+    """
+    name = f"{_MARKER}{os.getpid()}-{time.monotonic_ns()}"
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        marker = cache_folder() / name
+        marker.mkdir()
+    except OSError:
+        marker = Path(tempfile.mkdtemp(prefix="tuneoff-"))
+    _checks.share(marker)
     try:
         yield
     finally:
-        marker.unlink(missing_ok=True)
+        _checks.clear()
+        shutil.rmtree(marker, ignore_errors=True)
 
 
 def is_in_use() -> bool:
@@ -123,9 +250,8 @@ def clear() -> None:
     for folder in _clearable():
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_name(f"{folder.name}.lock").unlink(missing_ok=True)
-    for path in cache_folder().glob(".unfinished-*"):
-        if time.time() - path.stat().st_mtime > _IN_USE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in leftovers():
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _clearable() -> list[Path]:

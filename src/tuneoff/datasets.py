@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from tuneoff.checksums import copy_of, resealing
 from tuneoff.errors import ConfigError, StoreError
-from tuneoff.files import check_new_name
+from tuneoff.files import check_new_name, write_text
 from tuneoff.spec.file import load_yaml, study_from
 from tuneoff.spec.stated import NAME_PATTERN
 from tuneoff.spec.study import StudySpec
@@ -97,7 +98,9 @@ class StudySet:
         self.folder.mkdir(parents=True, exist_ok=True)
         specs = {name: study.spec.model_dump(mode="json") for name, study in self.studies.items()}
         text = yaml.safe_dump({"name": self.name, "studies": specs}, sort_keys=False, allow_unicode=True)
-        (self.folder / STORED).write_text(text, encoding="utf-8")
+        with resealing(self.folder / STORED):
+            write_text(self.folder / STORED, text)
+        write_text(copy_of(self.folder / STORED), text)
 
     def run(self, run_study: "Callable[[str, Study], Comparison]", replace: bool = False) -> "Iterator[Comparison]":
         """Run the study of each dataset, one after another; stored runs are not repeated."""

@@ -89,7 +89,8 @@ def _listed(folder: Path) -> set[str] | None:
 
 def _unfinished(folder: Path) -> Iterator[Path]:
     """Yield temporary files and folders whose process has ended."""
-    for place in (folder, folder / "runs", folder / "searches", folder / "report"):
+    places = [folder, *(folder / name for name in ("runs", "searches", "report", ".checksums", "searches/.checksums"))]
+    for place in places:
         for path in sorted(place.glob(".unfinished-*")):
             match = _UNFINISHED.fullmatch(path.name)
             if match and not psutil.pid_exists(int(match[1] or match[2])):

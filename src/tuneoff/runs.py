@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -12,10 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from tuneoff.checksums import resealing, update_manifest, write_manifest
 from tuneoff.costs import current_keys
 from tuneoff.data.describe import DataDescription
-from tuneoff.errors import StoreError
-from tuneoff.files import read_arrow, read_json, read_table, write_json, write_table
+from tuneoff.errors import StoreError, one_line
+from tuneoff.files import (
+    naming_full_disk,
+    read_arrow,
+    read_json,
+    read_table,
+    sync,
+    sync_folder,
+    write_json,
+    write_table,
+)
 from tuneoff.search.record import SearchRecord
 from tuneoff.seeds import cell_name
 from tuneoff.trainer_logs import TrainerLog
@@ -25,7 +36,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _FINGERPRINT = b"fingerprint"  # key in the metadata of a file of predictions
-OK, FAILED, DIVERGED = "ok", "failed", "diverged"
+OK, FAILED, DIVERGED = STATUSES = "ok", "failed", "diverged"
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a run or a search: names of files, never a path
 
 
 @dataclass(frozen=True)
@@ -149,9 +161,17 @@ class RunStore:
         path = self.path(run_id) / "run.json"
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            return RunRecord(**{**stored, "costs": current_keys(stored.get("costs", {}))})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise StoreError(f"run {run_id} cannot be read ({error}); remove {path.parent} to run it again") from error
+            record = RunRecord(**{**stored, "costs": current_keys(stored.get("costs", {}))})
+            if record.status not in STATUSES:
+                raise ValueError(f"status {record.status!r} is none of {', '.join(STATUSES)}")
+            return record
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise StoreError(f"run {run_id} cannot be read ({error}); {self.remedy}") from error
+
+    @property
+    def remedy(self) -> str:
+        """What to do about a damaged run."""
+        return remedy(self.folder.parent)
 
     def has_model(self, run_id: str) -> bool:
         """Return True if the model of a run is stored."""
@@ -162,6 +182,7 @@ class RunStore:
         folder = self.path(run_id) / "model"
         if Path(run_id).name != run_id or folder.is_symlink() or not folder.is_dir():
             return
+        update_manifest(self.path(run_id), removed=["model/"])  # before it: a model that should be there is damage
         # renamed first: an interrupted removal leaves no half of a model
         removed = self.folder / f".unfinished-{run_id}-{os.getpid()}"
         folder.rename(removed)
@@ -173,16 +194,22 @@ class RunStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def predictions(self, run_id: str, split: str) -> "pd.DataFrame":
-        """Read a run's predictions for one split."""
-        table = pyarrow.parquet.read_table(self.path(run_id) / "predictions.parquet", filters=[("split", "=", split)])
-        return table.to_pandas()
+        """Read a run's predictions for one split. Raises StoreError, in one line."""
+        path = self.path(run_id) / "predictions.parquet"
+        try:
+            return pyarrow.parquet.read_table(path, filters=[("split", "=", split)]).to_pandas()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise StoreError(f"{path} cannot be read ({one_line(error)}); {self.remedy}") from error
 
     def missing_tests(self, run_id: str, tests: Mapping[str, str]) -> list[str]:
         """Return the test sets that a stored run has not predicted. tests: name -> fingerprint."""
         missing = []
         for name, fingerprint in tests.items():
             path = self._test_file(self.path(run_id), name)
-            metadata = (pyarrow.parquet.read_schema(path).metadata or {}) if path.is_file() else {}
+            try:
+                metadata = (pyarrow.parquet.read_schema(path).metadata or {}) if path.is_file() else {}
+            except (OSError, pa.ArrowException):  # damaged: it is predicted again
+                metadata = {}
             if metadata.get(_FINGERPRINT) != fingerprint.encode():
                 missing.append(name)
         return missing
@@ -196,9 +223,12 @@ class RunStore:
         for name, test in tests.items():
             path = self._test_file(folder, name)
             path.parent.mkdir(exist_ok=True)
+            stored_name = path.relative_to(folder).as_posix()
+            update_manifest(folder, removed=[stored_name])
             table = test.predictions.table()
             facts = {_FINGERPRINT: test.fingerprint.encode(), b"seconds": f"{test.seconds:.3f}".encode()}
             write_table(table.replace_schema_metadata(facts), path)
+            update_manifest(folder, added=[stored_name])
 
     @staticmethod
     def _test_file(folder: Path, name: str) -> Path:
@@ -212,7 +242,10 @@ class RunStore:
         path = self.path(run_id) / "history.parquet"
         import pandas as pd
 
-        return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        try:
+            return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+        except (OSError, pa.ArrowException, ValueError) as error:
+            raise StoreError(f"{path} cannot be read ({one_line(error)}); {self.remedy}") from error
 
     def write(
         self,
@@ -233,20 +266,13 @@ class RunStore:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
-            if save_model is not None:
-                (unfinished / "model").mkdir()
-                save_model(unfinished / "model")
-                size = sum(file.stat().st_size for file in (unfinished / "model").rglob("*") if file.is_file())
-                record.costs["model_bytes"] = size
-                if not keep_model:
-                    shutil.rmtree(unfinished / "model")
-            if predictions is not None:
-                pyarrow.parquet.write_table(predictions.table(), unfinished / "predictions.parquet", compression="zstd")
-            if history is not None and len(history):
-                history.to_parquet(unfinished / "history.parquet")
-            self.write_tests(unfinished, tests or {})
-            text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
-            (unfinished / "run.json").write_text(text, encoding="utf-8")
+            with naming_full_disk(self.folder):
+                self._write_files(unfinished, record, predictions, history, save_model, keep_model)
+                self.write_tests(unfinished, tests or {})
+                write_manifest(unfinished)
+                for path in unfinished.rglob("*"):
+                    sync_folder(path) if path.is_dir() else sync(path)
+                sync_folder(unfinished)
             target = self.path(record.run_id)
             if target.exists():
                 stored = self.record(record.run_id)
@@ -257,6 +283,7 @@ class RunStore:
                     return stored  # another process was faster
                 shutil.rmtree(target)
             unfinished.rename(target)
+            sync_folder(self.folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
         return record
@@ -268,11 +295,35 @@ class RunStore:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         try:
-            write(unfinished)
+            with naming_full_disk(self.folder):
+                write(unfinished)
             shutil.rmtree(self.path(run_id), ignore_errors=True)
             unfinished.rename(self.path(run_id))
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+
+    @staticmethod
+    def _write_files(
+        folder: Path,
+        record: RunRecord,
+        predictions: RunPredictions | None,
+        history: "pd.DataFrame | None",
+        save_model: Callable[[Path], None] | None,
+        keep_model: bool,
+    ) -> None:
+        if save_model is not None:
+            (folder / "model").mkdir()
+            save_model(folder / "model")
+            size = sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file())
+            record.costs["model_bytes"] = size
+            if not keep_model:
+                shutil.rmtree(folder / "model")
+        if predictions is not None:
+            pyarrow.parquet.write_table(predictions.table(), folder / "predictions.parquet", compression="zstd")
+        if history is not None and len(history):
+            history.to_parquet(folder / "history.parquet")
+        text = json.dumps(asdict(record), indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "run.json").write_text(text, encoding="utf-8")
 
 
 class SearchStore:
@@ -292,12 +343,13 @@ class SearchStore:
     def read(self, search_id: str) -> SearchRecord:
         """Read a stored search. Raises StoreError, in one line."""
         path = self.path(search_id)
-        return _parsed(path, SearchRecord.from_json, f"remove {path} to search again")
+        return _parsed(path, SearchRecord.from_json, remedy(self.folder.parent))
 
     def write(self, record: SearchRecord) -> None:
         """Store a search."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(record.search_id), asdict(record))
+        with resealing(self.path(record.search_id)):
+            write_json(self.path(record.search_id), asdict(record))
 
 
 @dataclass(frozen=True)
@@ -358,8 +410,8 @@ class StudyStore:
         path = self.folder / "data.json"
         final = read_json(path).get("final", []) if path.is_file() else []
         listed = {"runs": list(run_ids), "searches": list(search_ids), "final": final}
-        write_json(self.folder / "data.json", {**data.to_json(), **listed})
-        write_table(test, self.folder / "test.parquet")
+        self._write_json("data.json", {**data.to_json(), **listed})
+        self._write_table("test.parquet", test)
 
     def read_data(self) -> tuple[DataDescription, list[str], list[str]]:
         """Read the description of the data, and the ids of the stored runs and searches of the grid.
@@ -368,21 +420,22 @@ class StudyStore:
         """
 
         def parse(stored: Any) -> tuple[DataDescription, list[str], list[str]]:
-            return DataDescription.from_json(stored), list(stored["runs"]), list(stored.get("searches", ()))
+            _ids(stored.get("final", ()))
+            return DataDescription.from_json(stored), _ids(stored["runs"]), _ids(stored.get("searches", ()))
 
-        description, run_ids, search_ids = _parsed(self.folder / "data.json", parse, "run the study again")
+        description, run_ids, search_ids = _parsed(self.folder / "data.json", parse, remedy(self.folder))
         run_ids = [run_id for run_id in run_ids if self.runs.path(run_id).is_dir()]
         search_ids = [search_id for search_id in search_ids if self.searches.path(search_id).is_file()]
         return description, run_ids, search_ids
 
     def write_final(self, run_ids: Sequence[str]) -> None:
         """Store the ids of the runs on all labelled examples, after write_data()."""
-        path = self.folder / "data.json"
-        write_json(path, {**read_json(path), "final": list(run_ids)})
+        self._write_json("data.json", {**read_json(self.folder / "data.json"), "final": list(run_ids)})
 
     def read_final(self) -> list[RunRecord]:
         """Read the run on all labelled examples, of which there is at most one."""
-        listed = read_json(self.folder / "data.json").get("final", ())
+        path = self.folder / "data.json"
+        listed = _parsed(path, lambda stored: _ids(stored.get("final", ())), remedy(self.folder))
         return [self.runs.record(run_id) for run_id in listed if self.runs.path(run_id).is_dir()]
 
     def test_examples(self) -> "pd.DataFrame | None":
@@ -405,9 +458,7 @@ class StudyStore:
     def write_predictions(self, tables: Mapping[str, pa.Table]) -> None:
         """Store predictions from files by name, so that the study does not need the files any more."""
         for name, table in tables.items():
-            path = self._predictions_file(name)
-            path.parent.mkdir(exist_ok=True)
-            write_table(table, path)
+            self._write_table(f"predictions/{name}.parquet", table)
 
     def _predictions_file(self, name: str) -> Path:
         return self.folder / "predictions" / f"{name}.parquet"
@@ -419,14 +470,12 @@ class StudyStore:
     def read_imported(self, name: str) -> TrainerLog:
         """Read a stored training log. Raises StoreError, in one line."""
         path = self._imported_file(name)
-        return _parsed(path, lambda stored: TrainerLog(**stored), f"remove {path} and import the log again")
+        return _parsed(path, lambda stored: TrainerLog(**stored), remedy(self.folder))
 
     def write_imported(self, logs: Mapping[str, TrainerLog]) -> None:
         """Store training logs by name, so that the study does not need their files any more."""
         for name, log in logs.items():
-            path = self._imported_file(name)
-            path.parent.mkdir(exist_ok=True)
-            write_json(path, asdict(log))
+            self._write_json(f"imported/{name}.json", asdict(log))
 
     def _imported_file(self, name: str) -> Path:
         return self.folder / "imported" / f"{name}.json"
@@ -435,15 +484,14 @@ class StudyStore:
         """Store test sets from elsewhere with their examples, so that their sources are not needed any more."""
         if not tests and not (self.folder / "tests.json").is_file():
             return
-        (self.folder / "tests").mkdir(exist_ok=True)
         for name, table in tables.items():
-            write_table(table, self.folder / "tests" / f"{name}.parquet")
-        write_json(self.folder / "tests.json", [asdict(test) for test in tests])
+            self._write_table(f"tests/{name}.parquet", table)
+        self._write_json("tests.json", [asdict(test) for test in tests])
 
     def read_tests(self) -> list[StoredTest]:
         """Read the descriptions of the stored test sets from elsewhere. Raises StoreError, in one line."""
         path = self.folder / "tests.json"
-        return _parsed(path, _tests, "run the study again") if path.is_file() else []
+        return _parsed(path, _tests, remedy(self.folder)) if path.is_file() else []
 
     def test_set_table(self, name: str) -> pa.Table:
         """Read the examples of a stored test set. Raises StoreError."""
@@ -454,21 +502,61 @@ class StudyStore:
         path = self.folder / "sessions.json"
         if not path.is_file():
             return []
-        return _parsed(path, _sessions, f"remove {path}, which holds times and energy only")
+        return _parsed(path, _sessions, remedy(self.folder))
 
     def add_session(self, session: Session) -> None:
         """Store what one more session took."""
-        write_json(self.folder / "sessions.json", [asdict(stored) for stored in (*self.sessions(), session)])
+        self._write_json("sessions.json", [asdict(stored) for stored in (*self.sessions(), session)])
+
+    def threads(self) -> int | None:
+        """Read the threads that every job of this study has; None for a study without jobs. Raises StoreError."""
+        path = self.folder / "slots.json"
+        if path.is_file():
+            return _parsed(path, lambda stored: int(stored["threads"]), remedy(self.folder))
+        sessions = self.sessions()  # of an earlier version
+        return sessions[-1].threads if sessions else None
+
+    def write_slots(self, workers: int, threads: int) -> None:
+        """Store the jobs at once and the threads of each, with which this study's jobs run."""
+        self._write_json("slots.json", {"workers": workers, "threads": threads})
+
+    def write_comparison(self, comparison: Any) -> None:
+        """Store a comparison, as JSON."""
+        self._write_json("comparison.json", comparison)
+
+    def _write_json(self, name: str, data: Any) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        with resealing(path):
+            write_json(path, data)
+
+    def _write_table(self, name: str, table: pa.Table) -> None:
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        with resealing(path):
+            write_table(table, path)
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a damaged file of a study."""
+    return f"tuneoff verify {folder} --repair restores it"
+
+
+def _ids(stored: Any) -> list[str]:
+    """Return stored ids of runs or searches. Raises ValueError for one that is no name of a file."""
+    for given in stored:
+        if not isinstance(given, str) or not _ID.fullmatch(given):
+            raise ValueError(f"{given!r} is no id of a run")
+    return list(stored)
 
 
 def _sessions(stored: Any) -> list[Session]:
     return [Session(**session) for session in stored]
 
 
-def _parsed(path: Path, parse: Callable[[Any], T], remedy: str) -> T:
+def _parsed(path: Path, parse: Callable[[Any], T], to_do: str) -> T:
     """Read a JSON file and parse its content. Raises StoreError, in one line, if the content is not as expected."""
-    stored = read_json(path)
     try:
-        return parse(stored)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {remedy}") from error
+        return parse(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, RecursionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {to_do}") from error

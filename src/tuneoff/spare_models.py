@@ -45,9 +45,12 @@ def spare_models(folder: Path) -> list[SpareModel]:
 
 def remove_spare_models(folder: Path) -> bool:
     """Remove the spare models of a study. False if another process runs it."""
+    from tuneoff.checksums import update_manifest  # it imports pyarrow
+
     try:
         with filelock.FileLock(folder / ".lock", timeout=0):
             for model in spare_models(folder):
+                update_manifest(model.path.parent, removed=["model/"])
                 shutil.rmtree(model.path)
             (folder / ".lock").unlink(missing_ok=True)
             return True

@@ -18,6 +18,8 @@ import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
+from tuneoff.checksums import seal_problem
+from tuneoff.damage import check
 from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
 from tuneoff.data.describe import describe
 from tuneoff.data.doctor.checks import examine
@@ -37,7 +39,7 @@ from tuneoff.execute.job import is_finished, only_predicts
 from tuneoff.execute.local import LocalExecutor, local_slots
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
-from tuneoff.files import check_new_name, write_json
+from tuneoff.files import check_new_name, naming_full_disk
 from tuneoff.grid import (
     Prepared,
     estimates,
@@ -49,7 +51,8 @@ from tuneoff.grid import (
     sampled_findings,
     search_jobs,
 )
-from tuneoff.runs import OK, Session, StoredTest, StudyStore
+from tuneoff.notices import notice
+from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec.file import read_study, study_from, write_study
@@ -117,7 +120,7 @@ class Study:
                 raise StoreError(
                     f"folder {str(path)!r} holds no study.yaml; give a study's folder, e.g. results/quickstart"
                 )
-            return cls(read_study(str(path / "study.yaml")), path)
+            return cls(_read_stored(path), path)
         spec = read_study(str(name))
         return cls(spec, RESULTS / spec.name)
 
@@ -153,11 +156,14 @@ class Study:
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock", timeout=0), in_use():
+            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
+            with naming_full_disk(self.folder), lock, in_use():
+                check(self.store)
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
-                study._run_missing(prepared, extension, on_event, on_plan, executor)
+                threads = None if replace else self.store.threads()
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
@@ -174,10 +180,12 @@ class Study:
         self,
         prepared: Prepared,
         extension: Extension,
+        threads: int | None,
         on_event: Callable[[Event], None],
         on_plan: Callable[[Plan], None],
         executor: Executor,
     ) -> None:
+        """Run what is missing. threads: of each stored run; None if there is none."""
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
@@ -189,6 +197,8 @@ class Study:
         self.store.write_imported(imported)
         self._store_tests(prepared)
         slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = slots if threads is None else self._with_stored_threads(slots, threads)
+        self.store.write_slots(slots.workers, threads or slots.threads)
         searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
@@ -230,6 +240,16 @@ class Study:
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
+
+    def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
+        """Return slots in which a job has as many threads as those of the stored runs, if there are as many cores."""
+        kept = slots.with_threads(threads, keeps_workers=self.spec.workers is not None)
+        if kept.threads < threads:
+            notice(
+                f"the stored runs had {threads} threads each and this machine has {kept.threads} cores: new runs may "
+                "differ from them in the last bit"
+            )
+        return kept
 
     def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
         """Estimate the missing searches and runs, in the order of execution."""
@@ -374,6 +394,7 @@ class Study:
         """
         from tuneoff.comparison.assemble import compare as compare_runs
 
+        check(self.store)
         changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
         return compare_runs(self.changed(**changes).spec, self.store, metric)
 
@@ -416,7 +437,7 @@ class Study:
     def _write(self, comparison: "Comparison") -> None:
         from tuneoff.report.write import write_report
 
-        write_json(self.folder / "comparison.json", comparison.to_json())
+        self.store.write_comparison(comparison.to_json())
         write_report(comparison, self.folder)
 
     def track(self, comparison: "Comparison | None" = None) -> "Iterator[Tracked]":
@@ -447,6 +468,8 @@ class Study:
         grid = estimates(prepared, runs)
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
+        if (threads := self.store.threads()) is not None:
+            slots = self._with_stored_threads(slots, threads)
         in_order = [charged[job.job_id] for job in missing]
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)
@@ -463,6 +486,17 @@ class Study:
         metric = without_own(self.spec.metric, plan.dataset.is_multilabel)  # its variances are those of accuracy anyway
         comparison = self.comparison(metric=metric) if (self.folder / "data.json").is_file() else None
         return detection(gap, plan.dataset.num_examples(plan.dataset.scored_split), repeats, comparison)
+
+
+def _read_stored(folder: Path) -> StudySpec:
+    """Read the spec of a stored study. Raises StoreError for a damaged one, ConfigError for one that was edited."""
+    path = folder / "study.yaml"
+    try:
+        return read_study(str(path))
+    except ConfigError as error:
+        if problem := seal_problem(path):
+            raise StoreError(f"{path} {problem} ({error}); {remedy(folder)}") from error
+        raise
 
 
 def _with_heads(findings: Sequence[Finding], prepared: Prepared) -> tuple[Finding, ...]:

@@ -6,6 +6,7 @@ cell, JSON in CSV files.
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -133,12 +134,15 @@ def markdown(table: Table) -> str:
 def write_csv(table: Table, path: Path) -> None:
     """Write a table as CSV: plain numbers in base units, and text that no spreadsheet takes for a formula."""
     head = [column.key + suffix for column in table.columns for suffix in column.format.suffixes]
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([without_formula(cell) for cell in head])
-        for row in [*table.rows, *([table.total] if table.total else [])]:
-            plain = [cell for c, value in zip(table.columns, row, strict=True) for cell in c.format.plain(value)]
-            writer.writerow([without_formula(cell) if isinstance(cell, str) else cell for cell in plain])
+    from tuneoff.files import write_text  # slow to import: the command line writes no table
+
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow([without_formula(cell) for cell in head])
+    for row in [*table.rows, *([table.total] if table.total else [])]:
+        plain = [cell for c, value in zip(table.columns, row, strict=True) for cell in c.format.plain(value)]
+        writer.writerow([without_formula(cell) if isinstance(cell, str) else cell for cell in plain])
+    write_text(path, file.getvalue(), is_synced=False)
 
 
 def without_formula(cell: str) -> str:

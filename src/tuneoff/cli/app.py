@@ -129,10 +129,15 @@ def _print_any_character() -> None:
 
 def _message(error: Exception) -> str:
     """Return the message of an error. The system's own errors name a file and a cause, but nothing to do."""
-    if isinstance(error, TuneoffError) or not isinstance(error, OSError) or error.filename is None:
+    if isinstance(error, TuneoffError) or not isinstance(error, OSError):
         return str(error)
     from tuneoff.cache import cache_folder
+    from tuneoff.files import full_disk_text, is_full_disk
 
+    if is_full_disk(error):
+        return full_disk_text(Path(str(error.filename or ".")))
+    if error.filename is None:
+        return str(error)
     place, cache = Path(str(error.filename)), cache_folder()
     is_in_cache = place == cache or cache in place.parents or place in cache.parents
     hint = "set TUNEOFF_CACHE to a folder that can be written" if is_in_cache else "check its path and permissions"
@@ -601,6 +606,32 @@ def list_studies(
     for name, summary in () if folders else packaged_studies().items():
         console.print(f"studies:{name}  {visible(summary)}")
     print_studies(folders or [])
+
+
+@app.command(cls=Command)
+def verify(
+    folder: Annotated[str, typer.Argument(help="a study's folder; of several datasets, the folder of all")],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="move what is damaged into FOLDER/damaged and make exactly that again"),
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare every stored file of a study with its checksum; --repair makes again what is damaged."""
+    from tuneoff.cli.verify import print_damage, restore
+
+    if not print_damage(folder, repair, as_json):
+        return
+    if not repair:
+        raise typer.Exit(1)
+    for study_folder in restore(folder):
+        with _executor() as executor:
+            from tuneoff.study import Study
+
+            _run(Study.open(study_folder).spec, study_folder, executor, replace=False, as_json=False, quiet=quiet)
+    if print_damage(folder, repairs=False, as_json=False):
+        raise typer.Exit(1)
 
 
 @app.command(cls=Command)

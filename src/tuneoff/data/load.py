@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.cache import cache_folder, cached_folder, fingerprint
+from tuneoff.cache import cached_folder, fingerprint, stored_folder
 from tuneoff.data import sources
 from tuneoff.data.corrections import apply_corrections
 from tuneoff.data.dataset import GROUP, ROW, SLICE, SOURCE_SPLIT, Dataset, is_multilabel, labels_of
@@ -134,8 +134,8 @@ def store_dataset(dataset: Dataset) -> None:
 
 
 def open_dataset(fingerprint: str) -> Dataset:
-    """Open a stored dataset, memory-mapped."""
-    folder = cache_folder() / f"dataset-{fingerprint}"
+    """Open a stored dataset, memory-mapped. Raises StoreError if it is missing or damaged."""
+    folder = stored_folder(f"dataset-{fingerprint}")
     description = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     files = {split: folder / f"{split}.arrow" for split in SPLITS}
     splits = {

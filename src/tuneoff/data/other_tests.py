@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tuneoff.cache import cache_folder, cached_folder, fingerprint
+from tuneoff.cache import cached_folder, fingerprint, stored_folder
 from tuneoff.data import sources
 from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.labels import are_indicators, as_strings, is_list
@@ -231,5 +231,5 @@ def store_other_test(test: OtherTest) -> None:
 
 
 def open_other_test(fingerprint: str) -> pa.Table:
-    """Open a stored test set, memory-mapped."""
-    return pa.ipc.open_file(pa.memory_map(str(cache_folder() / f"test-{fingerprint}" / "test.arrow"))).read_all()
+    """Open a stored test set, memory-mapped. Raises StoreError if it is missing or damaged."""
+    return pa.ipc.open_file(pa.memory_map(str(stored_folder(f"test-{fingerprint}") / "test.arrow"))).read_all()

@@ -16,7 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from tuneoff import packaged
-from tuneoff.cache import cache_folder, cached_folder, fingerprint
+from tuneoff.cache import cache_folder, cached_folder, fingerprint, stored_folder
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import DataError, one_line, unknown
 
@@ -169,6 +169,7 @@ def _read_from_cache(key: str) -> Source:
     folder = cache_folder() / f"memory-{key}"
     if not folder.is_dir():
         raise DataError("this study's data was passed in from Python and is no longer in the cache; pass it in again")
+    folder = stored_folder(f"memory-{key}", needs_checksums=False)
     tables = {file.stem: pyarrow.parquet.read_table(file) for file in sorted(folder.glob("*.parquet"))}
     metadata = next(iter(tables.values())).schema.metadata or {}
     names = {

@@ -4,6 +4,7 @@
 """
 
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -271,9 +272,13 @@ def _token_chunk(
 
 
 def _convert_to_npy(raw: Path, dtype: type) -> None:
-    """Convert a file of raw numbers to a .npy file without loading it into memory."""
-    count = raw.stat().st_size // np.dtype(dtype).itemsize
-    target = np.lib.format.open_memmap(raw.with_suffix(".npy"), mode="w+", dtype=dtype, shape=(count,))
-    target[:] = np.memmap(raw, dtype=dtype, mode="r", shape=(count,))
-    target.flush()
+    """Convert a file of raw numbers to a .npy file without loading it into memory.
+
+    Through the file interface: on a full disk a write through a memory map kills the process.
+    """
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": (raw.stat().st_size // np.dtype(dtype).itemsize,)}
+    with open(raw, "rb") as source, open(raw.with_suffix(".npy"), "wb") as target:
+        np.lib.format.write_array_header_1_0(target, header)
+        shutil.copyfileobj(source, target)
     raw.unlink()

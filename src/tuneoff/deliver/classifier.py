@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import expit, softmax
 
+from tuneoff.damage import check_model
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.errors import ConfigError, DataError, ModelError, StoreError
 from tuneoff.formats import show_control_characters
@@ -99,6 +100,8 @@ def load_classifier(folders: Sequence[Path], encoder: str | None = None) -> Clas
     encoder: place of the pretrained encoder, for a probe or an adapter, if it is not where it was at training.
     Raises StoreError or ModelError, in one line.
     """
+    for folder in folders:
+        check_model(folder)
     saved = [SavedModel.read(folder) for folder in folders]
     names = {one.label_names for one in saved}
     if len(names) > 1:

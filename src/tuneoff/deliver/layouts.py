@@ -10,6 +10,7 @@ from tuneoff.deliver.classifier import is_whole, read_skops, restored_model
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.encoder.config import hub_name, load_tokenizer, published_name
 from tuneoff.errors import ExportError, one_line, requires
+from tuneoff.skops_file import SKOPS, save_skops
 from tuneoff.strategies import STRATEGIES
 
 # layouts of a run's model folder
@@ -66,12 +67,10 @@ def write_adapterhub(source: Source, target: Path) -> None:
 
 def write_skops(source: Source, target: Path) -> None:
     """Write a scikit-learn classifier that predicts names of labels; for a probe, also its encoder."""
-    import skops.io
-
     classifier = read_skops(source.folder)
     if not source.saved.is_multilabel:  # of multi-label data it predicts rows of 0 and 1
         _name_classes(classifier, source.saved.label_names)
-    skops.io.dump(classifier, target / "classifier.skops")
+    save_skops(classifier, target / SKOPS)
     if source.layout == PROBE:
         from tuneoff.encoder.anatomy import encoder_of
 

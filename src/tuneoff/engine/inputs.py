@@ -28,6 +28,7 @@ from tuneoff.data.tokens import TokenTable, token_positions
 from tuneoff.encoder.anatomy import blocks, is_packed, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
 from tuneoff.engine.precision import compute_dtype, inference
+from tuneoff.files import preallocate
 
 # tokens of an evaluation batch, counted as if padded: enough for full speed, in less memory than a training step
 EVALUATION_TOKENS = 2048
@@ -195,7 +196,9 @@ def _as_numpy(states: Tensor) -> np.ndarray:
 
 def _create(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> np.ndarray:
     stored = np.int16 if dtype == torch.bfloat16 else np.float32
-    return np.lib.format.open_memmap(path, mode="w+", dtype=stored, shape=shape)
+    created = np.lib.format.open_memmap(path, mode="w+", dtype=stored, shape=shape)
+    preallocate(path, path.stat().st_size)
+    return created
 
 
 def _read(path: Path, dtype: torch.dtype) -> Tensor:

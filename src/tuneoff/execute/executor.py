@@ -29,6 +29,18 @@ class Slots:
 
     workers: int
     threads: int
+    cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
+
+    def with_threads(self, threads: int, keeps_workers: bool) -> "Slots":
+        """Return slots with another number of threads, at most that of the cores, and no more workers than they allow.
+
+        Stored runs have had that number: how many fit depends on memory that is free at the moment, and sums on the
+        number of threads. keeps_workers: the user has chosen their number.
+        """
+        cores = self.cores or self.workers * self.threads
+        threads = min(threads, cores)
+        fitting = max(1, min(self.workers, cores // threads))
+        return Slots(self.workers if keeps_workers else fitting, threads, self.cores)
 
 
 class Executor(Protocol):

@@ -39,6 +39,7 @@ from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
 from tuneoff.scoring.selection import Selection
 from tuneoff.scoring.thresholds import labels_from_probabilities
+from tuneoff.skops_file import SKOPS, save_skops
 from tuneoff.spec.run import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
 
@@ -167,7 +168,7 @@ def _fit_on_texts(request: _Request) -> Fitted:
         by_split,
         costs,
         classify_one=lambda index: classifier.predict(_joined_texts(timed.slice(index, 1))),
-        save=lambda folder: _save_sklearn(classifier, folder),
+        save=lambda folder: save_skops(classifier, folder / SKOPS),
         parameters={"trainable": size, "added": 0, "head": 0, "total": size},
         predict_split=lambda data, split: classifier.predict_proba(_joined_texts(data.splits[split])),
     )
@@ -236,7 +237,7 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
         by_split,
         costs,
         classify_one=_classify_from_text(request, model, tables, classify),
-        save=lambda folder: _save_sklearn(classifier, folder),
+        save=lambda folder: save_skops(classifier, folder / SKOPS),
         parameters={"trainable": size, "added": 0, "head": size, "total": encoder_size + size},
         selected_options=spec.definition.selected_options(classifier) if spec.definition.selected_options else {},
         predict_split=predict_split,
@@ -415,9 +416,3 @@ def _num_coefficients(classifier: BaseEstimator) -> int:
     estimators = last.estimators_ if isinstance(last, OneVsRestClassifier) else [last]
     names = ("coef_", "intercept_")
     return sum(int(getattr(one, name).size) for one in estimators for name in names if hasattr(one, name))
-
-
-def _save_sklearn(classifier: BaseEstimator, folder: Path) -> None:
-    import skops.io  # slow to import, and only here
-
-    skops.io.dump(classifier, folder / "classifier.skops")

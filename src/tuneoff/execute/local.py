@@ -12,6 +12,7 @@ import psutil
 from tuneoff.errors import StoreError
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import cores, has_gpu
+from tuneoff.notices import notice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +49,7 @@ def local_slots(num_jobs: int, largest_model: int, requested: int | None = None)
     from tuneoff.execute.executor import Slots
 
     workers = num_workers(num_jobs, largest_model, requested)
-    return Slots(workers, threads=max(1, cores() // workers))
+    return Slots(workers, threads=max(1, cores() // workers), cores=cores())
 
 
 class LocalExecutor:
@@ -100,6 +101,8 @@ class LocalExecutor:
                 worker.is_ready = False
                 if waiting:
                     worker.start()
+            elif message["event"] == "notice":
+                notice(message["text"])
             elif message["job_id"] in running:
                 job = running[message["job_id"]]
                 if message["event"] == "progress":
@@ -112,12 +115,15 @@ class LocalExecutor:
 
 def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
     """Return a job as the worker process reads it (worker.py)."""
+    from tuneoff.cache import checks_folder
+
     return {
         "job_id": job.job_id,
         "job": job.model_dump(mode="json"),
         "threads": threads,
         "folder": str(store.folder),
         "log": str(store.log),
+        "checks": checks_folder(),
     }
 
 

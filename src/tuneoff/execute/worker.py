@@ -159,10 +159,12 @@ def _run(message: dict[str, Any], channel: TextIO) -> None:
         _run_job(message, channel)
         _send(channel, event="done", job_id=message["job_id"])
     except Exception as error:  # runs store their own errors; here are those around them
-        traceback.print_exc()
         _send(channel, event="crashed", job_id=message["job_id"], code=1, reason=_describe(error))
-    sys.stdout.flush()
-    sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a full disk, which the reason names
+            traceback.print_exc()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _run_job(message: dict[str, Any], channel: TextIO) -> None:
@@ -170,11 +172,15 @@ def _run_job(message: dict[str, Any], channel: TextIO) -> None:
 
     import torch
 
+    from tuneoff.cache import share_checks
     from tuneoff.execute.inputs import CachedInputs
     from tuneoff.execute.job import run_job
+    from tuneoff.notices import send_notices_to
     from tuneoff.runs import StudyStore
     from tuneoff.spec.run import Job
 
+    share_checks(message.get("checks"))
+    send_notices_to(lambda text: _send(channel, event="notice", text=text))
     torch.set_num_threads(message["threads"])
     last_sent = 0.0
 

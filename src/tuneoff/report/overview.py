@@ -16,7 +16,7 @@ from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import COUNT, ESTIMATE, P_VALUE, SHARE, SIGNED_ESTIMATE, TEXT, Column, Format, Table, csv_key
 
 # names of datasets that would be those of the report's own files and folders
-RESERVED = ("report", "tables", "figures", "overview", "runs", "searches", "tests", "predictions")
+RESERVED = ("report", "tables", "figures", "overview", "runs", "searches", "tests", "predictions", "damaged")
 _RANK = Format(lambda e: f"{fixed(e[0], 2)} ({fixed(e[1], 2)} to {fixed(e[2], 2)})", ("", "_low", "_high"))
 
 

@@ -1,5 +1,6 @@
 """The page: sections -> one HTML file that holds everything and makes no request."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -11,6 +12,9 @@ import vl_convert
 from tuneoff.cache import cached_folder
 from tuneoff.formats import show_control_characters
 from tuneoff.report.section import Examples, Section
+
+# SHA-256 of the script of the charts, by version of vl-convert-python: 1.9.0 and 1.9.0.post1
+_BUNDLES = {"373b1f84072b31010f15ceb787be6b415c53936411aae267c8c2b2b6ccde46e7"}
 
 
 def page(
@@ -49,10 +53,22 @@ def _inert_json(data: object) -> str:
 
 
 def _vega_bundle() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script; bundling takes a second, so that it is cached."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script; bundling takes a second, so that it is cached.
+
+    A script from the cache must have a known SHA-256: others may write there, and the page runs it. Without one (a
+    version of vl-convert that was not tested) it is bundled each time.
+    """
 
     def write(into: Path) -> None:
-        bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-        (into / "bundle.js").write_text(bundle.replace("</script", "<\\/script"), encoding="utf-8")
+        (into / "bundle.js").write_bytes(_bundle())
 
-    return (cached_folder(f"vega-{version('vl-convert-python')}", write) / "bundle.js").read_text(encoding="utf-8")
+    try:
+        script = (cached_folder(f"vega-{version('vl-convert-python')}", write) / "bundle.js").read_bytes()
+    except OSError:  # a cache that cannot be written
+        script = b""
+    return (script if hashlib.sha256(script).hexdigest() in _BUNDLES else _bundle()).decode()
+
+
+def _bundle() -> bytes:
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle.replace("</script", "<\\/script").encode()

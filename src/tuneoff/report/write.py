@@ -12,7 +12,7 @@ from tuneoff import tables
 from tuneoff.comparison.result import Comparison
 from tuneoff.data.describe import DataDescription
 from tuneoff.data.spec import TruncationPolicy
-from tuneoff.files import read_json, write_json
+from tuneoff.files import read_json, write_bytes, write_json, write_text
 from tuneoff.formats import markdown_text
 from tuneoff.report.page import page
 from tuneoff.report.paper import paper
@@ -65,9 +65,9 @@ def write_sections(title: str, summary: str, parts: Sequence[Section], folder: P
     written_paper = paper(title, abstract, parts, sizes)
     for name in ("report", "tables", "figures"):
         (folder / name).mkdir(exist_ok=True)
-    (folder / "report" / "index.html").write_text(html, encoding="utf-8")
-    (folder / "report" / "report.tex").write_text(written_paper, encoding="utf-8")
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    _write(folder / "report" / "index.html", html)
+    _write(folder / "report" / "report.tex", written_paper)
+    _write(folder / "report.md", text)
     tables_to_write = [table for section in parts for table in section.tables()]
     names = [f"tables/{table.name}.{suffix}" for table in tables_to_write for suffix in ("csv", "md", "tex")]
     names += [f"figures/{name}.{suffix}" for name in specs for suffix in ("svg", "png")]
@@ -82,7 +82,12 @@ def write_data_page(data: DataDescription, truncation: TruncationPolicy, path: P
     parts = data_sections(data, truncation)
     specs, on_page = _specs({name: chart for section in parts for name, chart in section.charts()})
     sizes = _sizes({name: _svg(spec) for name, spec in specs.items()})
-    path.write_text(page(data.name, _summary(data), parts, on_page, sizes), encoding="utf-8")
+    _write(path, page(data.name, _summary(data), parts, on_page, sizes))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file of a report, which can be made again."""
+    write_text(path, text, is_synced=False)
 
 
 def _summary(data: DataDescription) -> str:
@@ -124,9 +129,9 @@ def _remove_old_files(folder: Path, names: set[str]) -> None:
 def _write_tables(written: Sequence[Table], study: str, folder: Path) -> None:
     for table in written:
         tables.write_csv(table, folder / f"{table.name}.csv")
-        (folder / f"{table.name}.md").write_text(tables.markdown(table) + "\n", encoding="utf-8")
+        _write(folder / f"{table.name}.md", tables.markdown(table) + "\n")
         caption = f"{table.name.replace('-', ' ').capitalize()} of {study}"
-        (folder / f"{table.name}.tex").write_text(tables.latex(table, caption), encoding="utf-8")
+        _write(folder / f"{table.name}.tex", tables.latex(table, caption))
 
 
 def _svg(spec: Any) -> str:
@@ -141,8 +146,8 @@ def _sizes(figures: Mapping[str, str]) -> dict[str, tuple[int, int]]:
 
 def _write_figures(figures: Mapping[str, str], folder: Path) -> None:
     for name, svg in figures.items():
-        (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
-        (folder / f"{name}.png").write_bytes(vl_convert.svg_to_png(svg, scale=_SCALE))
+        _write(folder / f"{name}.svg", svg)
+        write_bytes(folder / f"{name}.png", vl_convert.svg_to_png(svg, scale=_SCALE), is_synced=False)
 
 
 def markdown(name: str, parts: Sequence[Section]) -> str:

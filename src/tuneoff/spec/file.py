@@ -1,11 +1,14 @@
 """Study files: YAML in, in which an unknown or a repeated key is an error with one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tuneoff.checksums import copy_of, resealing
 from tuneoff.errors import ConfigError, unknown
+from tuneoff.files import write_text
 from tuneoff.spec.study import StudySpec
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
 from tuneoff.validation import validated
@@ -46,7 +49,24 @@ def read_study(name: str) -> StudySpec:
         raise ConfigError(
             f"study file {path.name!r} holds {type(given).__name__}, not keys such as data: and strategies:"
         )
-    return study_from({"name": path.stem, **given}, f"study file {path.name!r}")
+    where = f"study file {path.name!r}"
+    try:
+        return study_from({"name": path.stem, **given}, where)
+    except ConfigError as error:
+        message = str(error).removeprefix(f"{where}: ")
+        raise ConfigError(f"{where}{_line_of(path, message)}: {message}") from None
+
+
+def _line_of(path: Path, message: str) -> str:
+    """Return the line of a YAML file that an error message quotes, ", line 3"; empty unless it is the only one."""
+    quoted = set(re.findall(r"'([^']+)'", message))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for name in quoted:
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        numbers = [number for number, line in enumerate(lines, 1) if word.search(line)]
+        if len(numbers) == 1:
+            return f", line {numbers[0]}"
+    return ""
 
 
 def load_yaml(path: Path) -> Any:
@@ -63,5 +83,8 @@ def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:
 
 
 def write_study(spec: StudySpec, path: Path) -> None:
-    """Write a study with every default."""
-    path.write_text(yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Write a study with every default, and a copy of it next to its checksum."""
+    text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    with resealing(path):
+        write_text(path, text)
+    write_text(copy_of(path), text)

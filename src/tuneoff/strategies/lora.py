@@ -181,6 +181,9 @@ def save_adapter(model: Any, settings: "PeftConfig", weights: "Mapping[str, Tens
     settings.inference_mode = True
     settings.modules_to_save = list(anatomy(model.config).head)  # type: ignore[attr-defined]
     settings.base_model_name_or_path = model.config.name_or_path
+    for name, value in vars(settings).items():  # a set of strings has another order in each process
+        if isinstance(value, set):
+            setattr(settings, name, sorted(value))
     settings.save_pretrained(str(folder))
     head = {f"{_PREFIX}{name}": value for name, value in model.state_dict().items() if is_head(model, name)}
     # clone: some methods share random matrices between layers, and safetensors rejects tensors that share memory
