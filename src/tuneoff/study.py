@@ -156,6 +156,7 @@ class Study:
                 study._run_missing(prepared, extension, on_event, on_plan, executor)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 study._write(comparison)
+                study.store.runs.remove_checkpoints()
             prune()
             for tracked in study.track(comparison):
                 on_tracked(tracked)

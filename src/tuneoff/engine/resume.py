@@ -27,13 +27,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tuneoff.engine.training_state import State
-from tuneoff.errors import ConfigError, StopRequested
+from tuneoff.errors import STOP_SIGNALS, ConfigError, StopRequested
 
 SECONDS_VARIABLE = "TUNEOFF_CHECKPOINT_SECONDS"
 _SECONDS = 60.0
 _WRITES_SHARE = 0.01  # of the time, at most
 _BYTES_PER_SECOND = 3e8  # of the first write; the next ones are measured
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP: a closed terminal; Windows has none
 
 
 @dataclass
