@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
+from tuneoff.claims import claimed
 from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
 from tuneoff.data.describe import describe
 from tuneoff.data.doctor.checks import examine
@@ -149,7 +149,7 @@ class Study:
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(self.folder / ".lock", timeout=0), in_use():
+            with claimed(self.folder), in_use():
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
@@ -161,8 +161,6 @@ class Study:
             for tracked in study.track(comparison):
                 on_tracked(tracked)
             return comparison
-        except filelock.Timeout:
-            raise StoreError(f"another process is running the study in {self.folder}; wait for it or stop it") from None
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise StoreError(f"{self.folder} cannot be written: {error.strerror}; choose another place") from error
 

@@ -181,7 +181,7 @@ def test_killed_studies_end_with_the_same_bits(folder, encoder, tmp_path_factory
 
 def test_a_process_that_is_killed_is_tried_again_once(folder, encoder):
     """The record says that it went on in smaller micro-batches."""
-    write_study(folder, encoder, recipe={**OPTIONS, "epochs": 300})
+    write_study(folder, encoder, recipe={**OPTIONS, "epochs": 60})
     with start(folder) as study:
         wait_for(lambda: jobs(study))
         time.sleep(0.5)

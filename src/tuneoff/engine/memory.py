@@ -5,8 +5,14 @@ import gc
 
 import torch
 
-# messages of torch's RuntimeErrors: of its CPU allocator, of oneDNN
-_MESSAGES = ("can't allocate memory", "DefaultCPUAllocator", "not enough memory", "could not create a memory object")
+# messages of torch's RuntimeErrors: of its CPU allocator, and of oneDNN, which names no other reason
+_MESSAGES = (
+    "can't allocate memory",
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "could not create a memory object",
+    "could not create a primitive",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
