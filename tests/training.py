@@ -38,8 +38,18 @@ def toy_table(count=64, seed=0):
     return tokenize_split(pa.table({"text": texts, "label": labels}), word_tokenizer(), 32)
 
 
-def train_on_toy(adapted, learning_rate, epochs=4, seed=0, inputs=None, **changes):
-    """Train in fp32 on the toy set, which is the validation split too. changes: of the recipe."""
+def train_on_toy(
+    adapted,
+    learning_rate,
+    epochs=4,
+    seed=0,
+    inputs=None,
+    dtype=torch.float32,
+    on_progress=lambda share: None,
+    checkpoint=None,
+    **changes,
+):
+    """Train, by default in fp32, on the toy set, which is the validation split too. changes: of the recipe."""
     table = toy_table()
 
     def validate():
@@ -49,8 +59,8 @@ def train_on_toy(adapted, learning_rate, epochs=4, seed=0, inputs=None, **change
 
     recipe = Recipe(epochs=epochs, batch_size=8, **changes)
     inputs = inputs or SplitInputs(table)
-    settings = TrainingSettings(recipe, learning_rate, seed, torch.float32)
-    return train(adapted, inputs, settings, Validation(validate, "accuracy"))
+    settings = TrainingSettings(recipe, learning_rate, seed, dtype)
+    return train(adapted, inputs, settings, Validation(validate, "accuracy"), on_progress, checkpoint)
 
 
 def train_with_scores(adapted, scores, metric="accuracy", **changes):

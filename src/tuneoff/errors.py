@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from typing import Any
 
 
 class TuneoffError(Exception):
@@ -35,7 +36,35 @@ class LibraryError(TuneoffError, ImportError):
 
 
 class DivergedError(TuneoffError, ArithmeticError):
-    """Training that diverged: a loss, gradient or probability is not finite."""
+    """Training that diverged: a loss, gradient or probability is not finite.
+
+    trained: the history until then (engine/loop.py), None if there is none.
+    """
+
+    def __init__(self, message: str, trained: Any = None) -> None:
+        super().__init__(message)
+        self.trained = trained
+
+
+class NoMemoryError(TuneoffError, MemoryError):
+    """Work that does not fit in memory even in the smallest parts."""
+
+
+# signals that ask to stop; Windows has no SIGHUP, of a closed terminal
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+class StopRequested(BaseException):
+    """A signal asked this process to stop: Ctrl-C, SIGTERM, or SIGHUP of a closed terminal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.number
 
 
 @contextmanager

@@ -63,6 +63,9 @@ class RunRecord:
     best_step: int | None = None  # of a run that was validated within epochs too
     selected_options: dict[str, Any] = field(default_factory=dict)  # of the strategy, selected on validation
     movement: dict[str, Any] = field(default_factory=dict)  # of the encoder's representations: engine/movement.py
+    micro_batch: int | None = None  # examples of a step that were computed at once, if lack of memory made them fewer
+    notes: list[str] = field(default_factory=list)  # what happened to the run beside its training, in sentences
+    divergence: dict[str, Any] = field(default_factory=dict)  # of a diverged run: step, and last finite values
     spec: dict[str, Any] = field(default_factory=dict)  # the RunSpec
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str | int | None] = field(default_factory=dict)
@@ -152,6 +155,10 @@ class RunStore:
         """Return the folder of a run, which need not exist yet."""
         return self.folder / run_id
 
+    def checkpoint(self, run_id: str) -> Path:
+        """Return the file of the checkpoint of a run that is not finished (engine/resume.py); it need not exist."""
+        return self.folder / ".checkpoints" / f"{run_id}.safetensors"
+
     def is_done(self, run_id: str) -> bool:
         """Return True unless the run is missing or failed. A diverged run is done: it would diverge again."""
         return self.path(run_id).is_dir() and self.record(run_id).status != FAILED
@@ -189,9 +196,16 @@ class RunStore:
         shutil.rmtree(removed, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove the temporary folders of an interrupted study."""
+        """Remove the temporary folders of an interrupted study, and checkpoints of runs that are stored."""
         for folder in self.folder.glob(".unfinished-*"):
             shutil.rmtree(folder, ignore_errors=True)
+        for path in self.folder.glob(".checkpoints/*"):
+            if path.name.startswith(".unfinished-") or self.is_done(path.name.removesuffix(".safetensors")):
+                path.unlink(missing_ok=True)
+
+    def remove_checkpoints(self) -> None:
+        """Remove every checkpoint: of a study that has ended, no run goes on."""
+        shutil.rmtree(self.folder / ".checkpoints", ignore_errors=True)
 
     def predictions(self, run_id: str, split: str) -> "pd.DataFrame":
         """Read a run's predictions for one split. Raises StoreError, in one line."""

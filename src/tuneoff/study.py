@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import filelock
 import pyarrow as pa
 
 from tuneoff.cache import in_use, prune
 from tuneoff.checksums import seal_problem
+from tuneoff.claims import claimed
 from tuneoff.damage import check
 from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
 from tuneoff.data.describe import describe
@@ -156,8 +156,7 @@ class Study:
         prepared = prepare(self.spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.folder / ".lock", timeout=0)
-            with naming_full_disk(self.folder), lock, in_use():
+            with naming_full_disk(self.folder), claimed(self.folder), in_use():
                 check(self.store)
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
@@ -167,12 +166,11 @@ class Study:
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
+                study.store.runs.remove_checkpoints()
             prune()
             for tracked in study.track(comparison):
                 on_tracked(tracked)
             return comparison
-        except filelock.Timeout:
-            raise StoreError(f"another process is running the study in {self.folder}; wait for it or stop it") from None
         except (FileExistsError, NotADirectoryError, PermissionError) as error:
             raise StoreError(f"{self.folder} cannot be written: {error.strerror}; choose another place") from error
 

@@ -84,9 +84,31 @@ def test_lower_is_better_for_log_loss():
 
 def test_divergence_is_an_error_with_the_step():
     adapted = toy_model("full")
-    adapted.model.classifier.weight.data.fill_(torch.inf)
+    adapted.model.classifier.weight.data.fill_(3e38)
     with pytest.raises(DivergedError, match="at step 1; lower the learning rate"):
         train_on_toy(adapted, 1e-2)
+
+
+def test_weights_that_are_not_finite_before_training_are_named():
+    adapted = toy_model("full")
+    adapted.model.classifier.weight.data.fill_(torch.nan)
+    with pytest.raises(
+        DivergedError, match="loss nan at step 1: the encoder's weights hold values that are not finite"
+    ):
+        train_on_toy(adapted, 1e-2)
+
+
+def test_divergence_later_names_the_last_finite_loss_and_keeps_the_history():
+    adapted = toy_model("full")
+
+    def break_weights(share):
+        if share >= 0.25:
+            adapted.model.classifier.weight.data.fill_(torch.nan)
+
+    with pytest.raises(DivergedError, match=r"at step 9; lower the learning rate \(last finite loss 0\.\d+") as raised:
+        train_on_toy(adapted, 1e-2, on_progress=break_weights)
+    assert len(raised.value.trained.steps) == 8
+    assert np.isfinite([step["loss"] for step in raised.value.trained.steps]).all()
 
 
 def test_frozen_blocks_run_without_dropout():

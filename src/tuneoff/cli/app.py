@@ -73,7 +73,7 @@ from tuneoff.cli.output import (
 )
 from tuneoff.cli.winner import check, embed, export, predict, serve, track
 from tuneoff.costs import DEFAULT_COST
-from tuneoff.errors import StoreError, TuneoffError
+from tuneoff.errors import StopRequested, StoreError, TuneoffError
 from tuneoff.formats import show_control_characters
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ _QUIET_LIBRARIES = {
 
 
 def main() -> None:
-    """Run the command line; an error that a user can fix is one line and exit code 2."""
+    """Run the commands; an error that a user can fix is one line and exit code 2."""
     for variable, value in _QUIET_LIBRARIES.items():  # before any command: peft's options are checked by peft
         os.environ.setdefault(variable, value)
     _print_any_character()
@@ -726,9 +726,12 @@ def _completed(
 
         try:
             return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append, show)
-        except KeyboardInterrupt:
-            screen.print("\nStopped. Finished jobs are stored; the same command continues.")
-            raise typer.Exit(130) from None
+        except (KeyboardInterrupt, StopRequested) as stop:
+            # --quiet silences no reason for ending early
+            has_checkpoint = lambda job_id: study.store.runs.checkpoint(job_id).is_file()  # noqa: E731
+            line = progress.stopped_line(study.folder, has_checkpoint)
+            (error_console if screen.quiet else screen).print(visible(line), soft_wrap=True)
+            raise typer.Exit(stop.exit_code if isinstance(stop, StopRequested) else 130) from None
 
 
 def _run_set(study_set: "StudySet", executor: "Executor", replace: bool, as_json: bool, quiet: bool) -> None:

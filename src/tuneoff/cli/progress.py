@@ -2,6 +2,8 @@
 
 import importlib.util
 import time
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +14,7 @@ from tuneoff.cli.opening import opening
 from tuneoff.cli.output import visible
 from tuneoff.execute.estimate import Estimate, expected_seconds
 from tuneoff.execute.executor import Event
-from tuneoff.formats import encoder_names, rough_seconds, seconds
+from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, seconds
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
@@ -46,6 +48,7 @@ class StudyProgress:
         self._started: dict[str, float] = {}  # job id -> time
         self._seconds: dict[str, float] = {}  # job id -> time that it has taken so far
         self._tasks: dict[str, TaskID] = {}
+        self._stopped: dict[str, str] = {}  # job id -> title, of jobs that stopped without a record
 
     def __enter__(self) -> "StudyProgress":
         self._bars.start()
@@ -78,15 +81,33 @@ class StudyProgress:
         self._shares[job_id] = event.share
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
+            self._stopped.pop(job_id, None)
             self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note="")
         elif event.kind == "progress":
             self._bars.update(self._tasks[job_id], completed=event.share)
+        elif event.kind == "stopped":
+            self._bars.remove_task(self._tasks.pop(job_id))
+            self._stopped[job_id] = title
+            if event.note:
+                self._console.print(f"{escape(title)}: {event.note}")
         elif event.record is not None:
             self._bars.remove_task(self._tasks.pop(job_id))
             is_search = isinstance(event.record, SearchRecord)
             line = _search_line(event.record) if is_search else _run_line(event.record, event.job.run.metric)  # type: ignore[arg-type]
             self._console.print(f"{escape(title)}: {line}")
         self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+
+    def stopped_line(self, folder: Path, has_checkpoint: Callable[[str], bool]) -> str:
+        """Describe what a study that was stopped keeps, and how it goes on. has_checkpoint: of a job by its id."""
+        if self._plan is None:
+            return f"Stopped before the first job. The same command, or tuneoff run {folder}, starts again."
+        kept = (
+            f"{sum(share >= 1.0 for share in self._shares.values())} of {counted(len(self._estimates), 'job')} stored"
+        )
+        unfinished = [title for job_id, title in self._stopped.items() if has_checkpoint(job_id)]
+        if unfinished:
+            kept += f", {join_names(unfinished)} with a checkpoint"
+        return f"Stopped: {kept}. The same command goes on."
 
     def _share_done(self) -> float:
         """Return the share of the expected time of all jobs that is done."""

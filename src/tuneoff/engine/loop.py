@@ -13,7 +13,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,15 @@ from tuneoff.encoder.dropout import use_fast_dropout
 from tuneoff.engine.checkpoint import checkpointing
 from tuneoff.engine.inputs import SplitInputs, logits_of
 from tuneoff.engine.loss import Loss, example_weights, loss_of
-from tuneoff.engine.master_weights import MasterWeights, Snapshot, mean_snapshot
+from tuneoff.engine.master_weights import MasterWeights, mean_snapshot
+from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.optim import adamw, clip_at_step
 from tuneoff.engine.precision import compute_dtype
 from tuneoff.engine.recipe import Recipe
+from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.schedule import rate_share
-from tuneoff.errors import DivergedError
+from tuneoff.engine.training_state import Kept, Position, State, capture, restore
+from tuneoff.errors import DivergedError, NoMemoryError
 from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
 
@@ -47,6 +51,7 @@ class TrainingSettings:
     dtype: torch.dtype  # of the encoder; the head computes in fp32
     last_epoch: int | None = None  # counted from 1; training ends after it, with the recipe's schedule; None: the last
     dropout_seed: int | None = None  # None: the seed of data order
+    halvings: int = 0  # of the micro-batch, because of lack of memory before this training
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,10 @@ class Trained:
     tokens: int = 0  # summed over all steps
     train_seconds: float = 0.0  # of the steps, without validation
     phases: PhaseSeconds = field(default_factory=PhaseSeconds)
+    halvings: int = 0  # of the micro-batch, because of lack of memory
+    memory_steps: list[int] = field(default_factory=list)  # at which memory was lacking
+    resumed_step: int | None = None  # after which this process went on from a checkpoint
+    earlier_seconds: float = 0.0  # of this training in processes before this one
 
 
 def train(
@@ -96,25 +105,30 @@ def train(
     settings: TrainingSettings,
     validation: Validation | None,
     on_progress: Callable[[float], None] = lambda share: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Train a model, and leave it with the weights of the best validation: after an epoch, or a step within one.
 
     Without validation it keeps the weights of the last epoch. inputs: of the train split. on_progress: called after
-    each step with the share of steps done.
-    Raises DivergedError if the norm of a gradient is not finite.
+    each step with the share of steps done. checkpoint: from which the training goes on if it is stored, and into which
+    it writes its state from time to time.
+    Raises DivergedError if the norm of a gradient is not finite, NoMemoryError if a step does not fit in memory, and
+    StopRequested, with the checkpoint written, after a signal to stop.
     """
     model, recipe = adapted.model, settings.recipe
     use_fast_dropout(model)
     num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
     steps_per_epoch = math.ceil(len(inputs) / recipe.batch_size) * passes
-    trained, best_weights = Trained(), _BestWeights(validation, recipe.average) if validation else None
+    trained = Trained(halvings=settings.halvings)
+    best_weights = _BestWeights(validation, recipe.average) if validation else None
     loss = loss_of(recipe, inputs.labels, model.config.num_labels)
     sampling_weights = None
     if recipe.sampling == "balanced":
         sampling_weights = example_weights(inputs.labels, model.config.num_labels)
     # for dropout; training_batches has its own generator
     torch.manual_seed(settings.seed if settings.dropout_seed is None else settings.dropout_seed)
-    with compute_dtype(settings.dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing):
+    began, stopping = time.perf_counter(), checkpoint.training() if checkpoint else nullcontext()
+    with compute_dtype(settings.dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing), stopping:
         # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
         master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
         optimizer = adamw(adapted, master_weights, settings.learning_rate, recipe.weight_decay)
@@ -130,30 +144,43 @@ def train(
                 trained.evaluations.append({"step": step, "epoch": round(step / steps_per_epoch, 4), **named})
             return scores
 
-        for epoch in range(recipe.epochs):
+        def write(at: Position) -> None:
+            """Write the checkpoint."""
+            assert checkpoint
+
+            def state() -> State:
+                until_now = replace(trained, earlier_seconds=earlier_seconds + time.perf_counter() - began)
+                return capture(master_weights, optimizer, best_weights.kept if best_weights else [], until_now, at)
+
+            checkpoint.write(state)
+
+        at = Position()
+        if checkpoint and (stored := checkpoint.read()):
+            kept = best_weights.kept if best_weights else []
+            at = restore(stored, master_weights, optimizer, kept, trained)
+            trained.halvings = max(trained.halvings, settings.halvings)
+        earlier_seconds = trained.earlier_seconds
+        for epoch in range(recipe.epochs if at.is_done else at.epoch, recipe.epochs):
             _train_mode(model, adapted.first_trained_block)
-            started, seconds, losses = time.perf_counter(), 0.0, []
-            scores: dict[str, float] = {}
-            scored_step = 0
+            started, seconds = time.perf_counter(), at.seconds
+            scores, scored_step = at.scores, at.scored_step
             # an epoch has several passes if the recipe's min_steps needs them; each has its own order
             batches = itertools.chain.from_iterable(
                 training_batches(inputs.lengths, recipe.batch_size, settings.seed, number, sampling_weights)
                 for number in range(epoch * passes, (epoch + 1) * passes)
             )
-            # islice: the recipe's max_steps may end within an epoch
-            left = itertools.islice(batches, num_steps - len(trained.steps))
+            # islice: the recipe's max_steps may end within an epoch; steps before a checkpoint are done
+            left = itertools.islice(batches, at.steps, at.steps + num_steps - len(trained.steps))
             for examples in _timed(left, trained.phases):
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                mean_loss, num_tokens = _backward(model, inputs, examples, loss, recipe.accumulation, trained.phases)
+                mean_loss, num_tokens = _gradient(master_weights, model, inputs, examples, loss, recipe, trained)
                 stepping = time.perf_counter()
                 is_finite = _step(master_weights, optimizer, recipe.clip)
                 trained.phases.optimizer += time.perf_counter() - stepping
                 if not is_finite:
-                    step = len(trained.steps) + 1
-                    raise DivergedError(f"loss {mean_loss:.3g} at step {step}; lower the learning rate")
-                losses.append(mean_loss)
+                    raise DivergedError(_divergence(trained, mean_loss, fp32_weights), trained)
                 trained.steps.append(
                     {
                         "step": len(trained.steps) + 1,
@@ -170,10 +197,16 @@ def train(
                     scores, scored_step = validate(epoch), len(trained.steps)
                     _train_mode(model, adapted.first_trained_block)
                     started = time.perf_counter()
+                if checkpoint and checkpoint.is_due():
+                    seconds += time.perf_counter() - started
+                    steps = sum(step["epoch"] == epoch + 1 for step in trained.steps)
+                    write(Position(epoch, steps, seconds, scores, scored_step))
+                    started = time.perf_counter()
             seconds += time.perf_counter() - started
             trained.train_seconds += seconds
             if validation and scored_step != len(trained.steps):
                 scores = validate(epoch)
+            losses = [step["loss"] for step in trained.steps if step["epoch"] == epoch + 1]
             trained.epochs.append(
                 {
                     "epoch": epoch + 1,
@@ -188,6 +221,9 @@ def train(
                 trained.best_epoch, trained.best_step = best_weights.epoch, best_weights.step
                 is_out_of_patience = recipe.patience is not None and epoch + 1 - best_weights.epoch >= recipe.patience
                 is_done = validation.should_stop(scores) or is_out_of_patience or is_done
+            at = Position(epoch + 1, is_done=is_done)
+            if checkpoint and checkpoint.is_due():
+                write(at)
             if is_done:
                 break
         if best_weights:
@@ -203,31 +239,30 @@ class _BestWeights:
 
     def __init__(self, validation: Validation, count: int) -> None:
         self._validation, self._count = validation, count
-        # score, epoch, step, weights; best first, ties by step
-        self._kept: list[tuple[float, int, int, Snapshot]] = []
+        self.kept: list[Kept] = []  # best first, ties by step
 
     @property
     def epoch(self) -> int:
         """The epoch of the best weights, counted from 1."""
-        return self._kept[0][1]
+        return self.kept[0][1]
 
     @property
     def step(self) -> int:
         """The step of the best weights, counted from 1."""
-        return self._kept[0][2]
+        return self.kept[0][2]
 
     def add(self, score: float, epoch: int, step: int, master_weights: MasterWeights) -> None:
         """Copy the current weights if they are among the best."""
-        rank = sum(not is_better(self._validation.metric, score, earlier) for earlier, *_ in self._kept)
+        rank = sum(not is_better(self._validation.metric, score, earlier) for earlier, *_ in self.kept)
         if rank < self._count:
-            self._kept.insert(rank, (score, epoch, step, master_weights.snapshot()))
-            del self._kept[self._count :]
+            self.kept.insert(rank, (score, epoch, step, master_weights.snapshot()))
+            del self.kept[self._count :]
 
     def restore(self, master_weights: MasterWeights) -> None:
         """Write back the best weights, or the mean over the best ones if its score is not lower."""
-        (best_score, _, _, weights), *more = self._kept
+        (best_score, _, _, weights), *more = self.kept
         if more:
-            mean = mean_snapshot([snapshot for *_, snapshot in self._kept])
+            mean = mean_snapshot([snapshot for *_, snapshot in self.kept])
             master_weights.swap_in(mean)
             metric = self._validation.metric
             if not is_better(metric, best_score, self._validation.evaluate()[metric]):
@@ -245,6 +280,53 @@ def _timed(batches: Iterable[np.ndarray], phases: PhaseSeconds) -> Iterator[np.n
         if examples is end:
             return
         yield examples
+
+
+def _gradient(
+    master_weights: MasterWeights,
+    model: Any,
+    inputs: SplitInputs,
+    examples: np.ndarray,
+    loss: Loss,
+    recipe: Recipe,
+    trained: Trained,
+) -> tuple[float, int]:
+    """Compute the gradient of a batch in parts that fit in memory. Returns the loss and the number of tokens.
+
+    Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are all
+    steps after it. Raises NoMemoryError if a single example does not fit.
+    """
+    while True:
+        parts, random_state = recipe.accumulation * 2**trained.halvings, torch.get_rng_state()
+        try:
+            return _backward(model, inputs, examples, loss, parts, trained.phases)
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # outside the handler, whose traceback keeps the tensors of the step
+        master_weights.drop_gradients()
+        release_memory()
+        step = len(trained.steps) + 1
+        if parts >= len(examples):
+            raise NoMemoryError(
+                f"out of memory at step {step} with one example at a time; use a shorter max_length, a smaller encoder "
+                "or fewer workers"
+            )
+        torch.set_rng_state(random_state)
+        trained.halvings += 1
+        trained.memory_steps.append(step)
+
+
+def _divergence(trained: Trained, loss: float, fp32_weights: dict[Any, torch.Tensor]) -> str:
+    """Describe where a training diverged, and its last finite values."""
+    step = len(trained.steps) + 1
+    if not trained.steps and not all(bool(torch.isfinite(weights).all()) for weights in fp32_weights.values()):
+        return f"loss {loss:.3g} at step {step}: the encoder's weights hold values that are not finite; check its files"
+    text = f"loss {loss:.3g} at step {step}; lower the learning rate"
+    if not trained.steps:
+        return text
+    last = trained.steps[-1]
+    return f"{text} (last finite loss {last['loss']:.3g}, at learning rate {last['learning_rate']:.2g})"
 
 
 def _backward(

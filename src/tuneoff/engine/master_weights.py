@@ -100,15 +100,24 @@ class MasterWeights:
         """After the optimizer's step: copy the masters to the model's parameters, and remove the gradients."""
         for parameter in self._gradient_buffers:
             parameter.copy_(self._master_of[parameter])
-        for parameter in self._master_of:
-            parameter.grad = None
+        self.drop_gradients()
         if self._embedding_rows is not None:
             self._embedding_rows.decay_unread_rows(optimizer)
 
     def snapshot(self) -> Snapshot:
         """Copy the current masters."""
+        current = self.current()
+        return Snapshot([master.clone() for master in current.weights], current.decay)
+
+    def current(self) -> Snapshot:
+        """Return the current masters themselves, which the next step changes."""
         decay = 1.0 if self._embedding_rows is None else self._embedding_rows.decay
-        return Snapshot([master.detach().clone() for master in self._master_of.values()], decay)
+        return Snapshot([master.detach() for master in self._master_of.values()], decay)
+
+    def drop_gradients(self) -> None:
+        """Remove the gradients of a step that is not made."""
+        for parameter in self._master_of:
+            parameter.grad = None
 
     @torch.no_grad()
     def swap_in(self, snapshot: Snapshot) -> None:

@@ -160,7 +160,7 @@ class RayExecutor:
             while waiting or running:
                 while waiting and len(running) < slots.workers:
                     job = waiting.pop(0)
-                    running[task(job, store, slots.threads)] = job
+                    running[task(job, store, slots.threads, int(crashes[job.job_id] > 0))] = job
                 if time.monotonic() - looked > _LOOK_SECONDS:
                     self._hold_agents(self._nodes())
                     looked = time.monotonic()
@@ -189,7 +189,7 @@ class RayExecutor:
                 with contextlib.suppress(Exception):
                     self._ray.cancel(reference, force=True)
 
-    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int], Any]:
+    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
         from tuneoff.execute.node import run_there
 
@@ -207,10 +207,11 @@ class RayExecutor:
             scheduling_strategy="SPREAD",
         )
 
-        def submit(job: Job, store: StudyStore, threads: int) -> Any:
+        def submit(job: Job, store: StudyStore, threads: int, halvings: int) -> Any:
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
             stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
             message = {"job_id": job.job_id, "job": job.model_dump(mode="json"), "threads": threads}
+            message |= {"halvings": halvings, "checks": None}
             return remote.remote(
                 self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
             )

@@ -11,12 +11,13 @@ from tuneoff.spec.run import Job
 
 @dataclass(frozen=True)
 class Event:
-    """A job started, made progress, or ended (with its stored record)."""
+    """A job started, made progress, ended (with its stored record), or stopped without one, to go on later."""
 
-    kind: Literal["started", "progress", "done"]
+    kind: Literal["started", "progress", "done", "stopped"]
     job: Job
     share: float = 0.0  # of the job that is done, 0 to 1
     record: RunRecord | SearchRecord | None = None
+    note: str = ""  # of a job that stopped: why
 
 
 @dataclass(frozen=True)
@@ -56,5 +57,6 @@ class Executor(Protocol):
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, as many at once as there are slots, and store the record of each.
 
-        A job that fails, or whose process dies, is stored as failed; the other jobs go on.
+        A job that fails, or whose process dies, is stored as failed; the other jobs go on. KeyboardInterrupt and
+        StopRequested pass, once every running job has ended its step and stored its checkpoint.
         """

@@ -34,6 +34,7 @@ from tuneoff.engine.inputs import SplitInputs, average_windows, cached_prefix_in
 from tuneoff.engine.loop import Trained, TrainingSettings, Validation, train
 from tuneoff.engine.movement import movement
 from tuneoff.engine.precision import inference, resolve
+from tuneoff.engine.resume import Checkpoint
 from tuneoff.errors import DivergedError
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
@@ -83,6 +84,8 @@ class _Request:
     on_progress: Callable[[float], None]
     should_stop: Callable[[float], bool]
     parts: dict[str, Part]  # the examples that the run reads, by purpose
+    checkpoint: Checkpoint | None
+    halvings: int
 
     def labels(self, purpose: str) -> np.ndarray:
         """Return the labels of the examples of a purpose, (N,) or (N, C)."""
@@ -126,16 +129,19 @@ def fit(
     eval_splits: Sequence[str] = EVAL_SPLITS,
     on_progress: Callable[[float], None] = lambda share: None,
     should_stop: Callable[[float], bool] = lambda score: False,
+    checkpoint: Checkpoint | None = None,
+    halvings: int = 0,
 ) -> Fitted:
     """Fit a strategy on train and predict the evaluation splits, as far as the run has them.
 
     eval_splits: a search passes validation alone, and so never reads test. should_stop: for a strategy that trains in
-    epochs, called with the validation score after each; True ends training.
+    epochs, called with the validation score after each; True ends training. checkpoint, halvings: of a training by
+    gradient, which goes on from the checkpoint; halvings of the micro-batch, for lack of memory.
     Raises DivergedError if a probability is not finite.
     """
     parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
     present = [purpose for purpose in eval_splits if purpose in parts]
-    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts)
+    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts, checkpoint, halvings)
     fitted = _FIT[spec.definition.fits_on](request)
     if not all(np.isfinite(values).all() for values in fitted.probabilities.values()):
         raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
@@ -280,6 +286,7 @@ def _fit_model(request: _Request) -> Fitted:
             dtype,
             last_epoch=spec.final.epochs if spec.final else None,
             dropout_seed=spec.seed_of("dropout"),
+            halvings=request.halvings,
         )
         trained = train(
             adapted,
@@ -287,7 +294,9 @@ def _fit_model(request: _Request) -> Fitted:
             settings,
             validation if "validation" in parts else None,
             request.on_progress,
+            request.checkpoint,
         )
+        started -= trained.earlier_seconds
         costs |= {
             "train_seconds": trained.train_seconds,
             "examples_per_second": trained.examples / trained.train_seconds,

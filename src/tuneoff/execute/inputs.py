@@ -12,7 +12,9 @@ from tuneoff.data.load import open_dataset
 from tuneoff.data.other_tests import open_other_test
 from tuneoff.data.tokens import TokenTable, tokenize_split
 from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.heads import start_fingerprint
 from tuneoff.encoder.load import load_model
+from tuneoff.errors import ModelError
 from tuneoff.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -60,7 +62,13 @@ class CachedInputs:
         return {name: open_other_test(fingerprint) for name, fingerprint in run.tests.items()}
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
-        """Load the model by the encoder's name."""
+        """Load the model by the encoder's name. Raises ModelError if its files are not those of the study."""
+        is_named = run.model_fingerprint is not None
+        if is_named and start_fingerprint(_encoder_name(run), dataset.label_names) != run.model_fingerprint:
+            raise ModelError(
+                f"the files of encoder {_encoder_name(run)!r} have changed since this study began; run it again: it "
+                "then trains with the new ones"
+            )
         seed, recipe = run.seed_of("head"), run.recipe
         return load_model(
             _encoder_name(run),

@@ -17,9 +17,16 @@ Record = RunRecord | SearchRecord
 
 
 def run_job(
-    job: Job, inputs: "JobInputs", store: StudyStore, on_progress: Callable[[float], None] = lambda share: None
+    job: Job,
+    inputs: "JobInputs",
+    store: StudyStore,
+    on_progress: Callable[[float], None] = lambda share: None,
+    halvings: int = 0,
 ) -> None:
-    """Run a job and store its record. on_progress: called with the share that is done, 0 to 1."""
+    """Run a job and store its record. on_progress: called with the share that is done, 0 to 1.
+
+    halvings: of a run's micro-batch, because an earlier process of it was killed.
+    """
     from tuneoff.execute.run import predict_tests, run_one
     from tuneoff.execute.search import search_one
 
@@ -29,7 +36,7 @@ def run_job(
         if only_predicts(job, store):
             predict_tests(job.run, missing_tests(job, store), inputs, store.runs)
         else:
-            run_one(job.run, inputs, store.runs, on_progress)
+            run_one(job.run, inputs, store.runs, on_progress, halvings)
 
 
 def is_finished(job: Job, store: StudyStore) -> bool:

@@ -5,11 +5,12 @@ Nothing slow is imported at the top, so that the command line can start the work
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from tuneoff.errors import StoreError
+from tuneoff.errors import STOP_SIGNALS, StopRequested, StoreError
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 # upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
+_KILLED = -9  # exit code of a process that the system has killed
 
 
 def num_workers(num_jobs: int, largest_model: int, requested: int | None = None) -> int:
@@ -69,11 +71,30 @@ class LocalExecutor:
         return local_slots(num_jobs, largest_model, requested)
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
-        """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
+        """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job.
+
+        A run whose process is killed by the system, which lacks memory, is tried once more in smaller micro-batches. A
+        signal to stop passes once every running job has stored where it stands; a second one passes at once.
+        """
         from tuneoff.execute.executor import Event
         from tuneoff.execute.job import is_finished, record_crash, stored_record
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
+        killed: set[str] = set()
+
+        def go_on_later(job: Job, note: str = "") -> None:
+            del running[job.job_id]
+            waiting.insert(0, job)
+            on_event(Event("stopped", job, note=note))
+
+        def crash(job: Job, code: int, reason: str) -> None:
+            if -code in _stop_numbers():  # before it could handle the signal
+                go_on_later(job)
+            elif code == _KILLED and not job.is_search and job.job_id not in killed:
+                killed.add(job.job_id)
+                go_on_later(job, "killed, probably out of memory; tried again in smaller micro-batches")
+            else:
+                finish(job, describe_exit(code, reason, is_second=job.job_id in killed))
 
         def finish(job: Job, crash: str = "") -> None:
             del running[job.job_id]
@@ -82,22 +103,15 @@ class LocalExecutor:
             if crash and job.is_search and not is_finished(job, store):
                 waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
 
-        while waiting or running:
-            while worker.is_ready and waiting and len(running) < slots.workers:
-                job = waiting.pop(0)
-                running[job.job_id] = job
-                worker.submit(_message(job, store, slots.threads))
-                on_event(Event("started", job))
-            message = worker.next_message()
+        def handle(message: dict[str, Any]) -> None:
             if message["event"] == "ready":
                 worker.is_ready = True
             elif message["event"] == "ended":
                 reason = worker.last_stderr_line() or "it printed no reason"
                 if not worker.is_ready:
                     raise StoreError(f"the worker process ended with code {message['code']}: {reason}")
-                crash = describe_exit(message["code"], reason)
                 for job in list(running.values()):
-                    finish(job, crash)
+                    crash(job, message["code"], reason)
                 worker.is_ready = False
                 if waiting:
                     worker.start()
@@ -107,13 +121,35 @@ class LocalExecutor:
                 job = running[message["job_id"]]
                 if message["event"] == "progress":
                     on_event(Event("progress", job, share=message["share"]))
+                elif message["event"] == "stopped" and not is_finished(job, store):
+                    go_on_later(job)
+                elif message["event"] == "crashed" and message.get("reason"):
+                    finish(job, message["reason"])
                 elif message["event"] == "crashed":
-                    finish(job, message.get("reason") or describe_exit(message["code"], "see workers.log"))
+                    crash(job, message["code"], "see workers.log")
                 else:
                     finish(job)
 
+        try:
+            while waiting or running:
+                while worker.is_ready and waiting and len(running) < slots.workers:
+                    job = waiting.pop(0)
+                    running[job.job_id] = job
+                    worker.submit(_message(job, store, slots.threads, halvings=int(job.job_id in killed)))
+                    on_event(Event("started", job))
+                handle(worker.next_message())
+        except (KeyboardInterrupt, StopRequested):
+            worker.request_stop()
+            while running and worker.is_ready:
+                message = worker.next_message()
+                if message["event"] != "ended":
+                    handle(message)
+                else:
+                    break
+            raise
 
-def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
+
+def _message(job: Job, store: StudyStore, threads: int, halvings: int) -> dict[str, Any]:
     """Return a job as the worker process reads it (worker.py)."""
     from tuneoff.cache import checks_folder
 
@@ -121,14 +157,20 @@ def _message(job: Job, store: StudyStore, threads: int) -> dict[str, Any]:
         "job_id": job.job_id,
         "job": job.model_dump(mode="json"),
         "threads": threads,
+        "halvings": halvings,
         "folder": str(store.folder),
         "log": str(store.log),
         "checks": checks_folder(),
     }
 
 
-def describe_exit(code: int, reason: str) -> str:
+def _stop_numbers() -> list[int]:
+    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+
+
+def describe_exit(code: int, reason: str, is_second: bool = False) -> str:
     """Return the reason of a crash. reason: last line of the process' standard error, or where it is."""
-    if code == -9:
-        return "the job's process was killed, probably out of memory; try fewer workers or a smaller batch_size"
+    if code == _KILLED:
+        twice = " twice, the second time in smaller micro-batches," if is_second else ","
+        return f"the job's process was killed{twice} probably out of memory; try fewer workers or a smaller batch_size"
     return f"the job's process ended with code {code}: {reason}"

@@ -10,42 +10,57 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from tuneoff.cache import fingerprint
 from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.other_tests import split_name, with_other_tests
 from tuneoff.data.splits import parts_of
 from tuneoff.deliver.card import DataFacts, ModelFacts, write_card
 from tuneoff.deliver.saved import SavedModel
 from tuneoff.engine.loop import Trained
+from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.meter import latency, peak_operations, throughput
 from tuneoff.engine.precision import resolve
-from tuneoff.errors import DivergedError, TuneoffError, one_line
+from tuneoff.engine.resume import Checkpoint, checkpoint_seconds
+from tuneoff.errors import DivergedError, NoMemoryError, TuneoffError, join_limited, one_line
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.machine import device, machine, peak_bytes, versions
+from tuneoff.machine import device, machine, peak_bytes, processor, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
 from tuneoff.spec.run import RunSpec
+from tuneoff.strategies import GradientConfig
 
 
 def run_one(
-    spec: RunSpec, inputs: JobInputs, store: RunStore, on_progress: Callable[[float], None] = lambda share: None
+    spec: RunSpec,
+    inputs: JobInputs,
+    store: RunStore,
+    on_progress: Callable[[float], None] = lambda share: None,
+    halvings: int = 0,
 ) -> RunRecord:
-    """Fit, evaluate and store one run. An error is stored too, as a failed or diverged run."""
+    """Fit, evaluate and store one run. An error is stored too, as a failed or diverged run.
+
+    A run that was stopped goes on from its checkpoint. halvings: of the micro-batch, because an earlier process that
+    ran it was killed, probably for lack of memory.
+    """
     started = time.perf_counter()
+    checkpoint = _checkpoint(spec, store)
     try:
         dataset = inputs.dataset(spec)
-        fitted = fit(spec, dataset, inputs, on_progress=on_progress)
+        fitted = _fit_in_memory(spec, dataset, inputs, on_progress, checkpoint, halvings)
         scores = _scores(spec, dataset, fitted)  # by a function of the user's own too, which may fail
     except Exception as error:
-        status = DIVERGED if isinstance(error, DivergedError) else FAILED
-        reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
-        return store.write(_record(spec, status=status, error=reason))
+        record = store.write(_unsuccessful(spec, error), history=_history(getattr(error, "trained", None)))
+        checkpoint.remove()
+        return record
+    earlier_seconds = fitted.trained.earlier_seconds if fitted.trained else 0.0
     parts, splits = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division), list(fitted.probabilities)
     labels = {split: parts[split].labels(dataset) for split in splits}
     predicted = {split: fitted.predicted(split) for split in splits}
     pairs = {split: (labels[split], predicted[split]) for split in splits}
-    fitted.costs |= {"run_seconds": time.perf_counter() - started, "peak_bytes": peak_bytes()}
+    fitted.costs |= {"run_seconds": earlier_seconds + time.perf_counter() - started, "peak_bytes": peak_bytes()}
     fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))
     if fitted.merged and fitted.classify_sample:
         fitted.costs |= _merged_costs(fitted, timed_part(parts).num_examples(dataset))
@@ -72,6 +87,8 @@ def run_one(
         best_step=fitted.trained.best_step if fitted.trained and spec.recipe.evaluate_every else None,
         selected_options=fitted.selected_options,
         movement=movement,
+        micro_batch=_micro_batch(spec, fitted.trained),
+        notes=_notes(spec, fitted.trained, checkpoint),
     )
     examples = {split: parts[split].row_numbers(dataset) for split in splits}
     predictions = RunPredictions(labels, predicted, fitted.probabilities, examples) if splits else None
@@ -83,7 +100,7 @@ def run_one(
         write_card(folder, ModelFacts(saved, record, DataFacts.of(dataset)))
 
     # of the runs of folds, the first shows the size of the model; the model that is handed over has seen all examples
-    return store.write(
+    record = store.write(
         record,
         predictions,
         _history(fitted.trained),
@@ -91,6 +108,81 @@ def run_one(
         keep_model=spec.fold is None,
         tests=tests,
     )
+    checkpoint.remove()
+    return record
+
+
+def _checkpoint(spec: RunSpec, store: RunStore) -> Checkpoint:
+    """Return the checkpoint of a run, with everything on which its bits depend."""
+    settings = spec.model_dump(mode="json", exclude={"tests", "save_model"})
+    key = {
+        **versions(),
+        "threads": torch.get_num_threads(),
+        "processor": processor(),
+        "device": device().type,
+        "settings": fingerprint(settings),
+    }
+    return Checkpoint(store.checkpoint(spec.run_id), key, checkpoint_seconds())
+
+
+def _fit_in_memory(
+    spec: RunSpec,
+    dataset: Dataset,
+    inputs: JobInputs,
+    on_progress: Callable[[float], None],
+    checkpoint: Checkpoint,
+    halvings: int,
+) -> Fitted:
+    """Fit a run, and once more in smaller micro-batches where memory lacks elsewhere than in a step's gradient."""
+    arguments: dict[str, Any] = {"on_progress": on_progress, "checkpoint": checkpoint}
+    try:
+        return fit(spec, dataset, inputs, **arguments, halvings=halvings)
+    except Exception as error:
+        is_final = isinstance(error, NoMemoryError) or not isinstance(spec.config, GradientConfig)
+        if is_final or not is_out_of_memory(error):
+            raise
+    release_memory()  # outside the handler, whose traceback keeps the model
+    return fit(spec, dataset, inputs, **arguments, halvings=halvings + 1)
+
+
+def _unsuccessful(spec: RunSpec, error: Exception) -> RunRecord:
+    """Return the record of a run that failed or diverged."""
+    if isinstance(error, DivergedError):
+        return _record(spec, status=DIVERGED, error=str(error), divergence=_last_values(error))
+    if is_out_of_memory(error) and not isinstance(error, TuneoffError):
+        reason = f"out of memory ({one_line(error, 120)}); use fewer workers, a shorter max_length or a smaller encoder"
+    else:
+        reason = str(error) if isinstance(error, TuneoffError) else traceback.format_exc()
+    return _record(spec, status=FAILED, error=reason)
+
+
+def _last_values(error: DivergedError) -> dict[str, Any]:
+    """Return the step at which a training diverged, and its last finite values; empty if it took no step."""
+    if error.trained is None:
+        return {}
+    last = error.trained.steps[-1] if error.trained.steps else {}
+    scores = error.trained.epochs[-1] if error.trained.epochs else {}
+    last_scores = {name: value for name, value in scores.items() if name.startswith("validation_")}
+    return {"step": len(error.trained.steps) + 1, "last": last, "last_validation": last_scores}
+
+
+def _micro_batch(spec: RunSpec, trained: Trained | None) -> int | None:
+    """Return the examples of a step that were computed at once, if lack of memory made them fewer."""
+    if trained is None or not trained.halvings:
+        return None
+    return math.ceil(spec.recipe.batch_size / (spec.recipe.accumulation * 2**trained.halvings))
+
+
+def _notes(spec: RunSpec, trained: Trained | None, checkpoint: Checkpoint) -> list[str]:
+    """Write what happened to a run beside its training."""
+    notes = [text for text in (checkpoint.ignored, checkpoint.failure) if text]
+    size = _micro_batch(spec, trained)
+    if trained and size:
+        steps = join_limited(sorted(set(trained.memory_steps)))
+        cause = f"out of memory at step {steps}" if steps else "an earlier process was killed or out of memory"
+        batch = spec.recipe.batch_size
+        notes.append(f"{cause}: steps were computed in micro-batches of {size}, the batch stayed {batch}")
+    return notes
 
 
 def _scores(spec: RunSpec, dataset: Dataset, fitted: Fitted) -> dict[str, dict[str, float]]:
@@ -109,12 +201,12 @@ def _predict_tests(spec: RunSpec, fitted: Fitted, dataset: Dataset, inputs: JobI
         return {}
     assert fitted.predict_split is not None
     data, predictions = with_other_tests(dataset, inputs.other_tests(spec)), {}
-    for name, fingerprint in spec.tests.items():
+    for name, of_test in spec.tests.items():
         started, split = time.perf_counter(), split_name(name)
         fitted.probabilities[split] = fitted.predict_split(data, split)
         labels, predicted = labels_of(data.splits[split]), fitted.predicted(split)
         of_split = RunPredictions({split: labels}, {split: predicted}, {split: fitted.probabilities[split]})
-        predictions[name] = TestPredictions(of_split, fingerprint, time.perf_counter() - started)
+        predictions[name] = TestPredictions(of_split, of_test, time.perf_counter() - started)
     return predictions
 
 
@@ -159,7 +251,7 @@ def _movement(fitted: Fitted) -> dict[str, Any]:
 
 
 def _history(trained: Trained | None) -> pd.DataFrame | None:
-    if trained is None:
+    if trained is None or not trained.steps:
         return None
     steps = pd.DataFrame(trained.steps).assign(kind="step")
     evaluations = [pd.DataFrame(trained.evaluations).assign(kind="evaluation")] if trained.evaluations else []

@@ -21,9 +21,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
+
+from tuneoff.errors import STOP_SIGNALS, StopRequested
 
 PROGRESS_SECONDS = 0.2  # between two progress events of a job
 # macOS forbids much after a fork, and Windows has none
@@ -35,6 +37,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def main() -> None:
     """Run jobs until standard input ends; with --one JOB, run that job."""
     _die_with_parent()
+    _handle_stop_signals(lambda *_: None)  # a scheduler may signal every process; the main process asks when it is time
     # libraries may print to standard output, which must not mix with events
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -49,7 +52,10 @@ def main() -> None:
     for event in children.events():
         if isinstance(event, bytes):
             job = json.loads(event)
-            running[children.start(job, channel)] = job["job_id"]
+            if "stop" in job:
+                _stop_children(running)
+            else:
+                running[children.start(job, channel)] = job["job_id"]
         else:
             process, code = event
             job_id = running.pop(process)
@@ -110,13 +116,19 @@ class _ForkedChildren:
 
     def start(self, job: dict[str, Any], channel: TextIO) -> int:
         """Start a job and return the id of its process."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())  # until the child has its own handlers
         child = os.fork()
         if child == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _die_with_parent()
-            _run(job, channel)
-            os._exit(0)
+            code = 1
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _die_with_parent()
+                _run(job, channel)
+                code = 0
+            finally:
+                os._exit(code)  # whatever happens, the child never goes on as the worker
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
         return child
 
 
@@ -151,13 +163,40 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _stop_signals() -> list[int]:
+    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+
+
+def _handle_stop_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    for number in _stop_signals():
+        signal.signal(number, handler)
+
+
+def _raise_stop(number: int, _: Any) -> None:
+    raise StopRequested(number)
+
+
+def _stop_children(running: Iterable[int]) -> None:
+    """Ask jobs to stop. On Windows, which has no signals, they end at once: their last checkpoints stay."""
+    for process in running:
+        with contextlib.suppress(OSError):  # it has ended
+            os.kill(process, signal.SIGTERM)
+
+
 def _run(message: dict[str, Any], channel: TextIO) -> None:
     log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     try:
+        _handle_stop_signals(_raise_stop)  # a training replaces it while it trains (engine/resume.py)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
         _run_job(message, channel)
+        _handle_stop_signals(signal.SIG_IGN)
         _send(channel, event="done", job_id=message["job_id"])
+    except StopRequested:
+        _handle_stop_signals(signal.SIG_IGN)
+        _send(channel, event="stopped", job_id=message["job_id"])
     except Exception as error:  # runs store their own errors; here are those around them
         _send(channel, event="crashed", job_id=message["job_id"], code=1, reason=_describe(error))
         with contextlib.suppress(OSError):  # a full disk, which the reason names
@@ -190,7 +229,8 @@ def _run_job(message: dict[str, Any], channel: TextIO) -> None:
             last_sent = time.monotonic()
             _send(channel, event="progress", job_id=message["job_id"], share=share)
 
-    run_job(Job.model_validate(message["job"]), CachedInputs(), StudyStore(Path(message["folder"])), report)
+    store = StudyStore(Path(message["folder"]))
+    run_job(Job.model_validate(message["job"]), CachedInputs(), store, report, message["halvings"])
 
 
 def _describe(error: Exception) -> str:

@@ -74,8 +74,15 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(job).encode() + b"\n")
             self._process.stdin.flush()
 
+    def request_stop(self) -> None:
+        """Ask the running jobs to end with the step that they are in; each then reports "stopped"."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(b'{"stop": true}\n')
+            self._process.stdin.flush()
+
     def next_message(self) -> dict[str, Any]:
-        """Wait for the next event: ready, ended, or a job's progress, done or crashed."""
+        """Wait for the next event: ready, ended, or a job's progress, done, stopped or crashed."""
         return self._messages.get()
 
     def last_stderr_line(self) -> str:

@@ -31,7 +31,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from tuneoff.deliver.classifier import as_texts
-from tuneoff.errors import ConfigError, TuneoffError, unknown
+from tuneoff.errors import ConfigError, StopRequested, TuneoffError, unknown
 from tuneoff.serve.models import ServedModel
 
 _FOLDER = Path(__file__).parent
@@ -224,7 +224,7 @@ def serve(app: Starlette, listening: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", server_header=False, limit_concurrency=64, timeout_keep_alive=5)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, StopRequested):
         uvicorn.Server(config).run(sockets=[listening])
 
 

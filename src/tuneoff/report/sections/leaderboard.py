@@ -73,6 +73,9 @@ def section(comparison: Comparison) -> Section:
             Text(_FAILURES_TEXT[comparison.repeat]),
             Bullets([f"{f.label}, {f.repeat}: {f.status} – {f.reason}" for f in comparison.failures]),
         ]
+    noted = [f"{r.label}, {r.repeat}: {note}" for r in comparison.records for note in r.notes]
+    if noted:
+        blocks += [Heading("Notes on runs"), Bullets(noted)]
     return Section("verdict", "Verdict", blocks)
 
 

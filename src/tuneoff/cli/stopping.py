@@ -1,0 +1,37 @@
+"""Signals that ask the command line to stop: Ctrl-C, SIGTERM of a scheduler, SIGHUP of a closed terminal.
+
+Nothing slow is imported here, so that a signal during the imports ends in one line too.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tuneoff.errors import STOP_SIGNALS, StopRequested
+
+
+@contextmanager
+def stops_in_one_line() -> Iterator[None]:
+    """A context in which these signals raise StopRequested, and end the process with one line and 128 + the signal."""
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    for number in handled:
+        signal.signal(number, _raise)
+    try:
+        yield
+    except StopRequested as stop:
+        for number in handled:  # another one ends the process at once, without a traceback of its clean-up
+            signal.signal(number, signal.SIG_DFL)
+        print(f"tuneoff: {stopped_by(stop.number)}", file=sys.stderr)
+        sys.exit(stop.exit_code)
+
+
+def stopped_by(number: int) -> str:
+    """Write by which signal the process was stopped."""
+    return "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+
+
+def _raise(number: int, _: Any) -> None:
+    raise StopRequested(number)

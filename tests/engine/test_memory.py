@@ -1,0 +1,28 @@
+"""A step under a real limit of the system on memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA is Linux's")]
+
+
+def train_within(megabytes):
+    command = [sys.executable, "-m", "tests.engine.limited_memory", str(megabytes)]
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+
+
+def test_a_training_that_lacks_memory_goes_on_in_smaller_micro_batches():
+    finished = train_within(150)
+    trained = json.loads(finished.stdout.splitlines()[-1])
+    assert trained["halvings"] >= 1
+    assert set(trained["steps"]) == {1}
+    assert len(trained["losses"]) == 3
+
+
+def test_a_text_that_does_not_fit_in_memory_is_one_clear_error():
+    last = train_within(5).stderr.strip().splitlines()[-1]
+    assert "out of memory at step 1 with one example at a time; use a shorter max_length" in last
