@@ -15,7 +15,7 @@ from tuneoff.cache import cached_folder, fingerprint
 from tuneoff.errors import ModelError, one_line
 
 _SECONDS = 60.0  # on the clock; the probe itself limits the seconds of the processor
-_PROBE = Path(__file__).with_name("tokenizer_probe.py")
+_PROBE = Path(__file__).with_name("tokenizer_try.py")
 
 
 def check_tokenizer(name: str, file: Path) -> None:
