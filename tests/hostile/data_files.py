@@ -43,15 +43,15 @@ def stream(path: Path) -> None:
 # ---- named files
 
 
-def _text(content: str | bytes) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content) and None
+def _text(content: str | bytes) -> Callable[[Path], Any]:
+    return lambda path: path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _lines(*objects: Any) -> Callable[[Path], None]:
+def _lines(*objects: Any) -> Callable[[Path], Any]:
     return _text("".join(json.dumps(row) + "\n" for row in objects))
 
 
-def _table(**columns: Any) -> Callable[[Path], None]:
+def _table(**columns: Any) -> Callable[[Path], Any]:
     return lambda path: pa.parquet.write_table(pa.table({"text": TEXTS, "label": LABELS, **columns}), path)
 
 
@@ -67,7 +67,7 @@ def _not_utf8(kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, ROWS, [None, offsets, content])
 
 
-def _bomb(rows: int, value: str, codec: str = "gzip") -> Callable[[Path], None]:
+def _bomb(rows: int, value: str, codec: str = "gzip") -> Callable[[Path], Any]:
     def write(path: Path) -> None:
         part = pa.array([value], pa.string())
         index = pa.array(np.zeros(min(rows, 10**6), np.int32))
@@ -84,12 +84,12 @@ def _bomb(rows: int, value: str, codec: str = "gzip") -> Callable[[Path], None]:
     return write
 
 
-def _wide(count: int) -> Callable[[Path], None]:
+def _wide(count: int) -> Callable[[Path], Any]:
     names = [f"c{number}" for number in range(count)]
     return _text(",".join(["text", "label", *names]) + "\n" + (",".join(["a b", "x", *["1"] * count]) + "\n") * 4)
 
 
-def _wide_table(count: int) -> Callable[[Path], None]:
+def _wide_table(count: int) -> Callable[[Path], Any]:
     return lambda path: pa.parquet.write_table(
         pa.table({"text": TEXTS, "label": LABELS, **{f"c{number}": np.zeros(ROWS) for number in range(count)}}), path
     )
@@ -100,7 +100,7 @@ _DEEP = "[" * 50_000 + "]" * 50_000
 _ODD_LABELS = ["²", "--5", "-", "½", "+", "1e5", "٣", "９", "0x1", "1_000", "nan", "inf"]
 
 # name with the ending of the file -> writes it, options of the data
-FILES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
+FILES: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "null.json": (_text("null"), {}),
     "null.jsonl": (_text("null\n"), {}),
     "nulls.jsonl": (_text("null\nnull\n"), {}),
@@ -152,8 +152,8 @@ FILES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "utf-16.csv": (_text("text,label\na,b\n".encode("utf-16")), {}),
     "long-header.csv": (_text("a" * 5_000_000 + ",label\nb,c\n"), {}),
     "long-label.csv": (_text("text,label\n" + f"a b,{'x' * 100_000}\nc d,y\n" * 10), {}),
-    "cell-of-100-MB.csv": (lambda path: path.write_text("text,label\n" + "a " * (50 * 2**20) + ",x\nb,y\n") and None, {}),
-    "cell-of-100-MB.jsonl": (lambda path: path.write_text('{"text": "' + "a " * (50 * 2**20) + '", "label": "x"}\n{"text": "b", "label": "y"}\n') and None, {}),
+    "cell-of-100-MB.csv": (lambda path: path.write_text("text,label\n" + "a " * (50 * 2**20) + ",x\nb,y\n"), {}),
+    "cell-of-100-MB.jsonl": (lambda path: path.write_text('{"text": "' + "a " * (50 * 2**20) + '", "label": "x"}\n{"text": "b", "label": "y"}\n'), {}),
     "escapes.csv": (_text("text,label\n" + "\x1b[2Jclear,\x1b]0;x\x07\nb,y\n"), {}),
     "bomb-rows.parquet": (_bomb(200 * 10**6, "a text of some words"), {}),
     "bomb-cells.parquet": (_bomb(10**6, "x" * 2**20), {}),
@@ -193,7 +193,7 @@ FILES: dict[str, tuple[Callable[[Path], None], dict[str, Any]]] = {
     "no-rows.parquet": (lambda path: pa.parquet.write_table(pa.table({"text": pa.array([], pa.string()), "label": pa.array([], pa.string())}), path), {}),
     "no-columns.parquet": (lambda path: pa.parquet.write_table(pa.table({}), path), {}),
     "odd-columns.parquet": (lambda path: pa.parquet.write_table(pa.table({"\x1b[31m": TEXTS, "": LABELS, "a\nb": LABELS}), path), {}),
-    "cut.parquet": (lambda path: (_table()(path), path.write_bytes(path.read_bytes()[:-50]))[1] and None, {}),
+    "cut.parquet": (lambda path: (_table()(path), path.write_bytes(path.read_bytes()[:-50]))[1], {}),
     "gzip.csv": (_text(b"\x1f\x8b\x08\x00" + b"\x00" * 100), {}),
     "zip.parquet": (_text(b"PK\x03\x04" + b"\x00" * 100), {}),
     "pickle.json": (_text(b"\x80\x04\x95\x10\x00"), {}),
