@@ -38,7 +38,7 @@ def read_json(path: Path) -> Any:
     """Read a JSON file. Raises StoreError if it is missing or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({error}); run the study again") from error
 
 

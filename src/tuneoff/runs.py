@@ -150,7 +150,7 @@ class RunStore:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return RunRecord(**{**stored, "costs": current_keys(stored.get("costs", {}))})
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise StoreError(f"run {run_id} cannot be read ({error}); remove {path.parent} to run it again") from error
 
     def has_model(self, run_id: str) -> bool:
@@ -457,5 +457,5 @@ def _parsed(path: Path, parse: Callable[[Any], T], remedy: str) -> T:
     stored = read_json(path)
     try:
         return parse(stored)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({type(error).__name__}: {error}); {remedy}") from error
