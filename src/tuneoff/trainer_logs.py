@@ -76,7 +76,7 @@ def _read(path: Path) -> Any:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); give a {_STATE} or a results JSON of HF Trainer") from None
 
 
