@@ -12,7 +12,10 @@ import time
 SUITES = {
     "model folders": "test_models.py",
     "data files, named": "test_data_files.py -k hostile or huge",
-    **{f"data files, any {e}": f"test_data_files.py -k any_file and {e}]" for e in ("csv", "tsv", "jsonl", "json", "parquet")},
+    **{
+        f"data files, any {ending}": f"test_data_files.py -k any_file and {ending}]"
+        for ending in ("csv", "tsv", "jsonl", "json", "parquet")
+    },
     "study specs": "test_specs.py -k any_study",
     "study files and options": "test_specs.py -k not any_study",
     "records": "test_records.py",
