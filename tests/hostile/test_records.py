@@ -34,7 +34,7 @@ _LOG = {
     ],
     "best_global_step": 2,
 }
-_RUN = {
+_RUN: dict[str, object] = {
     "run_id": "a",
     "group": "a",
     "strategy": "full",
