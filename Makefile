@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: demo test check lint lowest format bench clean
+.PHONY: audit demo test check lint lowest format bench clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
@@ -22,6 +22,10 @@ lint: $(READY)        ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(READY)       ## known vulnerabilities of the pinned packages, where the service of pip-audit is reachable
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lowest: $(LOWEST_READY)   ## fast tests at the lower bounds of the dependencies; their deprecations are no errors
 	$(LOWEST)/bin/python -m pytest -m "not slow" -W default

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, short_repr, unknown
 from tuneoff.tables import BYTES, COUNT, ENERGY, GRAMS, MONEY, OPERATIONS, SECONDS, SHARE, Format
 
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -146,7 +146,7 @@ def choosable_costs() -> dict[str, Cost]:
 
 def check_cost(name: str) -> str:
     """Return the key of a cost that the verdict may choose by. Raises ConfigError, listing the valid ones."""
-    name = _RENAMED_CHOICES.get(name, name)
+    name = _RENAMED_CHOICES.get(name, name) if isinstance(name, str) else short_repr(name)
     if name not in choosable_costs():
         raise ConfigError(unknown("cost", name, choosable_costs()))
     return name

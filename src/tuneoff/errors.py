@@ -1,14 +1,25 @@
 """Errors that a user can cause and fix. Each is one clear line; the command line exits with code 2."""
 
+import reprlib
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
+_MAX_LINE = 2000  # characters of a message: names and values of the user may be of any length
+_MAX_NAME, _MAX_SEARCHED, _MAX_LISTED = 100, 10_000, 60  # of what a message names and searches
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxtuple, _SHORT.maxset = 3, 3, 3, 3, 3
+
 
 class TuneoffError(Exception):
-    """Base class of every error that a user can cause and fix."""
+    """Base class of every error that a user can cause and fix. Its text is one line, whatever it quotes."""
+
+    def __str__(self) -> str:
+        line = " ".join(super().__str__().split())
+        return line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 2]} …"
 
 
 class ConfigError(TuneoffError, ValueError):
@@ -83,9 +94,19 @@ def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
     "strategy 'lroa' is unknown; did you mean 'lora'? Choose from lora, full"
     """
     allowed = list(allowed)
-    similar = get_close_matches(str(name).lower(), [str(a) for a in allowed], n=1, cutoff=0.6)
+    is_short = isinstance(name, str) and len(name) <= _MAX_NAME and len(allowed) <= _MAX_SEARCHED
+    similar = get_close_matches(name.lower(), [str(a) for a in allowed], n=1, cutoff=0.6) if is_short else []
     hint = f"did you mean {similar[0]!r}? Choose from" if similar else "choose from"
-    return f"{kind} {name!r} is unknown; {hint} {', '.join(allowed)}"
+    return f"{kind} {short_repr(name)} is unknown; {hint} {join_limited(allowed, _MAX_LISTED)}"
+
+
+def short_repr(value: object) -> str:
+    """Write any value in at most about a hundred characters, also one that a few aliases in YAML make endless.
+
+    >>> short_repr("lora"), short_repr([[["a", [1, 2]]] * 9] * 9)
+    ("'lora'", "[[['a', [...]], ['a', [...]], ['a', [...]], ...], ...]")
+    """
+    return _SHORT.repr(value)
 
 
 def one_line(error: object, limit: int = 300) -> str:

@@ -19,7 +19,7 @@ from tuneoff.data.other_tests import OtherTest, store_other_test
 from tuneoff.data.spec import Fold, TruncationPolicy
 from tuneoff.data.splits import check_divisions, check_subset, parts_of
 from tuneoff.data.tokens import TokenTable, tokenize, tokenize_split
-from tuneoff.encoder.config import load_config, load_tokenizer
+from tuneoff.encoder.config import check_token_ids, load_config, load_tokenizer
 from tuneoff.encoder.heads import replaced_head, start_fingerprint
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
@@ -61,6 +61,8 @@ class Prepared:
             model: {test.name: tokenize_split(test.table, load_tokenizer(model), policy) for test in tests}
             for model in self.tokens
         }
+        for model, tables in tokens.items():
+            _check_tokens(model, tables)
         named = {test.name: test.fingerprint for test in tests}
         runs = [run if run.subset else run.model_copy(update={"tests": named}) for run in self.runs]
         return replace(self, tests=tuple(tests), runs=tuple(runs), test_tokens=tokens)
@@ -88,8 +90,16 @@ def prepare(spec: StudySpec) -> Prepared:
     tokenizers = {model: load_tokenizer(model) for model in models}
     tokens = {model: tokenize(dataset, tokenizers[model], spec.recipe.truncation) for model in models}
     own_tokens = {(model, policy): tokenize(dataset, load_tokenizer(model), policy) for model, policy in own}
+    for model, tables in itertools.chain(tokens.items(), ((model, of) for (model, _), of in own_tokens.items())):
+        _check_tokens(model, tables)
     runs, heads = tuple(_grid(spec, dataset)), _replaced_heads(spec, dataset)
     return Prepared(spec, dataset, tokens, tokenizers, runs, heads, own_tokens)
+
+
+def _check_tokens(model: str, tables: Mapping[str, TokenTable]) -> None:
+    vocab_size = load_config(model).vocab_size
+    for table in tables.values():
+        check_token_ids(model, table.ids, vocab_size)
 
 
 def _check_metrics(spec: StudySpec, dataset: Dataset) -> None:

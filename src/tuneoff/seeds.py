@@ -4,13 +4,14 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, short_repr, unknown
 
 # head: initial weights of the head, and parameters that a strategy adds | order: of the training examples | dropout
 # split: which of the labelled examples that are not in test are training examples, and which are for validation
 SPLIT = "split"
 SOURCES = ("head", "order", "dropout", SPLIT)
 
+MAX_SEEDS = 1000
 Seeds = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 
@@ -32,16 +33,21 @@ def parse_seeds(given: Any) -> Seeds | None:
 
 
 def _parse_list(where: str, given: Any) -> tuple[int, ...]:
+    count = given if _is_count(given) else len(given) if isinstance(given, (list, tuple)) else 0
+    if count > MAX_SEEDS:
+        raise ConfigError(f"{where}: {short_repr(count)} seeds; at most {MAX_SEEDS:,} runs of a strategy are compared")
     values = range(given) if _is_count(given) else given
     if not isinstance(values, (range, list, tuple)) or not all(map(_is_count, values)):
-        raise ConfigError(f"{where} {given!r}: write a number of seeds such as 3, or the seeds themselves: [1, 2, 42]")
+        raise ConfigError(
+            f"{where} {short_repr(given)}: write a number of seeds such as 3, or the seeds themselves: [1, 2, 42]"
+        )
     if not values:
         raise ConfigError(f"{where}: no value; give at least 1")
     return tuple(dict.fromkeys(values))
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
 
 
 def crossed(seeds: Mapping[str, Sequence[int]], sources: Sequence[str]) -> list[dict[str, int]]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
-import yaml
+
+from tuneoff.validation import parse_yaml
 
 SMALL_MODEL_BYTES = 10_000_000  # models up to this size are kept: those of LoRA, adapters and classifiers
 
@@ -27,10 +28,10 @@ def spare_models(folder: Path) -> list[SpareModel]:
     try:
         listed = json.loads((folder / "data.json").read_text(encoding="utf-8"))
         comparison = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-        spec = yaml.safe_load((folder / "study.yaml").read_text(encoding="utf-8"))
+        spec = parse_yaml((folder / "study.yaml").read_text(encoding="utf-8"), "study.yaml")
         picked, runs = comparison["verdict"]["recommended"], set(listed["runs"])
         keeps_all = spec.get("keep") == "all"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []
     if picked is None or keeps_all:
         return []

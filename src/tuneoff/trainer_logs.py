@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneoff.errors import DataError
+from tuneoff.validation import whole_number
 
 _SPLITS = {"eval": "evaluation", "validation": "evaluation", "test": "test", "predict": "test"}  # by prefix of a key
 _STATE = "trainer_state.json"
@@ -63,7 +64,7 @@ def _of_folder(folder: Path) -> TrainerLog:
 
 def _number(name: str) -> int:
     digits = name.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else -1
+    return -1 if (number := whole_number(digits)) is None else number
 
 
 def _read(path: Path) -> Any:
@@ -75,7 +76,7 @@ def _read(path: Path) -> Any:
         ) from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON ({error}); give a {_STATE} or a results JSON of HF Trainer") from None
 
 

@@ -113,7 +113,7 @@ def test_standard_input_and_output(tmp_path, monkeypatch):
         ("text,text\na,b\n", "csv", "column 'text' occurs 2 times"),
         ("", "jsonl", "the data is empty: no line of it is a JSON object"),
         ("[1]\n", "jsonl", "the data is empty: no line of it is a JSON object"),
-        ("no parquet", "parquet", "data file 'bad.parquet' cannot be read"),
+        ("no parquet", "parquet", "data file 'bad.parquet' cannot be parsed"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line(content, format_name, message, tmp_path):

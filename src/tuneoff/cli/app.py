@@ -71,6 +71,7 @@ from tuneoff.cli.output import (
     print_tracked,
     visible,
 )
+from tuneoff.cli.unforeseen import EXIT_CODE, print_unforeseen
 from tuneoff.cli.winner import check, embed, export, predict, serve, track
 from tuneoff.costs import DEFAULT_COST
 from tuneoff.errors import StopRequested, StoreError, TuneoffError
@@ -114,6 +115,11 @@ def main() -> None:
     except (TuneoffError, OSError) as error:  # OSError: a full disk, no permission
         print(f"tuneoff: {show_control_characters(' '.join(_message(error).split()))}", file=sys.stderr)
         sys.exit(2)
+    except BaseException as error:  # the last resort; tokenizers' PanicException is no Exception
+        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+            raise
+        print_unforeseen(error)
+        sys.exit(EXIT_CODE)
 
 
 def _print_any_character() -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-import yaml
 from typer.core import TyperCommand
 
 from tuneoff.costs import RATE_OPTIONS, Rates, choosable_costs
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.studies import packaged_studies
-from tuneoff.validation import is_list_field
+from tuneoff.validation import is_list_field, parse_yaml, whole_number
 
 OptionalText = Optional[str]  # noqa: UP045  typer reads Optional
 TextList = Optional[list[str]]  # noqa: UP045  an option that adds up when it is repeated; see joined()
@@ -250,8 +249,8 @@ def parse_recipe(text: str | None) -> dict[str, Any]:
         if key.strip() in options:
             raise ConfigError(f"--recipe {text!r} names {key.strip()} twice; give it once")
         try:
-            options[key.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[key.strip()] = parse_yaml(value, "value")
+        except ConfigError:
             raise ConfigError(f"--recipe {text!r}: value {value!r} cannot be read; write e.g. clip=1.0") from None
     return options
 
@@ -308,14 +307,15 @@ def parse_limits(text: str | None) -> dict[str, Any]:
     limits: dict[str, Any] = {}
     for part in text.split(",") if text else ():
         split, equals, count = part.rpartition("=")
-        if not count.strip().isdigit():
+        number = whole_number(count)
+        if number is None:
             raise ConfigError(f"--limit {text!r} is not a number or split=number; write e.g. train=2000,test=500")
         split = split.strip() if equals else "train"
         if split not in SPLITS:
             raise ConfigError(f"--limit {text!r}: {unknown('split', split, SPLITS)}")
         if split in limits:
             raise ConfigError(f"--limit {text!r} names {split} twice; give it once")
-        limits[split] = int(count)
+        limits[split] = number
     return limits
 
 
@@ -323,9 +323,10 @@ def parse_folds(text: str) -> Any:
     """Parse 5, or none for one test split, into the evaluation of a study."""
     if text.strip().lower() == "none":
         return "split"
-    if not text.strip().isdigit() or int(text) < 2:
+    number = whole_number(text)
+    if number is None or number < 2:
         raise ConfigError(f"--folds {text!r} is neither a number of folds, 2 or more, nor none; write 5 or none")
-    return {"folds": int(text)}
+    return {"folds": number}
 
 
 def parse_seeds(text: str) -> int | list[int] | dict[str, Any]:
@@ -333,9 +334,9 @@ def parse_seeds(text: str) -> int | list[int] | dict[str, Any]:
     parts = text.split(",")
     if "=" in text:
         by_source = {source.strip(): value.split("+") for source, _, value in (part.partition("=") for part in parts)}
-        if all(number.strip().isdigit() for values in by_source.values() for number in values):
+        if all(whole_number(number) is not None for values in by_source.values() for number in values):
             return {source: _numbers(values) for source, values in by_source.items()}
-    elif all(part.strip().isdigit() for part in parts):
+    elif all(whole_number(part) is not None for part in parts):
         return _numbers(parts)
     raise ConfigError(
         f"--seeds {text!r} is not a number or numbers separated by commas, nor source=number; write 3, 1,2,42 or "

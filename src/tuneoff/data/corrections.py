@@ -106,13 +106,15 @@ def _read(path: Path) -> Iterator[_Correction]:
                     "tuneoff inspect --review writes them"
                 )
             for number, line in enumerate(reader, start=1):
+                if not all(value is None or isinstance(value, str) for value in line.values()):
+                    raise DataError(f"corrections file {path.name!r}, line {number + 1}: more fields than the header")
                 label = (line["corrected"] or "").strip().removeprefix("'")
                 if not label:
                     continue
                 place = f"corrections file {path.name!r}, line {number + 1}"
                 row = (line["row"] or "").strip()
-                if not row.isdigit():
-                    raise DataError(f"{place}: row {row!r} is not a number")
+                if not re.fullmatch("[0-9]{1,18}", row):
+                    raise DataError(f"{place}: row {shorten(row, 40)!r} is not a number")
                 key = (line["split"] or "").strip(), int(row)
                 if seen.setdefault(key, label) != label:
                     raise DataError(

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tuneoff.data.columns import MAX_LABEL_BYTES, MAX_TEXT_BYTES, plain_column
 from tuneoff.data.dataset import label_counts, labels_of
 from tuneoff.data.doctor.variants import label_variants
-from tuneoff.errors import DataError, join_limited
+from tuneoff.errors import DataError, join_limited, short_repr
 
 _MISSING = ("", "-")  # SNLI writes - where the annotators did not agree
 _NULLS = ("nan", "null", "n/a", "<na>")  # missing values as other programs write them; compared in lower case
@@ -175,6 +176,9 @@ def rarest_label(labels: np.ndarray) -> np.ndarray:
 
 def _zeros_and_ones(column: pa.ChunkedArray, name: str, split: str) -> np.ndarray:
     """Return a column of 0 and 1, or false and true, as (N,) bool."""
+    column = plain_column(column, f"label column {name!r} of split {split}", MAX_LABEL_BYTES)
+    if pa.types.is_nested(column.type):
+        raise DataError(f"label column {name!r} of split {split} holds {column.type}; it may hold only 0 and 1")
     values = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.large_string())))
     is_one = pc.is_in(values, pa.array(["1", "1.0", "true"], pa.large_string()))
     is_zero = pc.is_in(values, pa.array(["0", "0.0", "false"], pa.large_string()))
@@ -190,7 +194,10 @@ def _zeros_and_ones(column: pa.ChunkedArray, name: str, split: str) -> np.ndarra
 
 def as_strings(labels: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return labels as trimmed strings, whole numbers without a fraction: 1, 1.0 and " 1" are the same label."""
-    text = pc.utf8_trim_whitespace(labels.cast(pa.large_string()))
+    plain = plain_column(labels, "a column", MAX_TEXT_BYTES)
+    if pa.types.is_nested(plain.type):
+        raise DataError(f"a column holds {short_repr(str(labels.type))}, not strings or numbers; name another column")
+    text = pc.utf8_trim_whitespace(plain.cast(pa.large_string()))
     return pc.replace_substring_regex(text, r"^([-+]?[0-9]+)\.0*$", r"\1")
 
 

@@ -1,6 +1,7 @@
 """Load a Dataset: read raw tables, choose columns, check texts, convert labels to ids and make missing splits."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.compute as pc
 
 from tuneoff.cache import cached_folder, fingerprint, stored_folder
 from tuneoff.data import sources
+from tuneoff.data.columns import MAX_LABEL_BYTES, MAX_TEXT_BYTES, plain_column
 from tuneoff.data.corrections import apply_corrections
 from tuneoff.data.dataset import GROUP, ROW, SLICE, SOURCE_SPLIT, Dataset, is_multilabel, labels_of
 from tuneoff.data.doctor.columns import leaking_columns
@@ -158,9 +160,9 @@ def _choose_columns(table: pa.Table, spec: DataSpec) -> dict[str, str]:
     for name in (spec.text, spec.text_pair, spec.label, *spec.label_columns, spec.group, *spec.slices):
         if name is not None and name not in names:
             raise DataError(unknown("column", name, names))
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise DataError(f"column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename one of them")
+    column, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"column {column!r} occurs {count} times; rename one of them")
     label = spec.label or next((by_lower_name[name] for name in _LABEL_COLUMNS if name in by_lower_name), None)
     if spec.label_columns:
         if spec.label or spec.label_separator:
@@ -200,11 +202,11 @@ def _select_columns(table: pa.Table, columns: dict[str, str], split: str, spec: 
         _check_has_column(table, name, split)
     if table.num_rows == 0:
         raise DataError(f"split {split} has no examples")
-    selected = {ours: _text_column(_decoded(table[theirs]), theirs, split) for ours, theirs in texts.items()}
+    selected = {ours: _text_column(table[theirs], theirs, split) for ours, theirs in texts.items()}
     if spec.label_columns:
         selected["label"] = lists_from_columns(table, spec.label_columns, split)
     else:
-        selected["label"] = _label_column(_decoded(table[columns["label"]]), columns["label"], spec)
+        selected["label"] = _label_column(table[columns["label"]], columns["label"], split, spec)
     for name in spec.slices:
         _check_has_column(table, name, split)
         selected[SLICE + name] = _string_column(table[name], name)
@@ -218,13 +220,10 @@ def _check_has_column(table: pa.Table, name: str, split: str) -> None:
         raise DataError(f"split {split} has no column {name!r}; it has {', '.join(table.column_names)}")
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Replace the codes of a dictionary (categorical) column by its values."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
 def _text_column(column: pa.ChunkedArray, name: str, split: str) -> pa.ChunkedArray:
     """Return a column of texts without nulls. Raises DataError for other types and for numbers written as text."""
+    if pa.types.is_dictionary(column.type) or _is_text(column.type):
+        column = plain_column(column, f"text column {name!r} of split {split}", MAX_TEXT_BYTES)
     if not _is_text(column.type) and not pa.types.is_null(column.type):
         raise DataError(
             f"text column {name!r} of split {split} holds {column.type}, not text; name another column with --text"
@@ -244,22 +243,24 @@ def _is_text(column_type: pa.DataType) -> bool:
     )
 
 
-def _label_column(column: pa.ChunkedArray, name: str, spec: DataSpec) -> pa.ChunkedArray:
+def _label_column(column: pa.ChunkedArray, name: str, split: str, spec: DataSpec) -> pa.ChunkedArray:
     """Return a label column: single labels as they are, multi-label data as lists."""
-    if is_list(column):
-        return column
-    if spec.label_separator:
-        return split_at_separator(column, spec.label_separator)
-    if pa.types.is_nested(column.type):
+    labels = plain_column(column, f"label column {name!r} of split {split}", MAX_LABEL_BYTES)
+    if pa.types.is_nested(labels.type) and not (is_list(labels) and not pa.types.is_nested(labels.type.value_type)):
         raise DataError(f"label column {name!r} holds {column.type}; it may hold single labels, or lists of labels")
-    return column
+    if spec.label_separator and not is_list(labels):
+        return split_at_separator(labels, spec.label_separator)
+    return labels
 
 
 def _string_column(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Return a group or slice column as strings without nulls."""
     if pa.types.is_nested(column.type):
         raise DataError(f"column {name!r} holds {column.type}; a group or slice column may hold strings or numbers")
-    return pc.fill_null(_decoded(column).cast(pa.large_string()), "")
+    plain = plain_column(column, f"column {name!r}", MAX_LABEL_BYTES)
+    if pa.types.is_nested(plain.type):  # of categories
+        raise DataError(f"column {name!r} holds {column.type}; a group or slice column may hold strings or numbers")
+    return pc.fill_null(plain.cast(pa.large_string()), "")
 
 
 def _drop_incomplete(table: pa.Table, split: str, spec: DataSpec, notes: list[str]) -> pa.Table:

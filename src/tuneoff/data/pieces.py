@@ -15,6 +15,7 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.data.tokens import TokenTable, windows_reach
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.formats import shorten
+from tuneoff.validation import whole_number
 
 _TEXT_LENGTH = 300  # characters
 _SHOWN_ENDS = (60, 20)  # tokens of a long example that are kept at its start and its end
@@ -61,16 +62,22 @@ class TokenExamples:
     examples: tuple[TokenizedExample, ...]
 
 
+_MAX_ROWS = 1000  # that are shown token by token
+
+
 def parse_rows(text: str) -> list[tuple[str, int]]:
     """Parse train:5,test:17-20 into splits and rows. Raises ConfigError for anything else."""
-    rows = []
+    rows: list[tuple[str, int]] = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         split, colon, numbers = part.partition(":")
         first, dash, last = (number.strip() for number in numbers.partition("-"))
         last = last if dash else first
-        if not colon or not first.isdigit() or not last.isdigit() or int(first) > int(last):
+        start, end = whole_number(first), whole_number(last)
+        if not colon or start is None or end is None or start > end:
             raise ConfigError(f"rows {part!r} are not split:row or split:first-last; write e.g. train:5,test:17-20")
-        rows += [(split.strip(), row) for row in range(int(first), int(last) + 1)]
+        if len(rows) + end - start >= _MAX_ROWS:
+            raise ConfigError(f"rows {part!r} are more than {_MAX_ROWS:,}; name fewer")
+        rows += [(split.strip(), row) for row in range(start, end + 1)]
     return rows
 
 

@@ -3,6 +3,7 @@
 # N test examples  M rows of the table  C classes
 """
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tuneoff.data.columns import MAX_LABEL_BYTES, MAX_TEXT_BYTES, plain_column
 from tuneoff.data.dataset import is_multilabel
 from tuneoff.data.labels import are_indicators, as_strings, is_list, split_at_separator
 from tuneoff.data.load import detect_text_columns
 from tuneoff.data.sources import read_file
 from tuneoff.data.spec import DataSpec
-from tuneoff.errors import DataError, join_limited, one_line
+from tuneoff.errors import DataError, join_limited, one_line, short_repr
 from tuneoff.formats import shorten
 from tuneoff.scoring.metrics import display_name, needs_probabilities
 
@@ -127,7 +129,8 @@ def _is_of_run(table: pa.Table) -> bool:
 def _with_names(table: pa.Table, label_names: tuple[str, ...]) -> pa.Table:
     """Return the predictions of a run with the names of the labels: ids could be names, where names are numbers."""
     column = table["predicted"]
-    if is_list(column) or pc.max(column).as_py() >= len(label_names):
+    is_number = pa.types.is_integer(column.type) and len(column) > column.null_count
+    if not is_number or pc.min(column).as_py() < 0 or pc.max(column).as_py() >= len(label_names):
         return table
     names = pa.array(label_names, pa.large_string()).take(column.combine_chunks())
     return table.set_column(table.column_names.index("predicted"), "predicted", names)
@@ -188,17 +191,20 @@ def _text_columns(table: pa.Table, test: pa.Table, spec: DataSpec, are_detected:
 
 def _texts(table: pa.Table, columns: Sequence[str]) -> list[Hashable]:
     """Return the texts of each row; white space is ignored, which files of other programs change."""
-    texts = [table[name].cast(pa.large_string()).to_pylist() for name in columns]
-    return [tuple(" ".join((text or "").split()) for text in row) for row in zip(*texts, strict=True)]
+    texts = [plain_column(table[name], f"column {name!r}", MAX_TEXT_BYTES).cast(pa.large_string()) for name in columns]
+    return [
+        tuple(" ".join((text or "").split()) for text in row)
+        for row in zip(*(column.to_pylist() for column in texts), strict=True)
+    ]
 
 
 def _example_numbers(column: pa.ChunkedArray) -> list[int]:
     texts = _strings(column)
-    wrong = [row for row, text in enumerate(texts) if not text.removeprefix("-").isdecimal()]
+    wrong = [row for row, text in enumerate(texts) if not re.fullmatch(r"-?[0-9]{1,18}", text)]
     if wrong:
         raise DataError(
-            f"column {EXAMPLE} holds {texts[wrong[0]]!r} in row {wrong[0] + 1} (the first row is 1); it may hold row "
-            "numbers in the test split, from 0"
+            f"column {EXAMPLE} holds {shorten(texts[wrong[0]], 40)!r} in row {wrong[0] + 1} (the first row is 1); it "
+            "may hold row numbers in the test split, from 0"
         )
     return [int(text) for text in texts]
 
@@ -283,8 +289,8 @@ def _shares(column: pa.ChunkedArray, rows: np.ndarray, name: str) -> np.ndarray:
     wrong = np.flatnonzero(~((shares >= 0) & (shares <= 1)))
     if len(wrong):
         raise DataError(
-            f"column {name!r} holds {texts[wrong[0]]!r} in row {rows[wrong[0]] + 1} (the first row is 1); a "
-            "probability is a number from 0 to 1"
+            f"column {name!r} holds {shorten(texts[wrong[0]], 40)!r} in row {rows[wrong[0]] + 1} (the first row is 1); "
+            "a probability is a number from 0 to 1"
         )
     return shares
 
@@ -314,6 +320,9 @@ def _ids(column: pa.ChunkedArray, rows: np.ndarray, label_names: tuple[str, ...]
 
 def _label_rows(column: pa.ChunkedArray, rows: np.ndarray, label_names: tuple[str, ...], separator: str) -> np.ndarray:
     """Return multi-label predictions, which are names, ids or C zeros and ones. (M, C) of 0 and 1."""
+    column = plain_column(column, "the column of labels", MAX_LABEL_BYTES)
+    if pa.types.is_nested(column.type) and (not is_list(column) or pa.types.is_nested(column.type.value_type)):
+        raise DataError(f"the labels are {short_repr(str(column.type))}; give lists of names, or strings")
     lists = (column if is_list(column) else split_at_separator(column, separator)).to_pylist()
     lists = [row or [] for row in lists]
     if are_indicators(lists) and len(lists[0]) == len(label_names):

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.json
 import pyarrow.parquet
 
 from tuneoff import packaged
 from tuneoff.cache import cache_folder, cached_folder, fingerprint, stored_folder
+from tuneoff.data.isolated import MAX_COLUMNS, read_table
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import DataError, one_line, unknown
+from tuneoff.formats import shorten
 
 # of .csv files, in order of preference; those of a spreadsheet in a language with decimal commas have semicolons
 _SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE_CHARACTERS = 2**18  # of a file, to find its separator
 SEPARATOR = b"separator"  # key in the metadata of a table that was read from a .csv file
+# names by which the library datasets reads local files
+_FILE_KINDS = (
+    *("csv", "json", "pandas", "parquet", "arrow", "text", "imagefolder", "audiofolder", "videofolder", "pdffolder"),
+    *("niftifolder", "webdataset", "xml", "hdf5", "lance", "sql", "spark", "generator", "cache", "eval"),
+)
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 # common names of each split
 _SPLIT_NAMES = {
@@ -84,13 +91,13 @@ def read_file(path: Path) -> pa.Table:
         )
     try:
         if suffix == ".parquet":
-            return pyarrow.parquet.read_table(path, memory_map=True)
+            return read_table(path)
         _check_utf8(path)
-        return _read_csv(path) if suffix in (".csv", ".tsv") else _read_json(path)
+        return _read_csv(path) if suffix in (".csv", ".tsv") else read_table(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"data file {path.name!r} cannot be parsed: {str(error).splitlines()[0]}") from error
+        raise DataError(f"data file {path.name!r} cannot be parsed: {one_line(error)}") from error
 
 
 def from_memory(data: Any, name: str = "data") -> Source:
@@ -146,6 +153,13 @@ def _read_hub(name: str) -> Source:
     import datasets  # slow to import, and used only for the hub
 
     parts = name.split("/")
+    # the library would read a folder of that name, or search the working folder for files of that kind
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*){0,2}", name) or Path("/".join(parts[:2])).exists():
+        raise DataError(
+            f"hf:{shorten(name, 80)} is no dataset of the Hugging Face hub; for a file or a folder, leave out hf:"
+        )
+    if len(parts) < 3 and parts[0] in _FILE_KINDS:
+        raise DataError(f"hf:{name} is a kind of files, no dataset of the Hugging Face hub; give the file itself")
     repository, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
     try:
         try:
@@ -167,6 +181,8 @@ def _read_hub(name: str) -> Source:
 def _read_from_cache(key: str) -> Source:
     """Read tables that store_in_cache has stored."""
     folder = cache_folder() / f"memory-{key}"
+    if not re.fullmatch("[0-9a-f]+", key):
+        raise DataError(f"memory:{shorten(key, 40)} is no data that was passed in from Python; give a file or a folder")
     if not folder.is_dir():
         raise DataError("this study's data was passed in from Python and is no longer in the cache; pass it in again")
     folder = stored_folder(f"memory-{key}", needs_checksums=False)
@@ -245,21 +261,10 @@ def _parse_csv(path: Path, separator: str, quote_char: str | bool) -> pa.Table:
     parse = pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=bool(quote_char), quote_char=quote_char)
     with pyarrow.csv.open_csv(path, parse_options=parse) as reader:
         names = reader.schema.names
+    if len(names) > MAX_COLUMNS:
+        raise DataError(f"data file {path.name!r} has {len(names):,} columns, and at most {MAX_COLUMNS:,} are read")
     convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
     return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
-
-
-def _read_json(path: Path) -> pa.Table:
-    """Read a JSON array of objects, or JSON lines."""
-    with open(path, encoding="utf-8-sig") as file:
-        is_array = file.read(1024).lstrip().startswith("[")
-    if is_array:
-        import pandas as pd  # slow to import, and used only for arrays
-
-        return _as_table(pd.read_json(path))
-    # a single block, because types are inferred from the first block
-    options = pyarrow.json.ReadOptions(block_size=max(1, min(path.stat().st_size, 2**31 - 1)))
-    return pyarrow.json.read_json(path, read_options=options)
 
 
 def _check_utf8(path: Path) -> None:

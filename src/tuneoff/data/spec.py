@@ -145,7 +145,7 @@ class Evaluation(BaseModel):
     """Scoring on folds, so that every labelled example is a test example once, or on one test split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    folds: int | None = Field(None, ge=2, description="number of folds; None for one split")
+    folds: int | None = Field(None, ge=2, le=1000, description="number of folds; None for one split")
 
 
 ONE_SPLIT = Evaluation(folds=None)

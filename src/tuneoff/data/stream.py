@@ -9,6 +9,7 @@ import io
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,12 +22,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from tuneoff.data import isolated
 from tuneoff.data.sources import find_separator
 from tuneoff.errors import ConfigError, DataError, StoreError, one_line
 
 STANDARD = "-"  # name of standard input and of standard output
 FORMATS = ("csv", "tsv", "jsonl", "parquet")
 BATCH_ROWS = 8192
+_MAX_HEADER_BYTES = 2**20
+_MAX_LINE_BYTES = 64 * 2**20  # of JSON lines
 _BLOCK_BYTES = 4 * 2**20  # of a CSV file at a time; a row may not be longer
 PLAIN_TSV = "plain tsv"  # without quotes, for values that need none
 _DELIMITERS = {"csv": ",", "tsv": "\t"}  # of what is written; a .csv file that is read may have others
@@ -93,10 +97,7 @@ def read_batches(name: str, format_name: str, bad: BadRows) -> Iterator[pa.Table
         if format_name == "parquet":
             if name == STANDARD:
                 raise ConfigError("Parquet cannot be read from standard input, because its index is at the end")
-            file = pyarrow.parquet.ParquetFile(name, memory_map=True)
-            if not file.metadata.num_rows:
-                yield file.schema_arrow.empty_table()
-            for batch in file.iter_batches(BATCH_ROWS):
+            for batch in isolated.read_batches(Path(name), BATCH_ROWS):
                 yield pa.Table.from_batches([batch])
             return
         with _binary_input(name) as stream:
@@ -106,7 +107,7 @@ def read_batches(name: str, format_name: str, bad: BadRows) -> Iterator[pa.Table
                 is_file = format_name == "csv" and name != STANDARD
                 separator = find_separator(Path(name)) if is_file else _DELIMITERS[format_name]
                 yield from _csv_batches(stream, separator, bad)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, csv.Error) as error:
         if isinstance(error, (DataError, ConfigError, StoreError, BrokenPipeError)):
             raise
         what = "standard input" if name == STANDARD else f"data file {Path(name).name!r}"
@@ -126,9 +127,11 @@ def _csv_batches(file: IO[bytes], separator: str, bad: BadRows) -> Iterator[pa.T
     names = _header(file, separator)
     if not names:
         raise DataError("the data is empty: it has no header")
-    repeated = [column for column in names if names.count(column) > 1]
-    if repeated:
-        raise DataError(f"column {repeated[0]!r} occurs {names.count(repeated[0])} times; rename one of them")
+    if len(names) > isolated.MAX_COLUMNS:
+        raise DataError(f"the data has {len(names):,} columns, and at most {isolated.MAX_COLUMNS:,} are read")
+    column, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise DataError(f"column {column!r} occurs {count} times; rename one of them")
 
     def skip(row: Any) -> str:
         bad.leave_out("another number of fields than the header", row.number)
@@ -147,24 +150,52 @@ def _csv_batches(file: IO[bytes], separator: str, bad: BadRows) -> Iterator[pa.T
     )
     read = pyarrow.csv.ReadOptions(column_names=names, block_size=_BLOCK_BYTES, use_threads=False)
     try:
-        reader = pyarrow.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
+        with _undecodable_rows() as undecodable:  # it parses the first block
+            reader = pyarrow.csv.open_csv(file, read_options=read, parse_options=parse, convert_options=convert)
     except pa.ArrowInvalid as error:
         if "Empty CSV file" in str(error):
             yield pa.table({name: pa.array([], pa.large_string()) for name in names})
             return
         raise
     with reader:
-        for batch in reader:
+        while True:
+            if undecodable:
+                raise DataError("a row is not UTF-8 and has another number of fields than the header; correct it")
+            with _undecodable_rows() as undecodable:
+                batch = next(reader, None)
+            if batch is None and not undecodable:
+                return
+            if batch is None:
+                continue
             yield pa.table({name: as_strings(column) for name, column in zip(names, batch.columns, strict=True)})
+
+
+@contextmanager
+def _undecodable_rows() -> Iterator[list[Any]]:
+    """A context that collects the rows that pyarrow cannot pass on because they are not UTF-8, which it prints."""
+    rows: list[Any] = []
+    previous = sys.unraisablehook
+
+    def collect(raised: Any) -> None:
+        rows.append(raised.exc_value) if isinstance(raised.exc_value, UnicodeDecodeError) else previous(raised)
+
+    sys.unraisablehook = collect
+    try:
+        yield rows
+    finally:
+        sys.unraisablehook = previous
 
 
 def _header(file: IO[bytes], delimiter: str) -> list[str]:
     """Read the names of the columns, which may hold line breaks inside quotes."""
-    text = ""
-    while line := file.readline().decode("utf-8-sig" if not text else "utf-8"):
+    text, num_quotes = "", 0
+    while line := file.readline(_MAX_HEADER_BYTES).decode("utf-8-sig" if not text else "utf-8"):
         text += line
-        if text.count('"') % 2 == 0:
+        num_quotes += line.count('"')
+        if num_quotes % 2 == 0:
             break
+        if len(text) >= _MAX_HEADER_BYTES:
+            raise DataError("the header has a megabyte or more, or a quote in it is not closed; correct the file")
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     return rows[0] if rows else []
 
@@ -179,6 +210,13 @@ def as_strings(column: pa.Array) -> pa.Array:
 
 def decoded(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
     """Return a column as strings, with a mark for what is not UTF-8, and the indices of those rows."""
+    if _is_view(column.type) or pa.types.is_fixed_size_binary(column.type):
+        column = column.cast(pa.large_binary())
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid:
+            column = column.cast(pa.large_binary())
     if not (pa.types.is_large_binary(column.type) or pa.types.is_binary(column.type)):
         return column, np.empty(0, np.int64)
     texts, wrong = [], []
@@ -191,18 +229,26 @@ def decoded(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray, np.ndarray]:
     return pa.chunked_array([pa.array(texts, pa.large_string())]), np.array(wrong, np.int64)
 
 
+def _is_view(kind: pa.DataType) -> bool:
+    return pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+
+
 def _json_batches(file: IO[bytes], bad: BadRows) -> Iterator[pa.Table]:
     rows: list[dict[str, Any]] = []
     has_rows = False
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=1):
+        if len(line) == _MAX_LINE_BYTES:
+            raise DataError(f"line {number} has {_MAX_LINE_BYTES:,} bytes or more; shorten its texts")
         if not line.strip():
             bad.leave_out("nothing on their line", number)
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested too deep
             row = None
-        if isinstance(row, dict):
+        if b"\\ud" in line.lower() and not _is_encodable(row):
+            bad.leave_out("half of a surrogate pair, which is no character", number)
+        elif isinstance(row, dict):
             rows.append(row)
             has_rows = True
         else:
@@ -214,6 +260,14 @@ def _json_batches(file: IO[bytes], bad: BadRows) -> Iterator[pa.Table]:
         yield _table_of(rows)
     if not has_rows:
         raise DataError("the data is empty: no line of it is a JSON object")
+
+
+def _is_encodable(row: Any) -> bool:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _table_of(rows: list[dict[str, Any]]) -> pa.Table:

@@ -135,7 +135,7 @@ def _load_probe(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
 def _load_model(folder: Path, saved: SavedModel, encoder: str | None) -> Predict:
     """Load a transformers model: a whole one, or the pretrained encoder and what the strategy added to it."""
     from tuneoff.data.tokens import tokenize_in_memory
-    from tuneoff.encoder.config import load_tokenizer
+    from tuneoff.encoder.config import check_token_ids, load_tokenizer
     from tuneoff.engine.inputs import SplitInputs, predict_logits
 
     model = restored_model(folder, saved, encoder)
@@ -143,6 +143,7 @@ def _load_model(folder: Path, saved: SavedModel, encoder: str | None) -> Predict
 
     def predict(texts: pa.Table) -> np.ndarray:
         table = tokenize_in_memory(texts, tokenizer, saved.truncation)
+        check_token_ids(saved.model or str(folder), table.ids, model.config.vocab_size)
         logits = predict_logits(model, SplitInputs(table)).astype(np.float64)
         return expit(logits) if saved.is_multilabel else softmax(logits, axis=1)
 

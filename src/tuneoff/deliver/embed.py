@@ -15,7 +15,7 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.data.stream import BadRows, format_of, table_writer
 from tuneoff.data.tokens import tokenize_in_memory
 from tuneoff.deliver.texts import TextColumns, read_texts
-from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.config import check_token_ids, load_tokenizer
 from tuneoff.encoder.load import load_model
 from tuneoff.encoder.packed import POOLINGS
 from tuneoff.engine.inputs import pooled_vectors
@@ -34,6 +34,7 @@ class Embedder:
         # the head is not used: two labels, as good as any number
         self._model = load_model(model, ("0", "1"), seed=0).to(device()).eval()
         self._tokenizer = load_tokenizer(model)
+        self._name = model
         self._pooling, self._truncation = pooling, truncation or TruncationPolicy(128)
 
     def vectors(self, texts: pa.Table) -> np.ndarray:
@@ -41,6 +42,7 @@ class Embedder:
         parts = []
         for start in range(0, texts.num_rows, CHUNK_TEXTS):
             table = tokenize_in_memory(texts.slice(start, CHUNK_TEXTS), self._tokenizer, self._truncation)
+            check_token_ids(self._name, table.ids, self._model.config.vocab_size)
             parts.append(pooled_vectors(self._model, table, self._pooling))
         return np.concatenate([np.empty((0, self._model.config.hidden_size), np.float32), *parts])
 

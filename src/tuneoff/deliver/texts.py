@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tuneoff.data.columns import MAX_TEXT_BYTES
 from tuneoff.data.load import detect_text_columns
 from tuneoff.data.stream import BadRows, decoded, read_batches
 from tuneoff.errors import ConfigError, DataError, unknown
@@ -81,7 +82,9 @@ def _text_batch(batch: pa.Table, start: int, names: tuple[str, ...], bad: BadRow
         is_empty = pc.equal(pc.utf8_trim_whitespace(filled), "").to_numpy()
         bad.add("a text that is not UTF-8", bad.numbers_of(start + wrong + 1))
         bad.add("an empty text", bad.numbers_of(start + np.flatnonzero(is_empty & ~is_bad) + 1))
-        is_bad |= is_empty
+        is_long = pc.greater(pc.binary_length(filled), MAX_TEXT_BYTES).to_numpy()
+        bad.add("a text of more than 8 MB", bad.numbers_of(start + np.flatnonzero(is_long & ~is_bad) + 1))
+        is_bad |= is_empty | is_long
         is_bad[wrong] = True
         texts[ours] = filled
     rows, table = np.flatnonzero(~is_bad), pa.table(texts)

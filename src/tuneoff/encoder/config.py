@@ -11,6 +11,8 @@ from typing import Any
 from tuneoff import packaged
 from tuneoff.cache import fingerprint
 from tuneoff.encoder.anatomy import ARCHITECTURES, anatomy
+from tuneoff.encoder.folder import check_finite, check_folder, check_size, read_config, weight_files
+from tuneoff.encoder.tokenizer_file import check_tokenizer
 from tuneoff.errors import ModelError, one_line
 
 # configs of well-known models, named as on the hub, so that parameters can be counted without a network
@@ -103,12 +105,34 @@ def load_checkpoint_config(name: str) -> Any:
 
 def _load_config(name: str, **changes: int) -> Any:
     from transformers import AutoConfig
+    from transformers.utils import cached_file
 
     path = resolve(name)
     source = str(_shipped_config(path)) if _shipped_config(path).is_file() else path
+    if source == path and not Path(path).is_dir():  # checked before transformers reads it
+        read_config(name, Path(load_or_model_error(name, cached_file, path, "config.json")))
+    folder = local_folder(path)
+    if folder is not None:
+        check_folder(name, folder)
     config = load_or_model_error(name, AutoConfig.from_pretrained, source, trust_remote_code=False, **changes)
     anatomy(config)  # raises for an unsupported architecture
+    if folder is not None:
+        check_size(name, config, folder)
+    config.chunk_size_feed_forward = 0  # chunks save memory on long texts, and fail for most numbers of tokens
     return config
+
+
+def local_folder(path: str) -> Path | None:
+    """Return the folder of a model on this machine, also in the hub's cache; None if it is not on this machine.
+
+    path: of resolve().
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    import huggingface_hub
+
+    cached = huggingface_hub.try_to_load_from_cache(path, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def load_tokenizer(name: str) -> Any:
@@ -117,15 +141,37 @@ def load_tokenizer(name: str) -> Any:
 
     path = resolve(name)
     check_loadable(name, path)
+    folder = local_folder(path)
+    if folder is not None:
+        check_folder(name, folder)
+        if not name.startswith("packaged:"):  # its files are verified
+            check_tokenizer(name, folder / "tokenizer.json")
     tokenizer = load_or_model_error(name, AutoTokenizer.from_pretrained, path, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(f"the tokenizer of {name!r} has no fast version; save it as tokenizer.json")
     return tokenizer
 
 
+def check_token_ids(name: str, ids: Any, vocab_size: int) -> None:
+    """Raise ModelError if a tokenizer gave a token that the encoder has no embedding of. ids: (T,)."""
+    if len(ids) and (ids.max() >= vocab_size or ids.min() < 0):
+        wrong = ids.max() if ids.max() >= vocab_size else ids.min()
+        raise ModelError(
+            f"the tokenizer of {name!r} gives token {wrong:,}, and the encoder has embeddings of {vocab_size:,}; "
+            "give the tokenizer that belongs to it"
+        )
+
+
 def model_fingerprint(name: str) -> str:
-    """Return a fingerprint of the pretrained weights: of a local folder's files, or of the commit on the hub."""
+    """Return a fingerprint of the pretrained weights: of a local folder's files, or of the commit on the hub.
+
+    Raises ModelError for weights that are NaN or infinite: no run would succeed.
+    """
     path = resolve(name)
+    folder = local_folder(path)
+    if folder is not None:
+        check_folder(name, folder)
+        check_finite(name, folder)
     if Path(path).is_dir():
         files = sorted(file for file in Path(path).iterdir() if file.suffix in (".safetensors", ".json", ".txt"))
         return fingerprint(*[file.name for file in files], *files)
@@ -139,7 +185,7 @@ def check_loadable(name: str, path: str) -> None:
     folder = Path(path)
     if not folder.is_dir():
         return
-    if not list(folder.glob("*.safetensors")):
+    if not weight_files(name, folder):
         pickles = [file.name for file in folder.glob("*.bin")]
         reason = f"; {pickles[0]} is a pickle, which is not loaded" if pickles else ""
         raise ModelError(f"model folder {name!r} has no *.safetensors{reason}; save the model with save_pretrained")
@@ -147,12 +193,25 @@ def check_loadable(name: str, path: str) -> None:
         raise ModelError(f"model folder {name!r} has no tokenizer; save one in it with tokenizer.save_pretrained")
 
 
+def check_no_adapter(name: str, path: str) -> None:
+    """Raise ModelError for a model of the hub with an adapter; a folder is checked by check_folder."""
+    if Path(path).is_dir():
+        return
+    from transformers.utils import find_adapter_config_file
+
+    if load_or_model_error(name, find_adapter_config_file, path):
+        raise ModelError(
+            f"model {name!r} holds adapter_config.json: it is an adapter, or has one; give the whole model it was "
+            "merged into"
+        )
+
+
 def load_or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -> Any:
     """Call a loader of transformers, and turn any exception into a ModelError with a message of one line."""
     try:
         return load(*arguments, **options)
-    except Exception as error:  # transformers and the hub's client raise many types
-        if isinstance(error, ModelError):
+    except BaseException as error:  # transformers and the hub's client raise many types, tokenizers a PanicException
+        if isinstance(error, (ModelError, KeyboardInterrupt, SystemExit)):
             raise
         text = " ".join(str(error).split())
         if "model type" in text and "does not recognize" in text:

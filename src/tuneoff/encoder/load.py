@@ -11,7 +11,14 @@ from transformers.utils import logging
 
 from tuneoff.compat import initialise_module
 from tuneoff.encoder.anatomy import encoder_of, head_modules, is_head, output_layer
-from tuneoff.encoder.config import check_loadable, load_config, load_or_model_error, published_name, resolve
+from tuneoff.encoder.config import (
+    check_loadable,
+    check_no_adapter,
+    load_config,
+    load_or_model_error,
+    published_name,
+    resolve,
+)
 from tuneoff.encoder.heads import head_labels, head_rows
 from tuneoff.encoder.packed import use_packed_attention
 from tuneoff.errors import ModelError
@@ -36,6 +43,7 @@ def load_model(
     path = resolve(name)
     check_loadable(name, path)
     config = load_config(name, len(label_names))
+    check_no_adapter(name, path)
     config.id2label = dict(enumerate(label_names))
     config.label2id = {label: index for index, label in enumerate(label_names)}
     config.problem_type = f"{'multi' if is_multilabel else 'single'}_label_classification"
@@ -58,6 +66,9 @@ def load_model(
     missing = [key for key in not_loaded if not is_head(model, key)]
     if missing:
         raise ModelError(f"the weights of {name!r} lack {len(missing)} of the encoder's parameters, e.g. {missing[0]}")
+    for key, parameter in encoder_of(model).named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise ModelError(f"the weights of {name!r} hold NaN or infinite numbers in {key}; download them again")
     model.config.name_or_path = published_name(name)  # adapters name their base model by it
     initialise_head(model, seed, only=not_loaded | _fit_output_layer(model, head_labels(name), label_names))
     use_packed_attention(model)
@@ -129,4 +140,4 @@ def empty_model(name: str, num_labels: int) -> Any:
     """Build a model from its config, without weights or memory (on torch's meta device), to count parameters."""
     config = load_config(name, num_labels)
     with torch.device("meta"):
-        return AutoModelForSequenceClassification.from_config(config)
+        return load_or_model_error(name, AutoModelForSequenceClassification.from_config, config)

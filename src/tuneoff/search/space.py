@@ -11,7 +11,7 @@ from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, unknown
 from tuneoff.strategies import STRATEGIES, StrategyConfig
 from tuneoff.strategies.base import RECIPE
-from tuneoff.validation import validated
+from tuneoff.validation import validated, whole_number
 
 _REACH = 2  # factors from a strategy's default value to either end of its search range
 RECIPE_SPACE = "recipe"  # name of the space of every strategy
@@ -102,7 +102,7 @@ def parse_search(given: Any) -> Any:
     if isinstance(given, str):
         if given.strip().lower() == "none":
             return None
-        if given.strip().isdigit():
+        if whole_number(given) is not None:
             return {"trials": int(given)}
         if not isinstance(_parse_seconds(given), float):
             raise ConfigError(f"search {given!r} is neither trials nor a time; write 4, 10m or none")

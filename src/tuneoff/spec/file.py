@@ -1,6 +1,7 @@
 """Study files: YAML in, in which an unknown or a repeated key is an error with one line."""
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from tuneoff.errors import ConfigError, unknown
 from tuneoff.files import write_text
 from tuneoff.spec.study import StudySpec
 from tuneoff.studies import PACKAGED_STUDIES, packaged_studies
-from tuneoff.validation import validated
+from tuneoff.validation import parse_yaml, validated
+
+_MAX_BYTES = 2**20  # of a study file
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -20,7 +23,7 @@ class _UniqueKeys(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping. Raises ConfigError for a repeated key."""
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        repeated = [key for key in keys if keys.count(key) > 1]
+        repeated = [key for key, count in Counter(keys).items() if count > 1]
         if repeated:
             line = node.start_mark.line + 1
             raise ConfigError(f"the study file has {repeated[0]!r} twice (from line {line}); give each key once")
@@ -71,10 +74,16 @@ def _line_of(path: Path, message: str) -> str:
 
 def load_yaml(path: Path) -> Any:
     """Read a YAML file. Raises ConfigError, in one line."""
+    return parse_yaml(_text_of(path), f"study file {path.name!r}", _UniqueKeys)
+
+
+def _text_of(path: Path) -> str:
+    if path.stat().st_size > _MAX_BYTES:
+        raise ConfigError(f"study file {path.name!r} has more than {_MAX_BYTES:,} bytes; give a study, not data")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"study file {path.name!r} is not YAML: {' '.join(str(error).split())}") from error
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"study file {path.name!r} is not YAML: {error}") from error
 
 
 def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:

@@ -2,17 +2,16 @@
 
 from typing import Annotated, Any
 
-import yaml
 from pydantic import (
     BeforeValidator,
     PlainSerializer,
 )
 
 from tuneoff.engine.recipe import Recipe
-from tuneoff.errors import ConfigError, unknown
+from tuneoff.errors import ConfigError, short_repr, unknown
 from tuneoff.strategies import STRATEGIES, StrategyConfig
 from tuneoff.strategies.base import RECIPE
-from tuneoff.validation import validated
+from tuneoff.validation import parse_yaml, validated
 
 
 def parse_strategy(given: Any) -> StrategyConfig:
@@ -26,7 +25,7 @@ def parse_strategy(given: Any) -> StrategyConfig:
         options = dict(_parse_option(given, pair) for pair in pairs)
     else:
         raise ConfigError(
-            f"strategy {given!r} is neither a name nor name: {{options}}; write lora or lora: {{rank: 16}}"
+            f"strategy {short_repr(given)} is neither a name nor name: {{options}}; write lora or lora: {{rank: 16}}"
         )
     if name not in STRATEGIES:
         raise ConfigError(unknown("strategy", name, STRATEGIES))
@@ -43,8 +42,8 @@ def _parse_option(given: str, pair: str) -> tuple[str, Any]:
     if not equals:
         raise ConfigError(f"strategy {given!r}: {pair!r} is not option=value; write e.g. lora:rank=16")
     try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError:
+        parsed = parse_yaml(value, "value")
+    except ConfigError:
         raise ConfigError(f"strategy {given!r}: {value!r} cannot be read; several values are written a+b") from None
     return key.strip(), parsed.split("+") if isinstance(parsed, str) and "+" in parsed else parsed
 

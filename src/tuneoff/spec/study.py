@@ -111,12 +111,16 @@ class StudySpec(Options):
     name: str = Field("study", pattern=r"^\w[\w.-]*$", description="also the folder's name under results/")
     data: DataSpec
     model: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = Field(
-        (DEFAULT_MODEL,), min_length=1, description="one or more encoders: a folder, packaged:NAME or a hub name"
+        (DEFAULT_MODEL,),
+        min_length=1,
+        max_length=50,
+        description="one or more encoders: a folder, packaged:NAME or a hub name",
     )
     baselines: bool = Field(True, description="add the baselines, majority and tfidf")
     strategies: tuple[AnyStrategy, ...] = Field(
         default_factory=lambda: tuple(map(parse_strategy, DEFAULT_STRATEGIES)),
         min_length=1,
+        max_length=200,
         description="names, names with options (lora:rank=16) or configs",
     )
     recipe: Recipe = Field(default_factory=lambda: Recipe.model_validate({}))
@@ -124,10 +128,10 @@ class StudySpec(Options):
         None, description="hyperparameter search on validation before the runs, with the same budget for every strategy"
     )
     fractions: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="learning curve: also train on these fractions of train, e.g. [0.05, 0.2]"
+        (), max_length=50, description="learning curve: also train on these fractions of train, e.g. [0.05, 0.2]"
     )
     per_class: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="learning curve: also train on this many examples per class, e.g. [8, 64]"
+        (), max_length=50, description="learning curve: also train on this many examples per class, e.g. [8, 64]"
     )
     evaluate: Annotated[Evaluation | None, BeforeValidator(_parse_evaluate), PlainSerializer(_dump_evaluate)] = Field(
         None,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, Field, model_validator
 
 from tuneoff.encoder.anatomy import blocks, is_head, parameter_depths, projection_names
-from tuneoff.errors import ConfigError, requires, unknown
+from tuneoff.errors import ConfigError, requires, short_repr, unknown
 from tuneoff.strategies.base import COMMON_OPTIONS, Adapted, GradientConfig, chosen_blocks, format_option
 from tuneoff.strategies.lora import Projection, load_adapter, merged_layers, save_adapter
 
@@ -95,7 +95,7 @@ class Peft(GradientConfig):
     def _set_default_learning_rate(cls, options: Any) -> Any:
         if not isinstance(options, dict) or "type" not in options:
             raise ConfigError(f"strategy peft needs a type: one of {', '.join(METHODS)}")
-        kind = options["type"]
+        kind = options["type"] if isinstance(options["type"], str) else short_repr(options["type"])
         if kind in UNSUPPORTED:
             raise ConfigError(f"peft type {kind!r} is not supported: {UNSUPPORTED[kind]}")
         if kind not in METHODS:
