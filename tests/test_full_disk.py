@@ -42,8 +42,8 @@ def test_a_study_on_a_full_disk_says_so_and_goes_on_later(full, free_kilobytes, 
     """At several moments: at the start, while data and tokens are stored, and while runs are."""
     spec = toy_spec(encoder, toy_csv, strategies=["tfidf", "lora", "full"], seeds=[0], keep="all", workers=1)
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(spec.model_dump(mode="json")))
-    with small_disk(tmp_path / "disk", "2m") as disk:
-        (disk / "ballast").write_bytes(bytes(2**21 - 8192 - 1024 * free_kilobytes))
+    with small_disk(tmp_path / "disk", "16m") as disk:
+        (disk / "ballast").write_bytes(bytes(2**24 - 8192 - 1024 * free_kilobytes))
         places = {"results": tmp_path, "cache": tmp_path / "cache", full: disk}
         command = [sys.executable, "-m", "tuneoff", "run", str(tmp_path / "toy.yaml"), "--quiet"]
         environment = {**os.environ, "TUNEOFF_CACHE": str(places["cache"])}
