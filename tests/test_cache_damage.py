@@ -13,6 +13,7 @@ import pytest
 from tests.storage import flip_a_bit, small_disk
 from tuneoff import cache
 from tuneoff.cache import cached_folder, in_use, leftovers, prune, share_checks, stored_folder
+from tuneoff.cli.stored import prune_studies
 from tuneoff.errors import StoreError
 
 
@@ -106,7 +107,7 @@ def test_folders_follow_the_umask(root):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o775
 
 
-def test_what_a_killed_process_left_is_removed_and_what_another_builds_is_not(root):
+def test_what_a_killed_process_left_is_removed_and_what_another_builds_is_not(root, monkeypatch, capsys):
     root.mkdir()
     script = "import sys, time; from tuneoff.cache import cached_folder; cached_folder(sys.argv[1], lambda into: ((into / 'half').touch(), time.sleep(60)))"
     builders = [subprocess.Popen([sys.executable, "-c", script, name]) for name in ("killed-1", "alive-1")]
@@ -117,6 +118,9 @@ def test_what_a_killed_process_left_is_removed_and_what_another_builds_is_not(ro
         builders[0].kill()
         builders[0].wait()
         assert [path.name.partition("~")[0] for path in leftovers()] == [".unfinished-killed-1"]
+        monkeypatch.chdir(root)  # without studies
+        prune_studies([], is_confirmed=False, as_json=False)
+        assert ".unfinished-killed-1" in capsys.readouterr().out.replace("\n", "")
         prune()
         assert [path.name.partition("~")[0] for path in root.glob(".unfinished-*")] == [".unfinished-alive-1"]
     finally:

@@ -167,7 +167,7 @@ def _damaged_yaml(path: Path, read: Callable[[Path], object]) -> Iterator[Damage
     if problem:
         has_copy = copy_of(path).is_file() and not seal_problem(path, of_copy=True)
         yield Damage(path, problem, _REMEDIES[path.name] if has_copy else "")
-    elif copy_problem := seal_problem(path, of_copy=True):
+    elif copy_of(path).is_file() and (copy_problem := seal_problem(path, of_copy=True)):
         yield Damage(copy_of(path), copy_problem, "written again")
 
 

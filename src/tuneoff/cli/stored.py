@@ -1,6 +1,7 @@
 """Listing of the stored studies, and removal of what they no longer use."""
 
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -46,11 +47,15 @@ def print_orphans(folder: Path, screen: Console) -> None:
 
 def prune_studies(names: Sequence[str], is_confirmed: bool, as_json: bool) -> None:
     """List the orphans of studies and remove them: if that is confirmed already, or by the user in a terminal."""
+    from tuneoff.cache import leftovers  # it imports pyarrow
+
     studies = [study for study in _studies(names) if study.orphans]
-    orphans = [orphan for study in studies for orphan in study.orphans]
+    left = [Orphan("unfinished", path) for path in leftovers()]  # in the cache
+    orphans = [*left, *(orphan for study in studies for orphan in study.orphans)]
     screen = Console(quiet=True) if as_json else console
     if as_json:
-        print(json.dumps({str(study.folder): _as_json(study.orphans) for study in studies}, indent=1))
+        in_cache = {str(left[0].path.parent): _as_json(left)} if left else {}
+        print(json.dumps({str(study.folder): _as_json(study.orphans) for study in studies} | in_cache, indent=1))
     for orphan in orphans:
         screen.print(visible(f"{orphan.path}  {orphan.kind}, {size(orphan.size_bytes)}"), soft_wrap=True)
     if not orphans:
@@ -60,6 +65,10 @@ def prune_studies(names: Sequence[str], is_confirmed: bool, as_json: bool) -> No
     if not is_confirmed and not is_terminal:
         screen.print(f"Nothing was removed; add --yes to remove {orphans_text(orphans)}")
     elif is_confirmed or typer.confirm(f"Remove {orphans_text(orphans)}?"):
+        for orphan in left:
+            shutil.rmtree(orphan.path, ignore_errors=True)
+        if left:
+            screen.print(visible(f"{left[0].path.parent}: removed {orphans_text(left)}"), soft_wrap=True)
         for study in studies:
             removed = f"removed {orphans_text(study.orphans)}"
             done = removed if remove_orphans(study) else "nothing was removed, because another process runs this study"
