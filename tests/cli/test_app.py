@@ -14,7 +14,7 @@ import yaml
 import tuneoff as package
 from tests.data.frames import multilabel_frame
 from tests.stored import stored_study
-from tests.tiny import toy_texts
+from tests.tiny import tiny_model, toy_texts
 from tuneoff.cli.options import parse_cost
 from tuneoff.costs import choosable_costs
 from tuneoff.data.spec import DataSpec
@@ -42,13 +42,13 @@ def messy_folder(tmp_path):
     (tmp_path / "latin.csv").write_bytes("text,label\ncafé,1\n".encode("latin-1"))
     for name, model_type, file in (
         ("pickled", "bert", "pytorch_model.bin"),
-        ("untokenized", "bert", "model.safetensors"),
         ("gpt", "gpt2", None),
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps({"model_type": model_type}))
         if file:
             (tmp_path / name / file).write_bytes(b"x")
+    tiny_model("bert").base_model.save_pretrained(tmp_path / "untokenized")
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "taken").write_text("not a folder")
     (tmp_path / "limits.yaml").write_text("data: {source: good.csv, limits: {foo: 3}}\n")

@@ -116,7 +116,7 @@ def main() -> None:
         print(f"tuneoff: {show_control_characters(' '.join(_message(error).split()))}", file=sys.stderr)
         sys.exit(2)
     except BaseException as error:  # the last resort; tokenizers' PanicException is no Exception
-        if isinstance(error, (SystemExit, KeyboardInterrupt)):
+        if isinstance(error, (SystemExit, KeyboardInterrupt, StopRequested)):
             raise
         print_unforeseen(error)
         sys.exit(EXIT_CODE)

@@ -139,6 +139,7 @@ class LocalExecutor:
                     on_event(Event("started", job))
                 handle(worker.next_message())
         except (KeyboardInterrupt, StopRequested):
+            notice("stopping: running jobs end their step and store where they are; once more stops at once")
             worker.request_stop()
             while running and worker.is_ready:
                 message = worker.next_message()
