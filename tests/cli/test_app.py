@@ -83,7 +83,7 @@ MISTAKES = {
     "empty text": ("compare empty-text.csv", "an empty text in 1 of 20 rows (the first row is 1): 1"),
     "wrong encoding": ("compare latin.csv", "byte 0xe9 at position 14"),
     "no safetensors": ("compare good.csv --model ./pickled", "has no *.safetensors; pytorch_model.bin is a pickle, which is not loaded"),
-    "no tokenizer": ("compare good.csv --model ./untokenized", "has no tokenizer"),
+    "no tokenizer": ("compare good.csv --model ./untokenized --max-length 16", "has no tokenizer"),
     "no model": ("compare good.csv --model ./nowhere", "model folder './nowhere' does not exist"),
     "hub out of reach": ("compare good.csv --model nobody/nothing", "model 'nobody/nothing' is not in the cache of the Hugging Face hub"),
     "unsupported architecture": ("compare good.csv --model ./gpt", "architecture 'gpt2' is unknown"),
