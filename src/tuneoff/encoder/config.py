@@ -24,13 +24,11 @@ def resolve(name: str) -> str:
     """Return the folder, or the name on the hub, that transformers reads a model from.
 
     name: a folder, packaged:NAME, hf:NAME, or a name on the hub. An executor may have brought the model to this
-    machine: then it is the folder that $TUNEOFF_ENCODERS, a JSON file, gives for the name.
+    machine: then it is in $TUNEOFF_ENCODERS, a JSON file.
     Raises ModelError for a folder that does not exist or has no config.json.
     """
-    if brought := os.environ.get("TUNEOFF_ENCODERS"):
-        folders = json.loads(Path(brought).read_text(encoding="utf-8"))
-        if name in folders:
-            return folders[name]
+    if name in _brought():
+        return _brought()[name]["folder"]
     if name.startswith("packaged:"):
         return str(packaged.model_folder(name.removeprefix("packaged:")))
     if not _looks_local(name):
@@ -41,6 +39,12 @@ def resolve(name: str) -> str:
     if not (folder / "config.json").is_file():
         raise ModelError(f"model folder {name!r} has no config.json; save the model with save_pretrained")
     return str(folder)
+
+
+def _brought() -> dict[str, dict[str, str]]:
+    """Return folder and fingerprint of the models that an executor brought to this machine, by their names."""
+    file = os.environ.get("TUNEOFF_ENCODERS")
+    return json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
 
 
 def hub_name(name: str) -> str | None:
@@ -167,6 +171,8 @@ def model_fingerprint(name: str) -> str:
 
     Raises ModelError for weights that are NaN or infinite: no run would succeed.
     """
+    if name in _brought():  # as on the machine that it came from; the cache has checksums of its files
+        return _brought()[name]["fingerprint"]
     path = resolve(name)
     folder = local_folder(path)
     if folder is not None:

@@ -20,7 +20,7 @@ from tuneoff.errors import LibraryError, StoreError, one_line
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
 from tuneoff.execute.local import bytes_of_job, local_slots
-from tuneoff.execute.parcels import encoder_entry, needed, pack, unpack
+from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
 from tuneoff.machine import cores, versions
 from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
@@ -196,8 +196,7 @@ class RayExecutor:
         for name, packed in needed(job.run for job in jobs).items():
             if name not in self._parcels:
                 self._parcels[name] = [self._ray.put(packed())]
-        encoders = {job.run.model: encoder_entry(job.run) for job in jobs if job.run.model}
-        encoders = {name: entry for name, entry in encoders.items() if entry in self._parcels}
+        encoders = {n: entry for n, entry in encoder_entries(job.run for job in jobs).items() if entry in self._parcels}
         remote = self._ray.remote(run_there).options(
             num_cpus=slots.threads,
             num_gpus=1 if self._ray.cluster_resources().get("GPU") else 0,

@@ -23,7 +23,7 @@ import ray
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError
 from tuneoff.execute.local import describe_exit
-from tuneoff.execute.parcels import install, is_installed, pack, unpack
+from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import versions
 from tuneoff.runs import StudyStore
@@ -43,7 +43,7 @@ class Agent:
         os.environ.update(environment)
         self._folder = Path(tempfile.mkdtemp(prefix="tuneoff-node-"))
         os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
-        self._encoders: dict[str, str] = {}
+        self._encoders: dict[str, dict[str, str]] = {}
         self._write_encoders()
         self._worker = WorkerProcess()
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class Agent:
         if self._is_home:
             return
         with self._lock:
-            self._encoders |= {name: str(cache_folder() / entry) for name, entry in entries.items()}
+            self._encoders |= brought_encoders(entries)
             self._write_encoders()
 
     def _write_encoders(self) -> None:
