@@ -29,6 +29,8 @@ def is_text_without_encoding(call):
         return "encoding" not in keywords
     if name not in _TEXT_FILES or "encoding" in keywords:
         return False
+    if name == "write_text" and isinstance(call.func, ast.Name):
+        return False  # files.write_text, which writes UTF-8
     if name != "open":
         return True
     if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", None) == "os":

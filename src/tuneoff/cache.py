@@ -148,6 +148,16 @@ def share_checks(folder: str | None) -> None:
         _checks.share(Path(folder))
 
 
+def is_checked(mark: str) -> bool:
+    """Return True if a process of this study has checked something else that it marked so."""
+    return cache_folder() / mark in _checks
+
+
+def add_check(mark: str) -> None:
+    """Mark something as checked, for the processes of this study."""
+    _checks.add(cache_folder() / mark)
+
+
 def build_seconds(folder: Path) -> float:
     """Return the seconds that it took to build a cached folder, in this study or an earlier one."""
     return float((folder / "seconds").read_text(encoding="utf-8"))

@@ -64,12 +64,15 @@ def stored_study(folder: Path) -> StoredStudy:
 
 def remove_orphans(study: StoredStudy) -> bool:
     """Remove the orphans of a study that still are orphans, and its lock file. False if another process runs it."""
+    from tuneoff.checksums import remove_seal
+
     try:
         with filelock.FileLock(study.folder / ".lock", timeout=0):
             for orphan in set(study.orphans) & set(stored_study(study.folder).orphans):
                 if orphan.path.is_dir():
                     shutil.rmtree(orphan.path)
                 else:
+                    remove_seal(orphan.path)  # first: a checksum without its file is damage
                     orphan.path.unlink(missing_ok=True)
             with contextlib.suppress(PermissionError):  # Windows removes no open file
                 (study.folder / ".lock").unlink(missing_ok=True)

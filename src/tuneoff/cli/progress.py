@@ -86,16 +86,20 @@ class StudyProgress:
         elif event.kind == "progress":
             self._bars.update(self._tasks[job_id], completed=event.share)
         elif event.kind == "stopped":
-            self._bars.remove_task(self._tasks.pop(job_id))
+            self._remove(job_id)
             self._stopped[job_id] = title
             if event.note:
                 self._console.print(f"{escape(title)}: {event.note}")
         elif event.record is not None:
-            self._bars.remove_task(self._tasks.pop(job_id))
+            self._remove(job_id)
             is_search = isinstance(event.record, SearchRecord)
             line = _search_line(event.record) if is_search else _run_line(event.record, event.job.run.metric)  # type: ignore[arg-type]
             self._console.print(f"{escape(title)}: {line}")
         self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+
+    def _remove(self, job_id: str) -> None:
+        if job_id in self._tasks:  # it was stopped before it was announced
+            self._bars.remove_task(self._tasks.pop(job_id))
 
     def stopped_line(self, folder: Path, has_checkpoint: Callable[[str], bool]) -> str:
         """Describe what a study that was stopped keeps, and how it goes on. has_checkpoint: of a job by its id."""

@@ -13,7 +13,7 @@ from tuneoff.cache import fingerprint
 from tuneoff.encoder.anatomy import ARCHITECTURES, anatomy
 from tuneoff.encoder.folder import check_finite, check_folder, check_size, read_config, weight_files
 from tuneoff.encoder.tokenizer_file import check_tokenizer
-from tuneoff.errors import ModelError, one_line
+from tuneoff.errors import ModelError, StopRequested, one_line
 
 # configs of well-known models, named as on the hub, so that parameters can be counted without a network
 _CONFIGS = Path(__file__).parent / "configs"
@@ -217,7 +217,7 @@ def load_or_model_error(name: str, load: Any, *arguments: Any, **options: Any) -
     try:
         return load(*arguments, **options)
     except BaseException as error:  # transformers and the hub's client raise many types, tokenizers a PanicException
-        if isinstance(error, (ModelError, KeyboardInterrupt, SystemExit)):
+        if isinstance(error, (ModelError, StopRequested, KeyboardInterrupt, SystemExit)):
             raise
         text = " ".join(str(error).split())
         if "model type" in text and "does not recognize" in text:

@@ -28,7 +28,7 @@ def check_tokenizer(name: str, file: Path) -> None:
 def _probe(name: str, file: Path) -> None:
     try:
         done = subprocess.run(
-            [sys.executable, "-I", str(_PROBE), str(file.resolve())],
+            [sys.executable, "-P", str(_PROBE), str(file.resolve())],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_SECONDS,

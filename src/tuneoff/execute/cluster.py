@@ -7,6 +7,7 @@ the study's folder. A task whose machine dies is retried elsewhere; a job that k
 
 import contextlib
 import os
+import signal
 import socket
 import time
 import uuid
@@ -16,12 +17,13 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from tuneoff.cache import cache_folder
-from tuneoff.errors import LibraryError, StoreError, one_line
+from tuneoff.errors import STOP_SIGNALS, LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
-from tuneoff.execute.local import bytes_of_job, local_slots
+from tuneoff.execute.local import KILLED, bytes_of_job, local_slots
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
 from tuneoff.machine import cores, versions
+from tuneoff.notices import notice
 from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec.run import Job
@@ -60,6 +62,7 @@ class RayExecutor:
             options |= {"include_dashboard": False, "num_cpus": cores()}
         else:
             options |= {"address": self._address}
+        handlers = {number: signal.getsignal(number) for number in _stop_signals()}
         try:
             _check_answers(self._address)
             ray.init(**options)
@@ -68,6 +71,9 @@ class RayExecutor:
                 f"no Ray cluster answers at {self._address!r} ({one_line(error, 150)}); start one (ray start --head), "
                 "or leave out --on to use this machine"
             ) from error
+        for number, handler in handlers.items():  # Ray's own end the process without a word
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(number, handler)
         from tuneoff.execute.node import Watcher
 
         self._ray = ray
@@ -148,6 +154,8 @@ class RayExecutor:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
         waiting, running, is_started = list(jobs), dict[Any, Job](), set[str]()
         crashes: Counter[str] = Counter()
+        killed: set[str] = set()
+        slots = self._within_machines(slots)
         task, looked = self._task(slots, jobs), time.monotonic()
 
         def finish(job: Job, crash: str) -> None:
@@ -156,38 +164,49 @@ class RayExecutor:
             if crash and job.is_search and not is_finished(job, store):
                 waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
 
-        try:
-            while waiting or running:
-                while waiting and len(running) < slots.workers:
-                    job = waiting.pop(0)
-                    running[task(job, store, slots.threads, int(crashes[job.job_id] > 0))] = job
-                if time.monotonic() - looked > _LOOK_SECONDS:
-                    self._hold_agents(self._nodes())
-                    looked = time.monotonic()
-                ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
-                self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
-                for reference in ended:
-                    job = running.pop(reference)
-                    if job.job_id not in is_started:  # its report is on the way
-                        on_event(Event("started", job))
-                    is_started.discard(job.job_id)
-                    try:
-                        crash = self._store(job, self._ray.get(reference), store)
-                    except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.ActorDiedError) as error:
-                        crash = f"its machine or process died ({one_line(error, 150)})"
-                    except self._ray.exceptions.RayTaskError as error:
-                        raise StoreError(
-                            f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}"
-                        ) from error
-                    crashes[job.job_id] += bool(crash)
-                    if crash and crashes[job.job_id] < _MAX_CRASHES and not job.is_search:
-                        waiting.insert(0, job)
-                    else:
-                        finish(job, crash)
-        finally:
-            for reference in running:
-                with contextlib.suppress(Exception):
-                    self._ray.cancel(reference, force=True)
+        with _Stops() as stops:
+            try:
+                while waiting or running:
+                    while waiting and len(running) < slots.workers:
+                        job = waiting.pop(0)
+                        running[task(job, store, slots.threads, int(job.job_id in killed))] = job
+                    if time.monotonic() - looked > _LOOK_SECONDS:
+                        self._hold_agents(self._nodes())
+                        looked = time.monotonic()
+                    stops.raise_if_asked()
+                    ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
+                    self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
+                    for reference in ended:
+                        job = running.pop(reference)
+                        if job.job_id not in is_started:  # its report is on the way
+                            on_event(Event("started", job))
+                        is_started.discard(job.job_id)
+                        try:
+                            result = self._ray.get(reference)
+                            crash = self._store(job, result, store)
+                            killed |= {job.job_id} if result["code"] == KILLED else set()
+                        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.ActorDiedError) as error:
+                            crash = f"its machine or process died ({one_line(error, 150)})"
+                        except self._ray.exceptions.RayTaskError as error:
+                            raise StoreError(
+                                f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}"
+                            ) from error
+                        crashes[job.job_id] += bool(crash)
+                        if crash and crashes[job.job_id] < _MAX_CRASHES and not job.is_search:
+                            waiting.insert(0, job)
+                        else:
+                            finish(job, crash)
+            finally:
+                for reference in running:
+                    with contextlib.suppress(Exception):
+                        self._ray.cancel(reference, force=True)
+
+    def _within_machines(self, slots: Slots) -> Slots:
+        """Return slots whose threads are at most the cores of the largest machine: Ray waits for ever for more."""
+        largest = max(int(node["Resources"]["CPU"]) for node in self._nodes())
+        if slots.threads > largest:
+            notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
+        return Slots(slots.workers, min(slots.threads, largest), slots.cores)
 
     def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
@@ -241,6 +260,36 @@ class RayExecutor:
         elif "run" in result:
             store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
         return result["crash"]
+
+
+def _stop_signals() -> list[int]:
+    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+
+
+class _Stops:
+    """Signals to stop, kept until the next look: Ray, which waits in C++, drops what their handlers raise."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            for number in _stop_signals():
+                self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: Any) -> None:
+        self._number = number
+
+    def raise_if_asked(self) -> None:
+        """Raise StopRequested if a signal came."""
+        if self._number:
+            raise StopRequested(self._number)
 
 
 def _check_answers(address: str) -> None:

@@ -5,13 +5,15 @@ on its disk; an executor on a cluster gives jobs an implementation that fetches 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tuneoff.cache import add_check, fingerprint, is_checked
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import open_dataset
 from tuneoff.data.other_tests import open_other_test
 from tuneoff.data.tokens import TokenTable, tokenize_split
-from tuneoff.encoder.config import load_tokenizer
+from tuneoff.encoder.config import load_tokenizer, resolve
 from tuneoff.encoder.heads import start_fingerprint
 from tuneoff.encoder.load import load_model
 from tuneoff.errors import ModelError
@@ -63,12 +65,8 @@ class CachedInputs:
 
     def model(self, run: RunSpec, dataset: Dataset) -> Any:
         """Load the model by the encoder's name. Raises ModelError if its files are not those of the study."""
-        is_named = run.model_fingerprint is not None
-        if is_named and start_fingerprint(_encoder_name(run), dataset.label_names) != run.model_fingerprint:
-            raise ModelError(
-                f"the files of encoder {_encoder_name(run)!r} have changed since this study began; run it again: it "
-                "then trains with the new ones"
-            )
+        if run.model_fingerprint is not None:
+            _check_is_unchanged(_encoder_name(run), run.model_fingerprint, dataset.label_names)
         seed, recipe = run.seed_of("head"), run.recipe
         return load_model(
             _encoder_name(run),
@@ -78,6 +76,25 @@ class CachedInputs:
             dataset.is_multilabel,
             recipe.head_dropout,
         )
+
+
+def _check_is_unchanged(name: str, expected: str, label_names: Sequence[str]) -> None:
+    """Raise ModelError for an encoder whose files are not those of the study.
+
+    Hashed once by the processes of a study, and again only if sizes or times of its files have changed.
+    """
+    folder = Path(resolve(name))
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    mark = f"encoder-{fingerprint(name, expected, list(label_names), states)}"
+    if states and is_checked(mark):
+        return
+    if start_fingerprint(name, label_names) != expected:
+        raise ModelError(
+            f"the files of encoder {name!r} have changed since this study began; run it again: it then trains with "
+            "the new ones"
+        )
+    add_check(mark)
 
 
 def _encoder_name(run: RunSpec) -> str:

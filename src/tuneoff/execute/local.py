@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
-_KILLED = -9  # exit code of a process that the system has killed
+KILLED = -9  # exit code of a process that the system has killed
 
 
 def num_workers(num_jobs: int, largest_model: int, requested: int | None = None) -> int:
@@ -80,7 +80,7 @@ class LocalExecutor:
         from tuneoff.execute.job import is_finished, record_crash, stored_record
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
-        killed: set[str] = set()
+        killed, is_stopping = set[str](), False
 
         def go_on_later(job: Job, note: str = "") -> None:
             del running[job.job_id]
@@ -88,9 +88,11 @@ class LocalExecutor:
             on_event(Event("stopped", job, note=note))
 
         def crash(job: Job, code: int, reason: str) -> None:
-            if -code in _stop_numbers():  # before it could handle the signal
+            # stopped before it could handle the signal; on Windows, which has none, it was ended
+            if is_stopping or (-code in _stop_numbers() and job.job_id not in killed):
+                killed.add(job.job_id)  # not again and again, where the system asks for memory by a signal
                 go_on_later(job)
-            elif code == _KILLED and not job.is_search and job.job_id not in killed:
+            elif code == KILLED and not job.is_search and job.job_id not in killed:
                 killed.add(job.job_id)
                 go_on_later(job, "killed, probably out of memory; tried again in smaller micro-batches")
             else:
@@ -134,11 +136,12 @@ class LocalExecutor:
             while waiting or running:
                 while worker.is_ready and waiting and len(running) < slots.workers:
                     job = waiting.pop(0)
-                    running[job.job_id] = job
                     worker.submit(_message(job, store, slots.threads, halvings=int(job.job_id in killed)))
+                    running[job.job_id] = job
                     on_event(Event("started", job))
                 handle(worker.next_message())
         except (KeyboardInterrupt, StopRequested):
+            is_stopping = True
             notice("stopping: running jobs end their step and store where they are; once more stops at once")
             worker.request_stop()
             while running and worker.is_ready:
@@ -171,7 +174,7 @@ def _stop_numbers() -> list[int]:
 
 def describe_exit(code: int, reason: str, is_second: bool = False) -> str:
     """Return the reason of a crash. reason: last line of the process' standard error, or where it is."""
-    if code == _KILLED:
+    if code == KILLED:
         twice = " twice, the second time in smaller micro-batches," if is_second else ","
         return f"the job's process was killed{twice} probably out of memory; try fewer workers or a smaller batch_size"
     return f"the job's process ended with code {code}: {reason}"

@@ -43,6 +43,9 @@ class Agent:
         os.environ.update(environment)
         self._folder = Path(tempfile.mkdtemp(prefix="tuneoff-node-"))
         os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
+        self._checks = self._folder / "checks"  # shared by the jobs of this machine: what they compared with checksums
+        self._checks.mkdir()
+        os.environ["TUNEOFF_CHECKPOINT_SECONDS"] = "none"  # a job that is tried again may be on another machine
         self._encoders: dict[str, dict[str, str]] = {}
         self._write_encoders()
         self._worker = WorkerProcess()
@@ -92,7 +95,7 @@ class Agent:
             store.searches.write(SearchRecord.from_json(search))
         if stored:
             store.runs.adopt(job_id, lambda folder: unpack(stored, folder))
-        message = {**message, "folder": str(store.folder), "log": str(store.log)}
+        message = {**message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._messages[job_id] = mailbox
         try:
@@ -101,8 +104,8 @@ class Agent:
                 raise StoreError(self._broken)
             self._worker.submit(message)
             watcher.started.remote(job_id, socket.gethostname())
-            crash = self._follow(job_id, mailbox, store, watcher)
-            result: dict[str, Any] = {"crash": crash, "host": socket.gethostname()}
+            crash, code = self._follow(job_id, mailbox, store, watcher)
+            result: dict[str, Any] = {"crash": crash, "code": code, "host": socket.gethostname()}
             if search is not None:
                 return result | {"search": asdict(store.searches.read(job_id))}
             folder = store.runs.path(job_id)
@@ -111,8 +114,13 @@ class Agent:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
 
-    def _follow(self, job_id: str, mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any) -> str:
-        """Wait for the end of a job, and tell the watcher of its progress. Returns the reason of a crash, or ""."""
+    def _follow(
+        self, job_id: str, mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
+    ) -> tuple[str, int]:
+        """Wait for the end of a job, and tell the watcher of its progress.
+
+        Returns the reason of a crash, or "", and the exit code.
+        """
         seen = 0.0
         while True:
             with contextlib.suppress(queue.Empty):
@@ -120,9 +128,11 @@ class Agent:
                 if event["event"] == "progress":
                     watcher.progress.remote(job_id, event["share"])
                 elif event["event"] == "done":
-                    return ""
+                    return "", 0
+                elif event["event"] == "stopped":
+                    return "a signal stopped it", 0
                 else:
-                    return event.get("reason") or describe_exit(event["code"], "see workers.log")
+                    return event.get("reason") or describe_exit(event["code"], "it left no reason"), event["code"]
             path = store.searches.path(job_id)
             if path.is_file() and path.stat().st_mtime > seen:  # another trial
                 seen = path.stat().st_mtime

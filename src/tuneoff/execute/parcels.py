@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
-from tuneoff.cache import cache_folder, cached_folder
+from tuneoff.cache import cache_folder, cached_folder, stored_folder
 from tuneoff.encoder.config import encoder_folder, model_fingerprint
+from tuneoff.errors import StoreError
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.spec.run import RunSpec
 
@@ -38,8 +39,12 @@ def install(name: str, parcel: bytes) -> None:
 
 
 def is_installed(name: str) -> bool:
-    """Return True if this machine's cache has an entry."""
-    return (cache_folder() / name).is_dir()
+    """Return True if this machine's cache has an entry, which is whole."""
+    try:
+        stored_folder(name)
+    except StoreError:
+        return False
+    return True
 
 
 def needed(runs: Iterable[RunSpec]) -> dict[str, Callable[[], bytes]]:

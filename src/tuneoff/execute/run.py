@@ -119,7 +119,7 @@ def _checkpoint(spec: RunSpec, store: RunStore) -> Checkpoint:
         **versions(),
         "threads": torch.get_num_threads(),
         "processor": processor(),
-        "device": device().type,
+        "device": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or device().type,
         "settings": fingerprint(settings),
     }
     return Checkpoint(store.checkpoint(spec.run_id), key, checkpoint_seconds())
