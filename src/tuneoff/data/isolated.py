@@ -172,7 +172,7 @@ def _limit_resources(path: Path) -> None:
 def _mapped_bytes() -> int:
     """Return the memory that this process has reserved so far, mostly code of libraries (Linux)."""
     with contextlib.suppress(OSError):
-        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return 0
 
 

@@ -22,14 +22,14 @@ _ENCODER = "encoder-"  # start of the names of entries that hold encoders
 def pack(folder: Path) -> bytes:
     """Return the files of a folder as an uncompressed tar archive; links are followed."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", dereference=True) as archive:
+    with tarfile.TarFile(fileobj=buffer, mode="w", dereference=True) as archive:
         archive.add(folder, arcname=".")
     return buffer.getvalue()
 
 
 def unpack(parcel: bytes, folder: Path) -> None:
     """Write the files of a parcel into a folder. Raises tarfile.FilterError for a path that leaves it."""
-    with tarfile.open(fileobj=io.BytesIO(parcel), mode="r") as archive:
+    with tarfile.TarFile(fileobj=io.BytesIO(parcel), mode="r") as archive:
         archive.extractall(folder, filter="data")
 
 
