@@ -234,9 +234,10 @@ def _run_job(message: dict[str, Any], channel: TextIO) -> None:
 
 
 def _describe(error: Exception) -> str:
-    from tuneoff.errors import TuneoffError
+    from tuneoff.errors import TuneoffError, one_line
 
-    return str(error) if isinstance(error, TuneoffError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, TuneoffError) else f"{type(error).__name__}: {error}"
+    return one_line(text, 1000)  # a longer line than a pipe takes at once would mix with those of other jobs
 
 
 def _send(channel: TextIO, **event: str | float) -> None:
