@@ -93,9 +93,7 @@ def kill_jobs():
 
 
 def test_a_job_whose_process_dies_three_times_is_failed(cluster, small):
-    study = changed(
-        small, strategies=["tfidf", "full:learning_rate=0.01"], seeds=[0], recipe={"epochs": 400, "max_length": 16}
-    )
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0], recipe={"epochs": 400, "max_length": 16})
     started = []
 
     def kill(event: Event) -> None:
@@ -109,7 +107,6 @@ def test_a_job_whose_process_dies_three_times_is_failed(cluster, small):
     (failed,) = comparison.failures
     assert "was killed" in failed.reason
     assert started.count(failed.run_id) == 3
-    assert [record.strategy for record in comparison.records] == ["tfidf"]
 
 
 def test_an_address_without_a_cluster_is_one_line():

@@ -55,12 +55,17 @@ def start(folder, *arguments, **environment):
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **environment},
-        preexec_fn=one_core,
+        preexec_fn=as_in_a_terminal,
     )
 
 
-def one_core():
-    """Give a process one core, and so one thread: two threads wait for each other where cores are busy."""
+def as_in_a_terminal():
+    """Let signals through, which a test run in the background ignores; and give a process one core.
+
+    Two threads would wait for each other where cores are busy.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 

@@ -3,6 +3,7 @@
 They take two seconds, for which a user would wait after the last job; earlier they would disturb the times of jobs.
 """
 
+import contextlib
 import importlib
 import threading
 from collections.abc import Callable, Sequence
@@ -18,8 +19,10 @@ class ImportsAhead:
         self._is_started = False
 
     def _import(self) -> None:
-        for module in self._modules:
-            importlib.import_module(module)
+        # the import that needs the module raises again; at the end of the process none does
+        with contextlib.suppress(Exception):
+            for module in self._modules:
+                importlib.import_module(module)
 
     def watched(self, on_event: Callable[[Event], None], num_jobs: int, workers: int) -> Callable[[Event], None]:
         """Return on_event, for some jobs, that starts the imports when a worker has nothing left to do."""
