@@ -1,5 +1,6 @@
 """Studies that are stopped by signals or killed: they end in one line, keep what they have, and go on with the same bits."""
 
+import contextlib
 import json
 import os
 import signal
@@ -78,9 +79,16 @@ def wait_for(condition, seconds=90):
 
 
 def jobs(study):
-    """The processes of the running jobs: children of the worker."""
-    workers = [child for child in psutil.Process(study.pid).children() if "tuneoff.execute.worker" in child.cmdline()]
-    return [job for worker in workers for job in worker.children()]
+    """The processes of the running jobs: forks of the worker, which may have other children while it imports."""
+    return [job for worker in forks(psutil.Process(study.pid)) for job in forks(worker)]
+
+
+def forks(process):
+    found = []
+    for child in process.children():
+        with contextlib.suppress(psutil.Error):
+            found += [child] if "tuneoff.execute.worker" in child.cmdline() else []
+    return found
 
 
 def runs(folder):
@@ -193,6 +201,7 @@ def test_a_process_that_is_killed_is_tried_again_once(folder, encoder):
         jobs(study)[0].kill()
         printed, _ = study.communicate(timeout=120)
     assert study.returncode == 0
+    printed = " ".join(printed.split())  # lines are as wide as a terminal
     assert "full seed 0: killed, probably out of memory; tried again in smaller micro-batches" in printed
     (run,) = runs(folder).glob("full-*")
     record = json.loads((run / "run.json").read_text())
