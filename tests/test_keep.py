@@ -59,6 +59,7 @@ def test_only_the_picks_models_stay_and_nothing_is_trained_again(two):
     assert comparison.models_note.startswith("Models of other strategies were not kept (")
     assert {path.name for path in two.folder.glob("runs/head-*/*")} == {
         "run.json",
+        "checksums.json",
         "history.parquet",
         "predictions.parquet",
     }

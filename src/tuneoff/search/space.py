@@ -63,7 +63,7 @@ class SearchSpec(BaseModel):
     """Search budget, the same for every strategy: a number of trials, or a time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    trials: int | None = Field(None, ge=1, description="trials per strategy")
+    trials: int | None = Field(None, ge=1, le=10_000, description="trials per strategy")
     budget: Annotated[float, BeforeValidator(_parse_seconds)] | None = Field(
         None, gt=0, description="time per strategy instead of trials: seconds, 10m or 1h"
     )
