@@ -71,7 +71,8 @@ def test_a_study_leaves_what_the_docs_say(finished):
         assert (study.folder / name).stat().st_size > 0, name
     lora = next(record for record in comparison.records if record.strategy == "lora")
     folder = study.store.runs.path(lora.run_id)
-    assert {path.name for path in folder.iterdir()} == {"run.json", "history.parquet", "predictions.parquet", "model"}
+    files = {"run.json", "history.parquet", "predictions.parquet", "checksums.json", "model"}
+    assert {path.name for path in folder.iterdir()} == files
     assert (folder / "model" / "adapter_model.safetensors").is_file()
     card = (folder / "model" / "README.md").read_text()
     for part in (
@@ -152,11 +153,11 @@ def test_a_study_that_names_fewer_strategies_keeps_the_stored_ones(small):
 
 def test_other_settings_are_refused_or_replace_the_stored_ones(small):
     stored = small.run()
-    before = {path: path.read_bytes() for path in small.folder.glob("*.*")}
+    before = {path: path.read_bytes() for path in small.folder.glob("*.*") if path.is_file()}
     other = changed(small, recipe={"epochs": 2, "max_length": 16})
     with pytest.raises(StoreError, match=r"holds runs with other settings: epochs 1, now 2\. .*--replace"):
         other.run()
-    assert {path: path.read_bytes() for path in small.folder.glob("*.*")} == before
+    assert {path: path.read_bytes() for path in small.folder.glob("*.*") if path.is_file()} == before
     replaced = other.run(replace=True)
     assert Study.open(small.folder).spec == other.spec
     old_head = next(record.run_id for record in stored.records if record.strategy == "head")
@@ -211,13 +212,13 @@ def test_a_study_is_run_by_one_process_at_a_time(small):
 
 def test_a_rejected_study_leaves_the_stored_one_as_it_was(small, toy, tmp_path):
     small.run()
-    before = {path: path.read_bytes() for path in small.folder.glob("*.*")}
+    before = {path: path.read_bytes() for path in small.folder.glob("*.*") if path.is_file()}
     with pytest.raises(ConfigError, match="2 blocks"):
         changed(small, strategies=["partial:layers=9"]).run()
     toy[:50].to_csv(tmp_path / "other.csv", index=False)
     with pytest.raises(StoreError, match=r"source .*toy.csv, now .*other.csv.* another name"):
         changed(small, data={"source": str(tmp_path / "other.csv")}).run()
-    assert {path: path.read_bytes() for path in small.folder.glob("*.*")} == before
+    assert {path: path.read_bytes() for path in small.folder.glob("*.*") if path.is_file()} == before
 
 
 def test_python_compares_a_dataframe(toy, encoder, tmp_path):

@@ -61,10 +61,6 @@ class NoMemoryError(TuneoffError, MemoryError):
     """Work that does not fit in memory even in the smallest parts."""
 
 
-# signals that ask to stop; Windows has no SIGHUP, of a closed terminal
-STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
-
-
 class StopRequested(BaseException):
     """A signal asked this process to stop: Ctrl-C, SIGTERM, or SIGHUP of a closed terminal."""
 

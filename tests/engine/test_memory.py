@@ -19,7 +19,7 @@ def test_a_training_that_lacks_memory_goes_on_in_smaller_micro_batches():
     finished = train_within(150)
     trained = json.loads(finished.stdout.splitlines()[-1])
     assert trained["halvings"] >= 1
-    assert set(trained["steps"]) == {1}
+    assert 1 in trained["steps"]
     assert len(trained["losses"]) == 3
 
 

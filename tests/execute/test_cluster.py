@@ -1,6 +1,7 @@
 """A real Ray cluster of two machines, in name, on this one: nothing shared, the same bits, and machines that die."""
 
 import contextlib
+import json
 import os
 import socket
 from typing import Any
@@ -81,6 +82,27 @@ def test_a_machine_that_dies_takes_no_run_along(cluster, small):
         comparison = study.run(kill, executor=executor)
     assert is_killed
     assert [record.status for record in comparison.records] == [OK, OK]
+
+
+def test_a_search_goes_on_elsewhere_with_its_next_trial(cluster, small, tmp_path):
+    study = changed(small, strategies=["full"], seeds=[0, 1], search=3, recipe={"epochs": 20, "max_length": 16})
+    nodes = {node.unique_id: node for node in cluster.list_all_nodes() if not node.head}
+    stored: list[int] = []
+
+    def kill(event: Event) -> None:
+        for path in (study.folder / "searches").glob("*.json"):
+            stored.append(len(json.loads(path.read_text())["trials"]))
+        if event.kind == "progress" and event.job.is_search and stored and stored[-1] and nodes:
+            cluster.remove_node(nodes.popitem()[1], allow_graceful=False)
+
+    with RayExecutor(cluster.address) as executor:
+        there = study.run(kill, executor=executor)
+    assert there.failures == ()
+    assert stored == sorted(stored)  # no trial was lost
+    here = type(study)(study.spec, tmp_path / "here").run()
+    trials = [[(trial.options, trial.scores) for trial in c.searches[0].trials] for c in (there, here)]
+    assert trials[0] == trials[1]
+    assert scores(there) == scores(here)
 
 
 def kill_jobs():

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tuneoff.errors import STOP_SIGNALS, StopRequested
+from tuneoff.errors import StopRequested
+from tuneoff.signals import heeded_stop_signals
 
 
 @contextmanager
 def stops_in_one_line() -> Iterator[None]:
     """A context in which these signals raise StopRequested, and end the process with one line and 128 + the signal."""
-    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]  # nohup ignores SIGHUP
+    handled = heeded_stop_signals()
     for number in handled:
         signal.signal(number, _raise)
     try:

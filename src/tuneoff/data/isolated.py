@@ -70,21 +70,23 @@ def _opened(path: Path, rows: int) -> Iterator[pa.RecordBatchReader]:
     with tempfile.TemporaryFile() as errors:
         child = _start(path, rows, errors)
         assert child.stdout is not None
+        output = child.stdout
 
         def failure(error: object = "") -> DataError:
+            output.close()  # a child that is blocked on a full pipe would never end
             child.wait()
             errors.seek(0)
             return DataError(_reason(path, child.returncode, errors.read().decode(errors="replace"), error))
 
         try:
-            yield pa.ipc.open_stream(child.stdout)
+            yield pa.ipc.open_stream(output)
             # a stream that ends between two batches looks whole
             if child.wait() != 0:
                 raise failure()
         except (pa.ArrowException, EOFError) as error:
             raise failure(error) from None
         finally:
-            child.stdout.close()
+            output.close()
             child.kill()  # if the caller has stopped reading
             child.wait()
 

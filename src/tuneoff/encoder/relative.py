@@ -63,10 +63,10 @@ def shared_positions(model: Any, packing: Packing) -> SharedPositions:
         expanded = {length: _expanded(by_distance, length) for length in sorted(set(lengths))}
         return SharedPositions(biases=tuple(expanded[length] for length in lengths))
     assert relative.embeddings is not None
-    found = relative.embeddings(encoder, max(lengths))
-    if found is None:
+    of_distances = relative.embeddings(encoder, max(lengths))
+    if of_distances is None:
         return SharedPositions()
-    embeddings, rows = found
+    embeddings, rows = of_distances
     used, row_of_distance = rows.unique(return_inverse=True)
     if len(used) == len(rows):  # no two distances share a bucket
         return SharedPositions(embeddings=embeddings[rows][None])

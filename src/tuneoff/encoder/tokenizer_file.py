@@ -38,7 +38,7 @@ def _probe(name: str, file: Path) -> None:
         raise ModelError(
             f"the tokenizer of {name!r} took more than {_SECONDS:g} s for a few short texts; use another tokenizer.json"
         ) from None
-    if done.returncode == -getattr(signal, "SIGXCPU", 0):
+    if hasattr(signal, "SIGXCPU") and done.returncode == -signal.SIGXCPU:
         raise ModelError(
             f"the tokenizer of {name!r} is too slow: it did not load and tokenize a few short texts in time; use "
             "another tokenizer.json"

@@ -164,11 +164,7 @@ def train(
             _train_mode(model, adapted.first_trained_block)
             started, seconds = time.perf_counter(), at.seconds
             scores, scored_step = at.scores, at.scored_step
-            # an epoch has several passes if the recipe's min_steps needs them; each has its own order
-            batches = itertools.chain.from_iterable(
-                training_batches(inputs.lengths, recipe.batch_size, settings.seed, number, sampling_weights)
-                for number in range(epoch * passes, (epoch + 1) * passes)
-            )
+            batches = _batches(inputs, settings, epoch, passes, sampling_weights)
             # islice: the recipe's max_steps may end within an epoch; steps before a checkpoint are done
             left = itertools.islice(batches, at.steps, at.steps + num_steps - len(trained.steps))
             for examples in _timed(left, trained.phases):
@@ -206,15 +202,7 @@ def train(
             trained.train_seconds += seconds
             if validation and scored_step != len(trained.steps):
                 scores = validate(epoch)
-            losses = [step["loss"] for step in trained.steps if step["epoch"] == epoch + 1]
-            trained.epochs.append(
-                {
-                    "epoch": epoch + 1,
-                    "train_loss": float(np.mean(losses)),
-                    "seconds": seconds,
-                    **{f"validation_{k}": v for k, v in scores.items()},
-                }
-            )
+            trained.epochs.append(_epoch(trained, epoch, seconds, scores))
             is_done = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps
             trained.best_epoch = epoch + 1
             if validation and best_weights:
@@ -268,6 +256,24 @@ class _BestWeights:
             if not is_better(metric, best_score, self._validation.evaluate()[metric]):
                 weights = mean
         master_weights.write_back(weights)
+
+
+def _batches(
+    inputs: SplitInputs, settings: TrainingSettings, epoch: int, passes: int, sampling_weights: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """Yield the examples of each step of an epoch: of several passes if the recipe's min_steps needs them.
+
+    Each pass has an order of its own. epoch: counted from 0.
+    """
+    for number in range(epoch * passes, (epoch + 1) * passes):
+        yield from training_batches(inputs.lengths, settings.recipe.batch_size, settings.seed, number, sampling_weights)
+
+
+def _epoch(trained: Trained, epoch: int, seconds: float, scores: dict[str, float]) -> dict[str, float]:
+    """Describe an epoch. epoch: counted from 0. seconds: of its steps. scores: on validation, at its end."""
+    losses = [step["loss"] for step in trained.steps if step["epoch"] == epoch + 1]
+    validation = {f"validation_{name}": score for name, score in scores.items()}
+    return {"epoch": epoch + 1, "train_loss": float(np.mean(losses)), "seconds": seconds, **validation}
 
 
 def _timed(batches: Iterable[np.ndarray], phases: PhaseSeconds) -> Iterator[np.ndarray]:

@@ -12,8 +12,6 @@ import contextlib
 import json
 import math
 import os
-import signal
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tuneoff.engine.training_state import State
-from tuneoff.errors import STOP_SIGNALS, ConfigError, StopRequested
+from tuneoff.errors import ConfigError, StopRequested
+from tuneoff.signals import stops_call
 
 SECONDS_VARIABLE = "TUNEOFF_CHECKPOINT_SECONDS"
 _SECONDS = 60.0
@@ -132,24 +131,12 @@ class Checkpoint:
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """A context in which a signal to stop is noted, for the training to end with the step that it is in."""
-        if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
-            yield
-            return
 
         def note(number: int, _: Any) -> None:
             self.stop_signal = number
 
-        numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-        earlier = {number: signal.getsignal(number) for number in numbers}
-        # a signal that is ignored stays so: nohup
-        handled = [number for number, handler in earlier.items() if handler is not signal.SIG_IGN]
-        for number in handled:
-            signal.signal(number, note)
-        try:
+        with stops_call(note):
             yield
-        finally:
-            for number in handled:
-                signal.signal(number, earlier[number])
 
 
 def checkpoint_seconds() -> float | None:

@@ -2,7 +2,8 @@
 
 Ray schedules, moves data and notices machines that die; nothing here schedules across machines. A task hands its job to
 the agent of its machine (node.py). Records come back through Ray and are written here, so that only this process needs
-the study's folder. A task whose machine dies is retried elsewhere; a job that kills its process three times is failed.
+the study's folder. A job whose machine dies is submitted again with what is stored by then, so that a search goes on
+with its next trial; a job that kills its process, or loses its machine, three times is failed.
 """
 
 import contextlib
@@ -12,12 +13,12 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
 from tuneoff.cache import cache_folder
-from tuneoff.errors import STOP_SIGNALS, LibraryError, StopRequested, StoreError, one_line
+from tuneoff.errors import LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
 from tuneoff.execute.local import KILLED, bytes_of_job, local_slots
@@ -26,14 +27,15 @@ from tuneoff.machine import cores, versions
 from tuneoff.notices import notice
 from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
+from tuneoff.signals import stop_signals, stops_call
 from tuneoff.spec.run import Job
 
 _POLL_SECONDS = 0.2
 _AGENT_SECONDS = 120.0  # that an agent may take to start
 _CONNECT_SECONDS = 10.0  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
-_MAX_CRASHES = 3  # of the process of one job; then it is stored as failed
-_RETRIES = 3  # of a task whose machine or process dies
+_MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored as failed
+_LOST = 0  # exit code of a job that was lost with its machine
 # of the study's own process, on which jobs depend
 _VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _SAME_VERSIONS = ("python", "tuneoff", "torch", "transformers")
@@ -62,7 +64,7 @@ class RayExecutor:
             options |= {"include_dashboard": False, "num_cpus": cores()}
         else:
             options |= {"address": self._address}
-        handlers = {number: signal.getsignal(number) for number in _stop_signals()}
+        handlers = {number: signal.getsignal(number) for number in stop_signals()}
         try:
             _check_answers(self._address)
             ray.init(**options)
@@ -74,11 +76,16 @@ class RayExecutor:
         for number, handler in handlers.items():  # Ray's own end the process without a word
             with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(number, handler)
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         from tuneoff.execute.node import Watcher
 
         self._ray = ray
         self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
-        self._watcher: Any = ray.remote(Watcher).options(num_cpus=0, max_concurrency=64).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
+        self._watcher: Any = (
+            ray.remote(Watcher).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here).remote()
+        )
         self._parcels = {}
 
     def __enter__(self) -> Self:
@@ -136,70 +143,84 @@ class RayExecutor:
         for node in nodes:
             host = node["NodeManagerHostname"]
             try:
-                facts = self._ray.get(self._agents[node["NodeID"]].facts.remote(), timeout=_AGENT_SECONDS)
+                theirs = self._ray.get(self._agents[node["NodeID"]].versions.remote(), timeout=_AGENT_SECONDS)
             except Exception as error:  # Ray raises many types
                 raise StoreError(
                     f"machine {host} of the cluster cannot run jobs ({one_line(error, 200)}); install tuneoff "
                     f"{ours.get('tuneoff', '')} there"
                 ) from error
             for library in _SAME_VERSIONS:
-                theirs = facts["versions"].get(library)
-                if theirs != ours.get(library):
+                if theirs.get(library) != ours.get(library):
                     raise StoreError(
-                        f"machine {host} of the cluster has {library} {theirs}, and this one {ours.get(library)}; "
-                        "results would differ: install the same version on all"
+                        f"machine {host} of the cluster has {library} {theirs.get(library)}, and this one "
+                        f"{ours.get(library)}; results would differ: install the same version on all"
                     )
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
         waiting, running, is_started = list(jobs), dict[Any, Job](), set[str]()
-        crashes: Counter[str] = Counter()
-        killed: set[str] = set()
+        crashes, killed, asked = Counter[str](), set[str](), list[int]()
         slots = self._within_machines(slots)
-        task, looked = self._task(slots, jobs), time.monotonic()
+        submit, looked = self._task(slots, jobs), time.monotonic()
 
-        def finish(job: Job, crash: str) -> None:
+        def end(job: Job, reference: Any) -> None:
+            """Store what came back, and announce it, or wait for another try."""
+            if job.job_id not in is_started:  # its report is on the way
+                on_event(Event("started", job))
+            is_started.discard(job.job_id)
+            crash, code = self._fetch(job, reference, store)
+            crashes[job.job_id] += bool(crash)
+            if code == KILLED:
+                killed.add(job.job_id)
+            # a search whose process dies is stored with a failed trial, which may be the reason
+            if crash and crashes[job.job_id] < _MAX_CRASHES and (code == _LOST or not job.is_search):
+                waiting.insert(0, job)
+                return
             record = record_crash(job, store, crash) if crash else stored_record(job, store)
             on_event(Event("done", job, share=1.0, record=record))
             if crash and job.is_search and not is_finished(job, store):
                 waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
 
-        with _Stops() as stops:
-            try:
-                while waiting or running:
-                    while waiting and len(running) < slots.workers:
-                        job = waiting.pop(0)
-                        running[task(job, store, slots.threads, int(job.job_id in killed))] = job
-                    if time.monotonic() - looked > _LOOK_SECONDS:
-                        self._hold_agents(self._nodes())
-                        looked = time.monotonic()
-                    stops.raise_if_asked()
-                    ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
-                    self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
-                    for reference in ended:
-                        job = running.pop(reference)
-                        if job.job_id not in is_started:  # its report is on the way
-                            on_event(Event("started", job))
-                        is_started.discard(job.job_id)
-                        try:
-                            result = self._ray.get(reference)
-                            crash = self._store(job, result, store)
-                            killed |= {job.job_id} if result["code"] == KILLED else set()
-                        except (self._ray.exceptions.WorkerCrashedError, self._ray.exceptions.ActorDiedError) as error:
-                            crash = f"its machine or process died ({one_line(error, 150)})"
-                        except self._ray.exceptions.RayTaskError as error:
-                            raise StoreError(
-                                f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}"
-                            ) from error
-                        crashes[job.job_id] += bool(crash)
-                        if crash and crashes[job.job_id] < _MAX_CRASHES and not job.is_search:
-                            waiting.insert(0, job)
-                        else:
-                            finish(job, crash)
-            finally:
-                for reference in running:
-                    with contextlib.suppress(Exception):
-                        self._ray.cancel(reference, force=True)
+        # kept until the next look: Ray, which waits in C++, drops what a handler raises
+        with stops_call(lambda number, _: asked.append(number)), self._cancelled_at_the_end(running):
+            while waiting or running:
+                while waiting and len(running) < slots.workers:
+                    job = waiting.pop(0)
+                    running[submit(job, store, int(job.job_id in killed))] = job
+                if time.monotonic() - looked > _LOOK_SECONDS:
+                    self._hold_agents(self._nodes())
+                    looked = time.monotonic()
+                if asked:
+                    raise StopRequested(asked[0])
+                ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
+                self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
+                for reference in ended:
+                    end(running.pop(reference), reference)
+
+    @contextlib.contextmanager
+    def _cancelled_at_the_end(self, running: Mapping[Any, Job]) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            for reference in running:
+                with contextlib.suppress(Exception):  # of machines that are gone
+                    self._ray.cancel(reference, force=True)
+
+    def _fetch(self, job: Job, reference: Any, store: StudyStore) -> tuple[str, int]:
+        """Store the record that came back. Returns the reason of a crash, or "", and the exit code of the process."""
+        of_ray = self._ray.exceptions
+        died = (of_ray.NodeDiedError, of_ray.ActorDiedError, of_ray.ActorUnavailableError)
+        try:
+            result = self._ray.get(reference)
+        except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
+            return f"its machine died, or Ray's process on it ({one_line(error, 150)})", _LOST
+        except of_ray.RayTaskError as error:
+            raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
+        if "search" in result:
+            store.searches.write(SearchRecord.from_json(result["search"]))
+        elif "run" in result:
+            store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
+        return result["crash"], result["code"]
 
     def _within_machines(self, slots: Slots) -> Slots:
         """Return slots whose threads are at most the cores of the largest machine: Ray waits for ever for more."""
@@ -208,7 +229,7 @@ class RayExecutor:
             notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
         return Slots(slots.workers, min(slots.threads, largest), slots.cores)
 
-    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int, int], Any]:
+    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
         from tuneoff.execute.node import run_there
 
@@ -220,16 +241,19 @@ class RayExecutor:
             num_cpus=slots.threads,
             num_gpus=1 if self._ray.cluster_resources().get("GPU") else 0,
             memory=int(self._bytes_of_job) if len(self._nodes()) > 1 else None,
-            max_retries=_RETRIES,
-            retry_exceptions=[self._ray.exceptions.ActorDiedError, self._ray.exceptions.ActorUnavailableError],
+            max_retries=0,  # by Ray, which would send the arguments of the first try, without the trials since
             scheduling_strategy="SPREAD",
         )
 
-        def submit(job: Job, store: StudyStore, threads: int, halvings: int) -> Any:
+        def submit(job: Job, store: StudyStore, halvings: int) -> Any:
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
             stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
-            message = {"job_id": job.job_id, "job": job.model_dump(mode="json"), "threads": threads}
-            message |= {"halvings": halvings, "checks": None}
+            message = {
+                "job_id": job.job_id,
+                "job": job.model_dump(mode="json"),
+                "threads": slots.threads,
+                "halvings": halvings,
+            }
             return remote.remote(
                 self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
             )
@@ -252,44 +276,6 @@ class RayExecutor:
                 on_event(Event("progress", job, share=event["share"]))
             else:
                 store.searches.write(SearchRecord.from_json(event["record"]))
-
-    def _store(self, job: Job, result: Mapping[str, Any], store: StudyStore) -> str:
-        """Store the record that came back. Returns the reason of a crash, or ""."""
-        if "search" in result:
-            store.searches.write(SearchRecord.from_json(result["search"]))
-        elif "run" in result:
-            store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
-        return result["crash"]
-
-
-def _stop_signals() -> list[int]:
-    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-
-
-class _Stops:
-    """Signals to stop, kept until the next look: Ray, which waits in C++, drops what their handlers raise."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        with contextlib.suppress(ValueError):  # not in the main thread
-            for number in _stop_signals():
-                self._handlers[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: Any) -> None:
-        self._number = number
-
-    def raise_if_asked(self) -> None:
-        """Raise StopRequested if a signal came."""
-        if self._number:
-            raise StopRequested(self._number)
 
 
 def _check_answers(address: str) -> None:

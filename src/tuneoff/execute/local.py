@@ -5,15 +5,15 @@ Nothing slow is imported at the top, so that the command line can start the work
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from tuneoff.errors import STOP_SIGNALS, StopRequested, StoreError
+from tuneoff.errors import StopRequested, StoreError
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
+from tuneoff.signals import stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,7 +89,7 @@ class LocalExecutor:
 
         def crash(job: Job, code: int, reason: str) -> None:
             # stopped before it could handle the signal; on Windows, which has none, it was ended
-            if is_stopping or (-code in _stop_numbers() and job.job_id not in killed):
+            if is_stopping or (-code in stop_signals() and job.job_id not in killed):
                 killed.add(job.job_id)  # not again and again, where the system asks for memory by a signal
                 go_on_later(job)
             elif code == KILLED and not job.is_search and job.job_id not in killed:
@@ -166,10 +166,6 @@ def _message(job: Job, store: StudyStore, threads: int, halvings: int) -> dict[s
         "log": str(store.log),
         "checks": checks_folder(),
     }
-
-
-def _stop_numbers() -> list[int]:
-    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
 
 
 def describe_exit(code: int, reason: str, is_second: bool = False) -> str:

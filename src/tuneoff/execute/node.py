@@ -38,6 +38,7 @@ class Agent:
     def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
         """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
         self._is_home = home == (socket.gethostname(), str(cache_folder()))
+        self._is_stopped = False
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
         os.environ.update(environment)
@@ -54,9 +55,9 @@ class Agent:
         self._messages: dict[str, queue.Queue[dict[str, Any]]] = {}  # by job
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def facts(self) -> dict[str, Any]:
-        """Return the machine's name and the versions of its libraries."""
-        return {"host": socket.gethostname(), "versions": versions()}
+    def versions(self) -> dict[str, str]:
+        """Return the versions of this machine's libraries."""
+        return versions()
 
     def lacks(self, names: list[str]) -> list[str]:
         """Return the parcels that this machine does not have."""
@@ -103,9 +104,9 @@ class Agent:
             if self._broken:
                 raise StoreError(self._broken)
             self._worker.submit(message)
-            watcher.started.remote(job_id, socket.gethostname())
+            watcher.started.remote(job_id)
             crash, code = self._follow(job_id, mailbox, store, watcher)
-            result: dict[str, Any] = {"crash": crash, "code": code, "host": socket.gethostname()}
+            result: dict[str, Any] = {"crash": crash, "code": code}
             if search is not None:
                 return result | {"search": asdict(store.searches.read(job_id))}
             folder = store.runs.path(job_id)
@@ -130,7 +131,7 @@ class Agent:
                 elif event["event"] == "done":
                     return "", 0
                 elif event["event"] == "stopped":
-                    return "a signal stopped it", 0
+                    return "a signal stopped it", 1
                 else:
                     return event.get("reason") or describe_exit(event["code"], "it left no reason"), event["code"]
             path = store.searches.path(job_id)
@@ -145,6 +146,8 @@ class Agent:
             if event["event"] == "ready":
                 self._is_ready.set()
             elif event["event"] == "ended":
+                if self._is_stopped:
+                    return
                 reason = self._worker.last_stderr_line() or "it printed no reason"
                 crash = {"event": "crashed", "code": event["code"], "reason": describe_exit(event["code"], reason)}
                 for mailbox in list(self._messages.values()):
@@ -161,6 +164,7 @@ class Agent:
 
     def stop(self) -> None:
         """End the worker and its jobs."""
+        self._is_stopped = True
         self._worker.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -171,9 +175,9 @@ class Watcher:
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
 
-    def started(self, job_id: str, host: str) -> None:
+    def started(self, job_id: str) -> None:
         """Note that a job started."""
-        self._events.append({"kind": "started", "job_id": job_id, "host": host})
+        self._events.append({"kind": "started", "job_id": job_id})
 
     def progress(self, job_id: str, share: float) -> None:
         """Note the share of a job that is done."""

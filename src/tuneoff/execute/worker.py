@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from tuneoff.errors import STOP_SIGNALS, StopRequested
+from tuneoff.errors import StopRequested
+from tuneoff.signals import stop_signals
 
 PROGRESS_SECONDS = 0.2  # between two progress events of a job
 # macOS forbids much after a fork, and Windows has none
@@ -116,7 +117,7 @@ class _ForkedChildren:
 
     def start(self, job: dict[str, Any], channel: TextIO) -> int:
         """Start a job and return the id of its process."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _stop_signals())  # until the child has its own handlers
+        signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals())  # until the child has its own handlers
         child = os.fork()
         if child == 0:
             code = 1
@@ -128,7 +129,7 @@ class _ForkedChildren:
                 code = 0
             finally:
                 os._exit(code)  # whatever happens, the child never goes on as the worker
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
         return child
 
 
@@ -163,12 +164,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _stop_signals() -> list[int]:
-    return [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
-
-
 def _handle_stop_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
-    for number in _stop_signals():
+    for number in stop_signals():
         signal.signal(number, handler)
 
 
@@ -190,7 +187,7 @@ def _run(message: dict[str, Any], channel: TextIO) -> None:
     try:
         _handle_stop_signals(_raise_stop)  # a training replaces it while it trains (engine/resume.py)
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _stop_signals())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stop_signals())
         _run_job(message, channel)
         _handle_stop_signals(signal.SIG_IGN)
         _send(channel, event="done", job_id=message["job_id"])

@@ -17,6 +17,7 @@ _REACH = 2  # factors from a strategy's default value to either end of its searc
 RECIPE_SPACE = "recipe"  # name of the space of every strategy
 _TOKENS = ("max_length", "long_texts", "overlap", "max_windows")  # options of the recipe that decide them
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_LONGEST = 30 * 86_400  # seconds per strategy: a month
 
 
 class Range(BaseModel):
@@ -65,7 +66,7 @@ class SearchSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     trials: int | None = Field(None, ge=1, le=10_000, description="trials per strategy")
     budget: Annotated[float, BeforeValidator(_parse_seconds)] | None = Field(
-        None, gt=0, description="time per strategy instead of trials: seconds, 10m or 1h"
+        None, gt=0, le=_LONGEST, description="time per strategy instead of trials: seconds, 10m or 1h"
     )
     # Jamieson & Talwalkar, AISTATS 2016; asynchronous as in Li et al., MLSys 2020
     halving: bool = Field(
@@ -102,9 +103,9 @@ def parse_search(given: Any) -> Any:
     if isinstance(given, str):
         if given.strip().lower() == "none":
             return None
-        if whole_number(given) is not None:
-            return {"trials": int(given)}
-        if not isinstance(_parse_seconds(given), float):
+        if (trials := whole_number(given)) is not None:
+            return {"trials": trials}
+        if re.fullmatch(r"[\s0-9]*", given) or not isinstance(_parse_seconds(given), float):
             raise ConfigError(f"search {given!r} is neither trials nor a time; write 4, 10m or none")
         return {"budget": given}
     if isinstance(given, (bool, float)):
