@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: audit demo test check lint lowest format bench clean
+.PHONY: audit demo test check lint lowest format bench soak clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
@@ -22,6 +22,9 @@ lint: $(READY)        ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+soak: $(READY)        ## kills, damage, full disks, hostile models and random input in great numbers, within an hour
+	$(BIN)/python benchmarks/soak.py
 
 audit: $(READY)       ## known vulnerabilities of the pinned packages, where the service of pip-audit is reachable
 	$(BIN)/python -m pip install --quiet pip-audit

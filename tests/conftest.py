@@ -25,6 +25,7 @@ transformers.utils.logging.disable_progress_bar()
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
+    config.addinivalue_line("markers", "soak: one of many cases of a kind; only make soak runs it")
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.storage import flip_a_bit, small_disk
+from tests.studies import changed
 from tuneoff import cache
 from tuneoff.cache import cached_folder, in_use, leftovers, prune, share_checks, stored_folder
 from tuneoff.cli.stored import prune_studies
@@ -164,3 +165,22 @@ def test_a_complete_cache_that_cannot_be_written_is_used(root):
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c", script]
     used = subprocess.run(command, capture_output=True, text=True, cwd="/")
     assert (used.stdout, used.stderr) == ("10240\n", "")
+
+
+def test_every_corruption_of_every_file_of_a_studys_cache_is_found(small, root, record_property):
+    changed(small, strategies=["tfidf", "probe", "head", "partial:layers=1"]).run()
+    files = [path for path in sorted(root.glob("[!.]*/**/*")) if path.is_file() and path.name != "checksums.json"]
+    assert len({path.relative_to(root).parts[0].partition("-")[0] for path in files}) >= 3  # kinds of entries
+    record_property("corruptions", 3 * len(files))
+    missed = []
+    for file in files:
+        entry, content = file.relative_to(root).parts[0], file.read_bytes()
+        for damaged in (None, content[:-1], bytes([content[0] ^ 4]) + content[1:]) if content else (None, b"x"):
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            cache._checks.clear()
+            try:
+                stored_folder(entry)
+                missed.append((file.name, damaged))
+            except StoreError:
+                file.write_bytes(content)
+    assert missed == []

@@ -68,6 +68,7 @@ def test_a_hostile_folder_runs_nothing_and_is_refused_in_one_line(name, base, tm
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name not in NAMED])
 def test_another_hostile_folder_runs_nothing_and_is_refused_in_one_line(name, base, tmp_path, monkeypatch):
     check(name, base, tmp_path, monkeypatch)

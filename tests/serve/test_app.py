@@ -1,5 +1,6 @@
 """The page's server: every model's labels, limits, refusals in one shape, and nothing for other sites."""
 
+import json
 import re
 import threading
 import time
@@ -10,8 +11,12 @@ import pytest
 
 pytest.importorskip("starlette")
 pytest.importorskip("captum")
+pytest.importorskip("hypothesis")
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from tests.hostile.profiles import quick
 from tests.tiny import toy_texts
 from tuneoff import TextClassifier
 from tuneoff.deliver.find import load
@@ -115,6 +120,38 @@ def test_what_cannot_be_used_is_refused_with_a_reason(client, body, status, reas
     response = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == status
     assert re.search(reason, response.json()["error"])
+
+
+_ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+_BODIES = st.binary(max_size=40) | st.one_of(
+    _ANY,
+    st.fixed_dictionaries(
+        {"texts": st.lists(st.text(max_size=30) | _ANY, max_size=4)},
+        optional={"strategy": st.just("tfidf") | _ANY, "explain": st.booleans() | _ANY, "other": _ANY},
+    ),
+).map(lambda value: json.dumps(value).encode())  # fmt: skip
+
+
+def test_any_body_is_answered_in_one_shape(models):
+    client, statuses = client_of(models, requests_per_minute=10**9), set()
+
+    @quick
+    @given(_BODIES)
+    def check(body):
+        response = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+        statuses.add(response.status_code)
+        if response.status_code == 200:
+            assert response.json()["results"]
+        else:
+            assert response.status_code in (400, 422)
+            assert "\n" not in response.json()["error"]
+
+    check()
+    assert {200, 400, 422} <= statuses
 
 
 def test_a_large_body_without_a_length_is_refused(client):

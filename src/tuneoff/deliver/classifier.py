@@ -6,6 +6,7 @@ pooling, in fp32 on packed batches, and the thresholds of multi-label data.
 # N examples  C classes  H hidden
 """
 
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -17,7 +18,7 @@ from scipy.special import expit, softmax
 
 from tuneoff.damage import check_model
 from tuneoff.deliver.saved import SavedModel
-from tuneoff.errors import ConfigError, DataError, ModelError, StoreError
+from tuneoff.errors import ConfigError, DataError, ModelError, StoreError, TuneoffError, one_line
 from tuneoff.formats import show_control_characters
 from tuneoff.scoring.thresholds import labels_from_probabilities
 from tuneoff.strategies import STRATEGIES
@@ -25,6 +26,8 @@ from tuneoff.strategies import STRATEGIES
 # texts that are tokenized and sorted by length at a time: enough to fill batches with texts of similar length, few
 # enough for any memory
 CHUNK_TEXTS = 8192
+# a classifier.skops unpacks to more than both of them only if somebody made it to fill the memory
+_UNPACKED_BYTES, _UNPACKED_TIMES = 2**28, 20
 
 Predict = Callable[[pa.Table], np.ndarray]  # columns text, for pairs text_pair -> probabilities (N, C)
 
@@ -163,8 +166,14 @@ def restored_model(folder: Path, saved: SavedModel, encoder: str | None = None) 
         raise StoreError(f"folder {str(folder)!r} holds no model.safetensors; restore it, or run the study again")
     try:
         adapted.load(model, folder)
+    except TuneoffError:
+        raise
     except FileNotFoundError as error:
         raise StoreError(f"{error.filename or folder} is missing; restore it, or run the study again") from error
+    except Exception as error:  # safetensors, json, peft and torch raise many types for a damaged file
+        raise StoreError(
+            f"the weights in {folder} cannot be read ({one_line(error, 200)}); restore them, or run the study again"
+        ) from error
     return model.to(device()).eval()
 
 
@@ -195,6 +204,10 @@ def read_skops(folder: Path) -> Any:
     if not file.is_file():
         raise StoreError(f"{file} is missing; restore it, or run the study again")
     try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > max(_UNPACKED_BYTES, _UNPACKED_TIMES * file.stat().st_size):
+            raise StoreError(f"{file} would unpack to {unpacked:,} bytes, far more than it has; it is not loaded")
         unknown_types = skops.io.get_untrusted_types(file=file)
         if unknown_types:
             raise StoreError(
@@ -204,7 +217,7 @@ def read_skops(folder: Path) -> Any:
     except StoreError:
         raise
     except Exception as error:  # skops raises many types for a damaged file
-        raise StoreError(f"{file} cannot be read ({' '.join(str(error).split())[:200]})") from error
+        raise StoreError(f"{file} cannot be read ({one_line(error, 200)})") from error
 
 
 def joined_texts(texts: pa.Table) -> list[str]:
