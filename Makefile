@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
-.PHONY: audit demo test check lint lowest format bench soak clean
+.PHONY: audit demo test check lint lowest format bench soak hashes clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
@@ -40,12 +40,19 @@ format: $(READY)
 bench: $(READY)       ## speed compared with HF Trainer and peft
 	$(BIN)/python benchmarks/speed.py
 
-# torch first, with a pinned version: a looser requirement would install gigabytes of CUDA packages
-$(READY): pyproject.toml constraints.txt
+# torch apart: its wheel, and so its hash, differs from index to index; pinned, because a looser requirement would
+# install gigabytes of CUDA packages
+$(READY): pyproject.toml requirements-hashed.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,dev,language,sentencepiece,mlflow,tensorboard,wandb,serve,onnx,ray]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements-hashed.txt
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	touch $@
+
+hashes:               ## requirements-hashed.txt from constraints.txt (needs uv)
+	echo "# constraints.txt without torch, whose wheel differs from index to index, with the hashes of all files: make hashes" > requirements-hashed.txt
+	grep -v "^torch==" constraints.txt | uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --universal --python-version 3.11 - >> requirements-hashed.txt
 
 $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)

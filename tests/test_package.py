@@ -134,3 +134,14 @@ def test_the_wheel_runs_the_quickstart_outside_a_checkout(installed, tmp_path):
     assert "Report: results/quickstart/report/index.html" in screen
     assert "<title>" in (tmp_path / "empty/results/quickstart/report/index.html").read_text(encoding="utf-8")
     assert len(list((tmp_path / "empty/results/quickstart/runs").glob("*/run.json"))) == 7
+
+
+def test_the_hashed_requirements_are_the_constraints_without_torch():
+    def pins(name):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        found = [re.match(r"([\w.-]+)==([\w.]+)", line) for line in lines]
+        return {canonicalize_name(match[1]): match[2] for match in found if match}
+
+    constraints = pins("constraints.txt")
+    assert constraints.pop("torch")
+    assert pins("requirements-hashed.txt") == constraints
