@@ -56,6 +56,17 @@ def test_checkpointing_and_accumulation_need_less_memory(prepared, changes):
     assert memory[1] < memory[0]
 
 
+def test_a_checkpoint_holds_weights_moments_and_the_best_weights(prepared):
+    spec, ready = prepared
+    averaged = prepare(
+        spec.model_copy(update={"recipe": spec.recipe.model_copy(update={"average": 2}), "search": None})
+    )
+    for each, bytes_per_parameter in ((ready, 16), (averaged, 20)):
+        full = estimates_by_title(each)["full seed 0"]
+        assert full.checkpoint_bytes == bytes_per_parameter * full.parameters.trainable
+    assert estimates_by_title(ready)["probe seed 0"].checkpoint_bytes == 0
+
+
 def test_a_search_is_its_trials_of_which_half_are_stopped(prepared):
     spec, ready = prepared
     searches = {e.job.title: e for e in estimates(ready, search_jobs(spec, ready))}

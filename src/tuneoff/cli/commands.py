@@ -1,5 +1,6 @@
 """The commands of studies: compare, run, plan, report and overview."""
 
+import heapq
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -335,6 +336,8 @@ def plan(
     disk = size(sum(e.disk_bytes for e in missing.estimates))
     if missing.spec.keep == "recommended":  # models of other strategies are removed at the end
         disk = f"at most {disk}"
+    at_once = heapq.nlargest(missing.slots.workers, (e.checkpoint_bytes for e in missing.estimates))
+    checkpoints = f", and at most {size(sum(at_once))} for checkpoints while they run" if any(at_once) else ""
     searches = sum(e.job.is_search for e in missing.estimates)
     runs = len(missing.estimates) - searches
     parts = [counted(runs, "run")] if runs else []
@@ -342,7 +345,9 @@ def plan(
     jobs_text = " after ".join(parts)
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
-    console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
+    console.print(
+        f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}{checkpoints}"
+    )
     if missing.final:
         console.print(
             "Included: after them, the strategy that the verdict picks is trained once on all labelled examples, in at "

@@ -33,6 +33,7 @@ class Estimate:
     frozen_blocks: int = 0  # number of first blocks whose outputs it reads from the cache, or computes into it
     shared_operations: float = 0.0  # of the frozen blocks, included above, if this job is the one that computes them
     shared_bytes: float = 0.0
+    checkpoint_bytes: float = 0.0  # on disk, while it runs
     is_trained: bool = True  # False for a stored run whose model only predicts more test sets
 
     def to_json(self) -> dict[str, object]:
@@ -46,6 +47,7 @@ class Estimate:
             "parameters": vars(self.parameters) if self.parameters else None,
             "memory_bytes": self.memory_bytes,
             "disk_bytes": self.disk_bytes,
+            "checkpoint_bytes": self.checkpoint_bytes,
         }
 
     def of(self, job: Job) -> "Estimate":
@@ -56,7 +58,8 @@ class Estimate:
         if job.search.halving and isinstance(job.run.strategy, GradientConfig):
             trials = 1 + (trials - 1) * _share_with_halving(job.run.recipe.epochs)
         own = trials * (self.operations - self.shared_operations)
-        return replace(self, job=job, operations=own + self.shared_operations, disk_bytes=0)
+        operations = own + self.shared_operations
+        return replace(self, job=job, operations=operations, disk_bytes=0, checkpoint_bytes=0)
 
     def with_cached_states(self) -> "Estimate":
         """Return the estimate for the case that another job has computed the frozen blocks' outputs."""
@@ -143,8 +146,18 @@ def estimate(
     memory = _BASE_BYTES + model_bytes + moments + activations
     disk = 4 * (counts.total if size.saves_whole_model else counts.trainable) + _TOKENIZER_BYTES
     shared_bytes = _BASE_BYTES - _CACHED_BYTES if first == len(weights) else 0
+    # weights, two moments and the weights of the best epoch
+    checkpoint = (20 if run.recipe.average > 1 else 16) * counts.trainable * (epochs > 0)
     return Estimate(
-        job, counts, operations, memory, disk if run.save_model and not run.fold else 0, first, once, shared_bytes
+        job,
+        counts,
+        operations,
+        memory,
+        disk_bytes=disk if run.save_model and not run.fold else 0,
+        frozen_blocks=first,
+        shared_operations=once,
+        shared_bytes=shared_bytes,
+        checkpoint_bytes=checkpoint,
     )
 
 
