@@ -13,7 +13,7 @@ import psutil
 
 WARM = 50  # runs after which caches and libraries are loaded
 GROWTH_BYTES = 32 * 2**20  # more than this in a process is a leak: about 70 kB a run
-STRATEGIES = ["full", "lora", "bitfit", "head", "probe"]
+STRATEGIES = ["full", "lora", "bitfit", "head", "adapter"]
 
 
 def main() -> None:
