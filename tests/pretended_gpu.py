@@ -129,10 +129,12 @@ class _Functions(TorchFunctionMode):
         gpu, kwargs = self._gpu, dict(kwargs or {})
         if func is torch.Tensor.backward:
             # a handler runs without its mode, and so would functions that the backward pass calls
-            gradients = (torch.ones_like(args[0]),)
+            tensor, *given = args
+            gradient = given[0] if given else kwargs.get("gradient")
             with self:
+                gradients = (torch.ones_like(tensor) if gradient is None else gradient,)
                 return torch.autograd.graph._engine_run_backward(
-                    args, gradients, False, False, (), allow_unreachable=True, accumulate_grad=True
+                    (tensor,), gradients, False, False, (), allow_unreachable=True, accumulate_grad=True
                 )
         if func is torch.Tensor.pin_memory:
             return gpu.pin(args[0])

@@ -261,6 +261,52 @@ def test_algorithms_are_deterministic_on_a_gpu_alone_and_afterwards_as_before():
     assert memory.fill_uninitialized_memory
 
 
+def test_an_operation_without_a_deterministic_form_is_allowed_and_noted(monkeypatch):
+    def run(fails):
+        adapted, summed, calls = small_model("lora:targets=query+value", "bert"), Loss.summed, []
+
+        def strict(self, logits, labels):
+            calls.append(torch.is_deterministic_algorithms_warn_only_enabled())
+            if fails and not calls[-1]:
+                raise RuntimeError("put_cuda does not have a deterministic implementation, but you set ...")
+            return summed(self, logits, labels)
+
+        monkeypatch.setattr(Loss, "summed", strict)
+        adapted.model.to("cuda")
+        trained = train(
+            adapted,
+            SplitInputs(toy_table()),
+            TrainingSettings(Recipe(epochs=1, batch_size=8), 1e-3, 0, torch.float32),
+            None,
+        )
+        monkeypatch.setattr(Loss, "summed", summed)
+        return trained, calls
+
+    with pretended_gpu():
+        expected, _ = run(fails=False)
+        trained, calls = run(fails=True)
+    assert calls == [False] + [True] * 8
+    assert (expected.adds_in_any_order, trained.adds_in_any_order) == (False, True)
+    assert trained.steps == expected.steps
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_gpu_that_lacks_memory_trains_in_smaller_parts(monkeypatch):
+    backward = loop._backward
+
+    def limited(model, inputs, examples, loss, num_parts, *rest):
+        computed = backward(model, inputs, examples, loss, num_parts, *rest)
+        if len(examples) > 3 * num_parts:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return computed
+
+    with pretended_gpu() as gpu:
+        expected, _, _ = steps_of("full", "bert", gpu, accumulation=4)
+        monkeypatch.setattr(loop, "_backward", limited)
+        losses, _, _ = steps_of("full", "bert", gpu)
+    assert losses == expected
+
+
 def test_the_same_seed_gives_the_same_bits_with_dropout():
     def run():
         adapted = adapted_model("full", "bert", num_labels=2, vocab_size=24)

@@ -34,7 +34,7 @@ from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.master_weights import MasterWeights, mean_snapshot
 from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.optim import adamw, clip_at_step
-from tuneoff.engine.precision import LossScale, compute_dtype, deterministic
+from tuneoff.engine.precision import LossScale, allow_any_order, compute_dtype, deterministic, lacks_determinism
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.schedule import rate_share
@@ -100,6 +100,7 @@ class Trained:
     phases: PhaseSeconds = field(default_factory=PhaseSeconds)
     halvings: int = 0  # of the micro-batch, because of lack of memory
     memory_steps: list[int] = field(default_factory=list)  # at which memory was lacking
+    adds_in_any_order: bool = False  # on a GPU, by an operation that can do nothing else: other bits in each run
     resumed_step: int | None = None  # after which this process went on from a checkpoint
     earlier_seconds: float = 0.0  # of this training in processes before this one
 
@@ -368,17 +369,24 @@ def _gradient(
     """Compute the gradient of a batch in parts that fit in memory. Returns the parts' losses and the number of tokens.
 
     Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are all
-    steps after it. Raises NoMemoryError if a single example does not fit.
+    steps after it. Where an operation has no deterministic form on a GPU, it is allowed from then on.
+    Raises NoMemoryError if a single example does not fit.
     """
     while True:
         parts, random_state = recipe.accumulation * 2**trained.halvings, _random_states(model)
         try:
             return _backward(model, inputs, examples, loss, parts, trained.phases, scale)
         except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
+            is_ordered = not lacks_determinism(error)
+            if is_ordered and not is_out_of_memory(error):
                 raise
         # outside the handler, whose traceback keeps the tensors of the step
         master_weights.drop_gradients()
+        if not is_ordered:
+            allow_any_order()
+            trained.adds_in_any_order = True
+            _set_random_states(random_state)
+            continue
         release_memory()
         step = len(trained.steps) + 1
         if parts >= len(examples):

@@ -111,6 +111,16 @@ def deterministic(device: torch.device) -> Iterator[None]:
         memory.fill_uninitialized_memory = fills
 
 
+def lacks_determinism(error: BaseException) -> bool:
+    """Return True for an operation that deterministic() does not allow."""
+    return "does not have a deterministic implementation" in str(error)
+
+
+def allow_any_order() -> None:
+    """Within deterministic(): allow operations that add in any order, and FlashAttention to do so."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
 class LossScale:
     """Scale of the loss in fp16. All of it is on the device, so that no step waits. See the module docstring."""
 
