@@ -99,7 +99,7 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     import torch
 
     # pinned: a copy from other memory is made by the processor, which waits for the GPU first. torch's allocator of
-    # pinned memory gives it to nobody else before the copy has ended
+    # pinned memory does not give it away before the copy has ended
     flat = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
