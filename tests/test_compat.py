@@ -101,6 +101,47 @@ def test_gradients_divided_in_the_fused_step_equal_those_divided_before_it():
     torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("has_private_name", [True, False])
+def test_a_step_is_left_out_without_reading_whether(has_private_name):
+    parameter = nn.Parameter(random(7, 5))
+    optimizer = torch.optim.AdamW([parameter], lr=1e-2, weight_decay=0.0, fused=True)
+    if not has_private_name:
+        del optimizer._step_supports_amp_scaling
+    parameter.grad = torch.full_like(parameter, torch.nan)
+    compat.divide_gradients_at_step(optimizer, torch.tensor(2.0), torch.tensor(1.0))
+    optimizer.step()
+    assert torch.equal(parameter, random(7, 5))
+    parameter.grad = random(7, 5, seed=1)
+    compat.divide_gradients_at_step(optimizer, torch.tensor(2.0), torch.tensor(0.0))
+    optimizer.step()
+    assert not torch.equal(parameter, random(7, 5))
+
+
+def test_tensors_copied_together_equal_those_copied_one_by_one(monkeypatch):
+    sources = [random(3, 4), random(5, seed=1).bfloat16()]
+
+    def copies():
+        targets = [torch.zeros(3, 4, dtype=torch.bfloat16), torch.zeros(5)]
+        compat.copy_all(targets, sources)
+        return targets
+
+    together = copies()
+    monkeypatch.delattr(torch, "_foreach_copy_")
+    assert all(map(torch.equal, together, copies()))
+    compat.copy_all([], [])
+
+
+def test_fused_attention_is_used_only_with_the_arguments_that_are_known(monkeypatch):
+    assert compat.has_flash_attention()
+    assert compat.has_efficient_attention()
+    compat._has_operator.cache_clear()
+    monkeypatch.setattr(torch.ops, "aten", SimpleNamespace())
+    assert not compat.has_flash_attention()
+    assert not compat.has_efficient_attention()
+    monkeypatch.undo()
+    compat._has_operator.cache_clear()
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_softmax_backward_equals_the_formula_and_autograd(dtype, tolerance, monkeypatch):
     scores, gradient = random(6, 9, 9).requires_grad_(), random(6, 9, 9, seed=1)

@@ -41,12 +41,17 @@ def test_a_gpu_that_torch_cannot_use_is_named_with_the_reason(gpu, build, expect
     assert re.match(expected, examination.device_text)
 
 
-def test_a_gpu_that_torch_uses_decides_the_precision(monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "capability", "precision"),
+    [("NVIDIA T4", (7, 5), "fp16 with loss scaling; this"), ("NVIDIA P100", (6, 0), "fp32; this")],
+)
+def test_a_gpu_that_torch_uses_decides_the_precision(name, capability, precision, monkeypatch):
     monkeypatch.setattr(doctor, "has_gpu", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA T4")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr("tuneoff.machine.device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     examination = doctor.examine()
-    assert examination.device_text == "runs compute on the GPU (NVIDIA T4)"
-    assert (examination.auto_precision, examination.device) == ("fp32", "cuda")
-    assert examination.precision_text == "training precision auto: fp32; this GPU has no native bf16"
+    assert examination.device_text == f"runs compute on the GPU ({name})"
+    assert (examination.auto_precision, examination.device) == (precision[:4], "cuda")
+    assert examination.precision_text == f"training precision auto: {precision} GPU has no native bf16"

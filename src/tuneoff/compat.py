@@ -5,7 +5,7 @@ tests/test_compat.py compares the two. Tested with torch 2.13.0 to 2.14.1, trans
 0.21.2, and optuna 4.4 to 5.0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -39,19 +39,112 @@ def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor
     return F.linear(states, weight, bias) if product is None else product(states, weight, bias, "none", [], "")
 
 
-def divide_gradients_at_step(optimizer: torch.optim.Optimizer, divisor: Tensor) -> None:
-    """Divide all gradients by a number in the optimizer's next step. divisor: ().
+def divide_gradients_at_step(
+    optimizer: torch.optim.Optimizer, divisor: Tensor, is_left_out: Tensor | None = None
+) -> None:
+    """Divide all gradients by a number in the optimizer's next step, or leave the step out. divisor: ().
 
+    is_left_out: () of 1.0 or 0.0, on a GPU; None: the step is made.
     torch's fused AdamW divides gradients by `grad_scale` while it reads them, for loss scaling, so the division needs
-    no extra pass over memory. Fallback: divide the gradients in place now.
+    no extra pass over memory, and does nothing if `found_inf` is 1, so that the processor need not know. Fallback:
+    divide the gradients in place now; those of a step that is left out become 0.
     """
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.grad_scale = divisor  # type: ignore[attr-defined]
+        if is_left_out is not None:
+            optimizer.found_inf = is_left_out  # type: ignore[attr-defined]
         return
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
                 parameter.grad.div_(divisor)
+                if is_left_out is not None:
+                    parameter.grad.masked_fill_(is_left_out.bool(), 0.0)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy tensors into others, whose dtype may differ; on a GPU in few launches. Fallback: one by one."""
+    together = getattr(torch, "_foreach_copy_", None)
+    if together is not None and targets:
+        together(list(targets), list(sources))
+        return
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)
+
+
+# the arguments that are passed by position, in their order
+_FLASH_ARGUMENTS = (
+    *("query", "key", "value", "cum_seq_q", "cum_seq_k", "max_q", "max_k"),
+    *("dropout_p", "is_causal", "return_debug_mask", "scale", "window_size_left", "window_size_right"),
+)
+_EFFICIENT_ARGUMENTS = (
+    *("query", "key", "value", "bias", "cu_seqlens_q", "cu_seqlens_k", "max_seqlen_q", "max_seqlen_k"),
+    *("dropout_p", "custom_mask_type", "compute_log_sumexp", "scale"),
+)
+
+
+def has_flash_attention() -> bool:
+    """Return True if torch has the operator of flash_attention with the arguments that are passed."""
+    return _has_operator("_flash_attention_forward", _FLASH_ARGUMENTS)
+
+
+def has_efficient_attention() -> bool:
+    """Return True if torch has the operator of efficient_attention with the arguments that are passed."""
+    return _has_operator("_efficient_attention_forward", _EFFICIENT_ARGUMENTS)
+
+
+@cache
+def _has_operator(name: str, arguments: tuple[str, ...]) -> bool:
+    operator = getattr(torch.ops.aten, name, None)
+    if operator is None:
+        return False
+    return tuple(a.name for a in operator.default._schema.arguments)[: len(arguments)] == arguments
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    rate: float,
+    scaling: float,
+    reach: int | None,
+) -> Tensor:
+    """Attention within packed sequences by FlashAttention, on CUDA. query: (T, A, D); key, value: (keys, A, D).
+
+    bounds: of queries and of keys, (W + 1,) int32. longest: of both. rate: of dropout. reach: the largest distance that
+    is attended to. Fallback: grids (encoder/attention.py), where has_flash_attention() is False.
+    """
+    # negative: no limit; no causal mask; no debug mask
+    left = right = -1 if reach is None else reach
+    return torch.ops.aten._flash_attention_forward(
+        *(query, key, value, *bounds, *longest, rate, False, False),
+        scale=scaling,
+        window_size_left=left,
+        window_size_right=right,
+    )[0]
+
+
+def efficient_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    rate: float,
+    scaling: float,
+) -> Tensor:
+    """Attention within packed sequences by the memory-efficient kernel, on CUDA; arguments as in flash_attention.
+
+    Fallback: grids (encoder/attention.py), where has_efficient_attention() is False.
+    """
+    is_trained = torch.is_grad_enabled() and any(states.requires_grad for states in (query, key, value))
+    # no bias; no causal mask (0); the sums of exponentials are for the backward pass
+    states = (part[None] for part in (query, key, value))
+    return torch.ops.aten._efficient_attention_forward(
+        *(*states, None, *bounds, *longest, rate, 0, is_trained), scale=scaling
+    )[0][0]
 
 
 def softmax_backward(gradient: Tensor, weights: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Examination:
     gpu: str | None  # as torch or NVIDIA's driver names it, or "model unknown"; None without one
     torch_build: str | None  # cpu, cuda or rocm; None if unknown
     device: Literal["cpu", "cuda"]  # that runs compute on; torch calls ROCm's GPUs cuda too
-    auto_precision: Literal["bf16", "fp32"]  # of training on that device
+    auto_precision: Literal["bf16", "fp16", "fp32"]  # of training on that device
     cache: str
     cache_bytes: int
     packaged_models: dict[str, str]  # name -> ready, or the reason why not
@@ -62,6 +62,8 @@ class Examination:
         unit = "GPU" if self.device == "cuda" else "CPU"
         if self.auto_precision == "bf16":
             return f"training precision auto: bf16, which this {unit} multiplies natively"
+        if self.auto_precision == "fp16":
+            return "training precision auto: fp16 with loss scaling; this GPU has no native bf16"
         return f"training precision auto: fp32; this {unit} has no native bf16"
 
 
@@ -76,7 +78,7 @@ def examine() -> Examination:
         gpu=_gpu(uses_gpu),
         torch_build=torch_build(),
         device="cuda" if uses_gpu else "cpu",
-        auto_precision="bf16" if _trains_in_bf16(uses_gpu) else "fp32",
+        auto_precision=_auto_precision(uses_gpu),
         cache=str(cache),
         cache_bytes=_folder_bytes(cache) if cache.exists() else 0,
         packaged_models={name: _state(packaged.model_folder, name) for name in packaged.MODELS},
@@ -92,16 +94,17 @@ def _gpu(uses_gpu: bool) -> str | None:
     return gpu_name() or ("model unknown" if sys.platform == "linux" and has_gpu_node() else None)
 
 
-def _trains_in_bf16(uses_gpu: bool) -> bool:
+def _auto_precision(uses_gpu: bool) -> Literal["bf16", "fp16", "fp32"]:
     is_listed = lists_native_bf16()
     if not uses_gpu and is_listed is not None:
-        return is_listed
+        return "bf16" if is_listed else "fp32"
     import torch
 
     from tuneoff.engine.precision import resolve
     from tuneoff.machine import device
 
-    return resolve("auto", device()) == torch.bfloat16
+    dtype = resolve("auto", device())
+    return "bf16" if dtype == torch.bfloat16 else "fp16" if dtype == torch.float16 else "fp32"
 
 
 def _folder_bytes(folder: Path) -> int:

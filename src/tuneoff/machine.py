@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")  # one folder per GPU, where NVIDIA's driver is loaded
+_NVIDIA_VERSION = Path("/proc/driver/nvidia/version")  # a line with that of the driver
 _DEVICES = Path("/dev")
 _GPU_NODES = ("nvidia*", "kfd", "dxg")  # device nodes of NVIDIA GPUs, of AMD's (ROCm), and of both in WSL
 # instruction sets that multiply bf16 at full speed: two of x86, one of ARM
@@ -69,6 +71,16 @@ def gpu_name() -> str | None:
         return None
 
 
+def gpu_driver() -> str | None:
+    """Return the version of NVIDIA's driver; None without one."""
+    try:
+        first, *_ = _NVIDIA_VERSION.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    version = re.search(r"\b\d+\.\d+(\.\d+)?\b", first)
+    return version[0] if version else None
+
+
 def device() -> "torch.device":
     """Return the GPU if there is one, else the CPU."""
     import torch
@@ -83,16 +95,30 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, str | int | None]:
-    """Return what a run's times depend on; nothing that identifies the machine."""
+    """Return what a run's times, and on a GPU its bits, depend on; nothing that identifies the machine."""
     import torch
 
-    return {
+    facts: dict[str, str | int | None] = {
         "system": platform.system(),
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    return facts | (_gpu_versions() if facts["gpu"] else {})
+
+
+def _gpu_versions() -> dict[str, str | int | None]:
+    """Return the versions on which the numbers of a GPU depend: another one may add in another order."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return {
+        "gpu_capability": f"{major}.{minor}",
+        "gpu_driver": gpu_driver(),
+        "cuda": torch.version.cuda or torch.version.hip,
+        "cudnn": torch.backends.cudnn.version(),
     }
 
 

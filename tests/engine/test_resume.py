@@ -224,8 +224,8 @@ def test_a_step_that_does_not_fit_in_memory_is_computed_in_smaller_parts(monkeyp
     expected = train_on_toy(whole, 1e-2, accumulation=4)
     backward = loop._backward
 
-    def limited(model, inputs, examples, loss, num_parts, phases):
-        computed = backward(model, inputs, examples, loss, num_parts, phases)
+    def limited(model, inputs, examples, loss, num_parts, *rest):
+        computed = backward(model, inputs, examples, loss, num_parts, *rest)
         if len(examples) > 3 * num_parts:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
         return computed

@@ -1,11 +1,14 @@
 """Batches without padding: the tokens of several examples end to end.
 
+On a GPU the processor only queues work, and every number that it reads back makes it wait for all that it queued. So
+whatever the processor needs of a batch (lengths, counts) stays on the host, and the batch goes over in one copy.
+
 # N examples  B examples of a batch  W sequences of a batch  T tokens of a batch, with those that fill up its bucket
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -32,13 +35,35 @@ class PackedBatch:
     lengths: Tensor  # (W,) int64, sums to num_tokens
     labels: Tensor  # (B,) int64, or multi-label (B, C) of 0 and 1
     windows: Tensor | None = None  # (B,) sequences of each example; None if each has one
+    states: Tensor | None = None  # (T,) or (W,) rows of cached states to start from; None: start from the tokens
+    host_lengths: Tensor | None = None  # lengths on the host, for a batch on a GPU
+    # (W + 1,) int32, or (W + 2,) if tokens fill up the bucket: the first token of each sequence and T, for a batch on
+    # a GPU. The tokens that fill up are a sequence of their own: fused kernels (encoder/fused.py) write no others
+    offsets: Tensor | None = None
 
     def to(self, device: torch.device) -> PackedBatch:
-        """Return the batch on a device."""
+        """Return the batch on a device, to which it goes in one copy that the processor does not wait for."""
         if device.type == "cpu":
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if hasattr(value, "device")}
-        return replace(self, **moved)
+        moved = {name: value for name, value in vars(self).items() if hasattr(value, "device")}
+        moved["offsets"] = self._offsets()
+        moved = dict(zip(moved, to_device(list(moved.values()), device), strict=True))
+        moved["offsets"] = moved["offsets"].int()
+        return replace(self, **moved, host_lengths=self.lengths)
+
+    def _offsets(self) -> Tensor:
+        """First token of each sequence, also of the one that fills up the bucket, and T. (W + 1 or W + 2,) int64."""
+        import torch
+
+        ends = self.lengths.cumsum(0)
+        rest = [self.ids.shape[1]] if self.ids.shape[1] > self.num_tokens else []
+        return torch.cat([ends.new_zeros(1), ends, ends.new_tensor(rest)])
+
+    @property
+    def sequence_lengths(self) -> list[int]:
+        """Lengths of the sequences as numbers, without waiting for a GPU."""
+        lengths: list[int] = (self.lengths if self.host_lengths is None else self.host_lengths).tolist()
+        return lengths
 
     @property
     def starts(self) -> Tensor:
@@ -67,6 +92,17 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
         labels=torch.from_numpy(table.labels[examples].astype(np.int64)),
         windows=None if windows is None else torch.from_numpy(windows),
     )
+
+
+def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Copy int64 tensors to a GPU in one copy, from memory that the driver reads while the processor goes on."""
+    import torch
+
+    # pinned: a copy from other memory is made by the processor, which waits for the GPU first. torch's allocator of
+    # pinned memory does not give it away before the copy has ended
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).pin_memory().to(device, non_blocking=True)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def pad_to_bucket(tokens: np.ndarray) -> np.ndarray:

@@ -15,9 +15,12 @@ Trade-off: unlike FlashAttention, this keeps P, M and P * M for the backward pas
 heads and 64 tokens that is 2,304; the feed-forward layer of a model 384 wide keeps 3,072. Above 85 tokens attention
 keeps more. With gradient checkpointing (engine/checkpoint.py) neither is kept.
 
+On a GPU, kernels that torch brings do the same without grids where they can (encoder/fused.py).
+
 # B examples  b examples of a grid  T tokens  C cells of all grids  L length of a grid  A heads  D size of a head
 """
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -28,6 +31,7 @@ from transformers import AttentionInterface
 from tuneoff.compat import softmax_backward
 from tuneoff.data.batches import PackedBatch
 from tuneoff.encoder.dropout import keep_mask
+from tuneoff.encoder.fused import Bounds, bounds_of, fused_kernel
 
 # lengths are rounded up to multiples of 32: whole vector registers, and few different shapes, because oneDNN compiles
 # a kernel for every new one; multiples of 16 have less padding but more calls, and were not faster (docs/log.md)
@@ -42,6 +46,7 @@ class Grid:
     cells: slice  # of all C
     size: tuple[int, int]  # (b, L)
     lengths: Tensor  # (b,)
+    shortest: int  # of the lengths: known on the host, so that no mask is made to find out that it is empty
 
     def mask(self, window: int | None) -> Tensor | None:
         """Mask to add to scores, (b, L or 1, L): 0, or the lowest fp32 for padded and, given a window, distant keys.
@@ -49,12 +54,14 @@ class Grid:
         window: tokens at this distance or further are not attended to. None if nothing is masked.
         """
         longest = self.size[1]
+        if window is not None and window >= longest:
+            window = None
+        if self.shortest == longest and window is None:
+            return None
         positions = torch.arange(longest, device=self.lengths.device)
         is_masked = (positions >= self.lengths[:, None])[:, None]  # (b, 1, L)
-        if window is not None and window < longest:
+        if window is not None:
             is_masked = is_masked | ((positions[:, None] - positions).abs() >= window)
-        if not is_masked.any():
-            return None
         # not -inf: a padded query may have no key within its window, and its softmax would be NaN
         lowest = torch.finfo(torch.float32).min
         return torch.zeros(is_masked.shape, device=is_masked.device).masked_fill_(is_masked, lowest)
@@ -84,40 +91,83 @@ class PositionTerms(Protocol):
         """
 
 
-@dataclass
-class Packing:
-    """Positions of packed tokens in grids. Built once per batch and used by every block."""
+@dataclass(frozen=True)
+class _Cells:
+    """Positions of packed tokens in grids."""
 
     grids: list[Grid]
     token_of_cell: Tensor  # (C,) index of the token in each cell; padding cells hold token 0
     cell_of_token: Tensor  # (T,) index of the cell of each token; tokens that only fill up the batch have none
+
+
+@dataclass
+class Packing:
+    """What every block shares of a packed batch. Its parts are made once per batch, when a block first needs them."""
+
+    batch: PackedBatch
     # keys and values of all tokens, each (T, A * D), for a block that runs on the examples' first tokens only
     full_keys_values: tuple[Tensor, Tensor] | None = None
     # what all blocks share of relative positions (encoder/relative.py); None before the first block, or without them
     positions: Any = None
-    _masks: dict[int | None, list[Tensor | None]] = field(default_factory=dict)
+    _shared: dict[Any, Any] = field(default_factory=dict)  # the same in copies made by replace
+
+    @property
+    def _cells(self) -> _Cells:
+        if "cells" not in self._shared:
+            self._shared["cells"] = _build_cells(self.batch)
+        return self._shared["cells"]
+
+    @property
+    def grids(self) -> list[Grid]:
+        """The grids of the batch."""
+        return self._cells.grids
+
+    @property
+    def token_of_cell(self) -> Tensor:
+        """Index of the token in each cell. (C,)."""
+        return self._cells.token_of_cell
+
+    @property
+    def cell_of_token(self) -> Tensor:
+        """Index of the cell of each token. (T,)."""
+        return self._cells.cell_of_token
 
     def masks(self, window: int | None) -> list[Tensor | None]:
         """Return the mask of each grid, computed once per window size."""
-        if window not in self._masks:
-            self._masks[window] = [grid.mask(window) for grid in self.grids]
-        return self._masks[window]
+        key = ("masks", window)
+        if key not in self._shared:
+            self._shared[key] = [grid.mask(window) for grid in self.grids]
+        return self._shared[key]
+
+    def bounds(self) -> Bounds:
+        """Return the bounds of the sequences that a fused kernel attends within."""
+        key = ("bounds", self.full_keys_values is not None)
+        if key not in self._shared:
+            self._shared[key] = bounds_of(self.batch, is_first_only=self.full_keys_values is not None)
+        return self._shared[key]
 
 
 def build_packing(batch: PackedBatch) -> Packing:
-    """Assign the tokens of a batch to grids. Correct in any order of lengths; fewest grids if sorted by length."""
-    rounded = -(-batch.lengths // _LENGTH_STEP) * _LENGTH_STEP
-    sizes, counts = (part.tolist() for part in torch.unique_consecutive(rounded, return_counts=True))
+    """Return the packing of a batch. Correct in any order of lengths; fewest grids if sorted by length."""
+    return Packing(batch)
+
+
+def _build_cells(batch: PackedBatch) -> _Cells:
+    """Assign the tokens of a batch to grids: neighbours with the same rounded length share one."""
     grids, num_examples, num_cells = [], 0, 0
-    for longest, count in zip(sizes, counts, strict=True):
-        examples = slice(num_examples, num_examples + count)
-        cells = slice(num_cells, num_cells + count * longest)
-        grids.append(Grid(examples, cells, (count, longest), batch.lengths[examples]))
+    for longest, group in itertools.groupby(batch.sequence_lengths, lambda n: -(-n // _LENGTH_STEP) * _LENGTH_STEP):
+        lengths = list(group)
+        examples = slice(num_examples, num_examples + len(lengths))
+        cells = slice(num_cells, num_cells + len(lengths) * longest)
+        grids.append(Grid(examples, cells, (len(lengths), longest), batch.lengths[examples], min(lengths)))
         num_examples, num_cells = examples.stop, cells.stop
+    rounded = -(-batch.lengths // _LENGTH_STEP) * _LENGTH_STEP
     row_starts = rounded.cumsum(0) - rounded  # first cell of each example
-    cell_of_token = torch.repeat_interleave(row_starts, batch.lengths) + batch.positions[0, : batch.num_tokens]
+    # output_size: without it, a GPU is asked for the sum of the lengths
+    first_cells = torch.repeat_interleave(row_starts, batch.lengths, output_size=batch.num_tokens)
+    cell_of_token = first_cells + batch.positions[0, : batch.num_tokens]
     tokens = torch.arange(batch.num_tokens, device=cell_of_token.device)
-    return Packing(grids, tokens.new_zeros(num_cells).index_copy(0, cell_of_token, tokens), cell_of_token)
+    return _Cells(grids, tokens.new_zeros(num_cells).index_copy(0, cell_of_token, tokens), cell_of_token)
 
 
 def packed_attention(
@@ -133,6 +183,8 @@ def packed_attention(
         # queries: first tokens only; keys and values: all tokens. Those that the block computed are not used
         key, value = (states.view(-1, *query.shape[1:]) for states in packing.full_keys_values)
     rate = dropout if module.training else 0.0
+    if (kernel := fused_kernel(query, packing.batch, sliding_window)) is not None:
+        return kernel(query, key, value, packing.bounds(), rate, scaling, sliding_window)[None], None
     # the query is scaled, not the scores: (T, A, D) has fewer elements than (b A, L, L)
     return attend(query * scaling, key, value, packing, rate, sliding_window)[None], None
 

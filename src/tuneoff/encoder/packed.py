@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tuneoff.data.batches import PackedBatch
+from tuneoff.data.batches import PackedBatch, to_device
 from tuneoff.encoder.anatomy import anatomy, blocks, encoder_of, is_packed, layers, pools_mean
 from tuneoff.encoder.attention import Packing, build_packing
 from tuneoff.encoder.relative import shared_positions, use_packed_modules
@@ -146,7 +146,8 @@ def pool(model: Any, states: Tensor, batch: PackedBatch, pooling: str | None = N
         pooling = "mean" if pools_mean(model.config) else "cls"
     if pooling == "cls":
         return states[0, batch.starts][:, None].float()
-    sequence_of_token = torch.repeat_interleave(torch.arange(len(batch.lengths), device=states.device), batch.lengths)
+    sequences = torch.arange(len(batch.lengths), device=states.device)
+    sequence_of_token = torch.repeat_interleave(sequences, batch.lengths, output_size=batch.num_tokens)
     tokens = states[0, : batch.num_tokens].float()
     sums = tokens.new_zeros(len(batch.lengths), tokens.shape[-1]).index_add(0, sequence_of_token, tokens)
     return (sums / batch.lengths[:, None])[:, None]
@@ -175,19 +176,28 @@ def _run_padded(
     Sequences with the same rounded length are a micro-batch, padded to its longest: in a batch of 16 sentences two or
     three, in place of one that is padded to the longest of all. Their gradients add up, as those of one batch would.
     """
-    rounded = -(-batch.lengths // _LENGTH_STEP)
+    host = torch.tensor(batch.sequence_lengths)
+    rounded, ends = -(-host // _LENGTH_STEP), host.cumsum(0)
     rows, outputs = [], []
     for size in rounded.unique():
-        lengths, starts = batch.lengths[rounded == size], batch.starts[rounded == size]
-        columns = torch.arange(int(lengths.max()), device=lengths.device)
-        mask = columns < lengths[:, None]  # (W of the micro-batch, L)
-        tokens = torch.where(mask, starts[:, None] + columns, 0)
+        lengths, starts = host[rounded == size], (ends - host)[rounded == size]
+        columns = torch.arange(int(lengths.max()))
+        is_token = columns < lengths[:, None]  # (W of the micro-batch, L)
+        tokens = torch.where(is_token, starts[:, None] + columns, 0)
+        cells = is_token.flatten().nonzero()[:, 0]  # indices: a GPU is asked for the size of what a mask selects
+        mask, tokens, cells = _on(batch, is_token.long(), tokens, cells)
+        mask = mask.bool()
         arguments = {"input_ids": torch.where(mask, batch.ids[0, tokens], model.config.pad_token_id)}
         if batch.segments is not None:
             arguments["token_type_ids"] = torch.where(mask, batch.segments[0, tokens], 0)
         output = encoder_of(model)(attention_mask=mask.long(), **arguments, **options)
-        rows.append(tokens[mask])
-        outputs.append([states[mask] for states in choose(output)])
+        rows.append(tokens.flatten()[cells])
+        outputs.append([states.flatten(0, 1)[cells] for states in choose(output)])
     order, count = torch.cat(rows), batch.ids.shape[1]
     packed = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     return [states.new_zeros(count, states.shape[-1]).index_copy(0, order, states)[None] for states in packed]
+
+
+def _on(batch: PackedBatch, *tensors: Tensor) -> list[Tensor]:
+    """Return int64 tensors of the host on the device of a batch."""
+    return list(tensors) if batch.ids.device.type == "cpu" else to_device(tensors, batch.ids.device)

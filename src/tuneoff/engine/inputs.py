@@ -13,8 +13,10 @@ with the same results up to rounding.
 # N examples  W sequences (windows of long texts; else W = N)  T tokens  B examples of a batch  H hidden  C classes
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ from tuneoff.files import preallocate
 
 # tokens of an evaluation batch, counted as if padded: enough for full speed, in less memory than a training step
 EVALUATION_TOKENS = 2048
+_GPU_EVALUATION_TOKENS = 32_768  # the same for a GPU, estimated: 2,048 would be a few per cent of its speed
+# of the free memory of a GPU that cached states may take, so that they are copied once and not in each step
+_GPU_SHARE_FOR_STATES = 0.25
 PREFIX_BYTES = 4 * 2**30  # largest size on disk of the cached states of one split
 
 
@@ -66,15 +71,30 @@ class SplitInputs:
         examples: (B,) indices, into the subset if there is one.
         """
         examples = examples if self.subset is None else self.subset[examples]
-        batch = pack(self.table, examples).to(device)
+        batch = pack(self.table, examples)
         if self.states is None:
-            return batch, None
+            return batch.to(device), None
         sequences, _ = self.table.sequences(examples)
-        if self.is_pooled:
-            return batch, self.states[torch.from_numpy(sequences)].to(device)[:, None]
         # filled up like the tokens of pack, so that states and tokens have the same T
-        rows = torch.from_numpy(pad_to_bucket(token_positions(self.table.offsets, sequences)))
-        return batch, self.states[rows].to(device)[None]
+        rows = sequences if self.is_pooled else pad_to_bucket(token_positions(self.table.offsets, sequences))
+        batch = replace(batch, states=torch.from_numpy(rows))
+        assert batch.states is not None
+        if self.states.device.type == device.type:
+            batch = batch.to(device)
+            states = self.states[batch.states]
+        else:  # too large for the GPU: rows are copied while it computes
+            states = self.states[batch.states].pin_memory().to(device, non_blocking=True)
+            batch = batch.to(device)
+        return batch, states[:, None] if self.is_pooled else states[None]
+
+    def on_device(self, device: torch.device) -> SplitInputs:
+        """Return these inputs with their states on a GPU, if they fit; on a CPU, these inputs."""
+        if self.states is None or device.type == "cpu":
+            return self
+        free, _ = torch.cuda.mem_get_info(device)
+        if self.states.numel() * self.states.element_size() > free * _GPU_SHARE_FOR_STATES:
+            return self
+        return replace(self, states=self.states.to(device))
 
 
 def batch_logits(model: Any, inputs: SplitInputs, examples: np.ndarray) -> tuple[Tensor, PackedBatch]:
@@ -95,7 +115,8 @@ def average_windows(values: Tensor, batch: PackedBatch) -> Tensor:
     """Average over the windows of each example, for long texts. values: logits or vectors, (W, ...) -> (B, ...)."""
     if batch.windows is None:
         return values
-    example_of_window = torch.repeat_interleave(torch.arange(len(batch.windows), device=values.device), batch.windows)
+    examples = torch.arange(len(batch.windows), device=values.device)
+    example_of_window = torch.repeat_interleave(examples, batch.windows, output_size=len(batch.lengths))
     sums = values.new_zeros(len(batch.windows), *values.shape[1:]).index_add(0, example_of_window, values)
     return sums / batch.windows[:, None]
 
@@ -103,11 +124,22 @@ def average_windows(values: Tensor, batch: PackedBatch) -> Tensor:
 def predict_logits(model: Any, inputs: SplitInputs) -> np.ndarray:
     """Logits of every example, in the order of the split. (N, C) float32."""
     model.eval()
+    device = next(model.parameters()).device
+    inputs = inputs.on_device(device)
     logits = np.empty((len(inputs), model.config.num_labels), np.float32)
+    batches, order = [], []
     with inference():
-        for examples in length_sorted_batches(inputs.lengths, EVALUATION_TOKENS):
-            logits[examples] = batch_logits(model, inputs, examples)[0].cpu().numpy()
+        for examples in length_sorted_batches(inputs.lengths, evaluation_tokens(device)):
+            batches.append(batch_logits(model, inputs, examples)[0])
+            order.append(examples)
+        if batches:  # one copy at the end, for which alone the processor waits
+            logits[np.concatenate(order)] = torch.cat(batches).cpu().numpy()
     return logits
+
+
+def evaluation_tokens(device: torch.device) -> int:
+    """Return the tokens of an evaluation batch, counted as if padded."""
+    return EVALUATION_TOKENS if device.type == "cpu" else _GPU_EVALUATION_TOKENS
 
 
 def cached_prefix_inputs(
@@ -185,18 +217,20 @@ def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray,
     """Yield the examples of a split in batches of similar lengths; the model is in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
-    for examples in length_sorted_batches(table.lengths, EVALUATION_TOKENS):
+    for examples in length_sorted_batches(table.lengths, evaluation_tokens(device)):
         yield examples, pack(table, examples).to(device)
 
 
 # numpy has no bf16: a file holds its bits as int16
+_STORED = {torch.bfloat16: np.int16, torch.float16: np.float16, torch.float32: np.float32}
+
+
 def _as_numpy(states: Tensor) -> np.ndarray:
     return (states.view(torch.int16) if states.dtype == torch.bfloat16 else states).numpy()
 
 
 def _create(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> np.ndarray:
-    stored = np.int16 if dtype == torch.bfloat16 else np.float32
-    created = np.lib.format.open_memmap(path, mode="w+", dtype=stored, shape=shape)
+    created = np.lib.format.open_memmap(path, mode="w+", dtype=_STORED[dtype], shape=shape)
     preallocate(path, path.stat().st_size)
     return created
 

@@ -7,6 +7,9 @@ if they are among the best so far. At the end the best weights are written back.
 examples in the same order with the same schedule; a strategy shows only in the flags of its parameters (Adapted). The
 plain way is HF Trainer, whose losses tests/engine/test_trainer.py compares over fifty steps; this loop exists for
 packed batches, cached frozen blocks and master weights, none of which Trainer can express.
+
+On a GPU no step waits for it: the losses and the check for finite gradients stay there, and are read together after
+some steps (_Readings). A step whose gradients are not finite changes nothing, so that reading later ends the same.
 """
 
 import itertools
@@ -31,7 +34,7 @@ from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.master_weights import MasterWeights, mean_snapshot
 from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.optim import adamw, clip_at_step
-from tuneoff.engine.precision import compute_dtype
+from tuneoff.engine.precision import LossScale, allow_any_order, compute_dtype, deterministic, lacks_determinism
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.schedule import rate_share
@@ -39,6 +42,8 @@ from tuneoff.engine.training_state import Kept, Position, State, capture, restor
 from tuneoff.errors import DivergedError, NoMemoryError
 from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
+
+READ_EVERY = 50  # steps after which the losses of a GPU are read
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ class PhaseSeconds:
     """Seconds of the steps of a training by phase; the rest of train_seconds is the loop itself.
 
     Read from the clock of the processor, around the calls of each phase: about a microsecond a step. A GPU computes
-    while the processor goes on, and is waited for once a step, where the loss is read: on a GPU the backward pass gets
-    the time of the forward pass too. Events of CUDA would tell them apart.
+    while the processor goes on and is not waited for: there they are the seconds in which work is queued, and the rest
+    of the time is the loop's. Events of CUDA would tell them apart.
     """
 
     data: float = 0.0  # drawing and packing batches
@@ -95,6 +100,7 @@ class Trained:
     phases: PhaseSeconds = field(default_factory=PhaseSeconds)
     halvings: int = 0  # of the micro-batch, because of lack of memory
     memory_steps: list[int] = field(default_factory=list)  # at which memory was lacking
+    adds_in_any_order: bool = False  # on a GPU, by an operation that can do nothing else: other bits in each run
     resumed_step: int | None = None  # after which this process went on from a checkpoint
     earlier_seconds: float = 0.0  # of this training in processes before this one
 
@@ -116,6 +122,9 @@ def train(
     StopRequested, with the checkpoint written, after a signal to stop.
     """
     model, recipe = adapted.model, settings.recipe
+    device = next(model.parameters()).device
+    model.to(device)  # what a strategy has added: some methods of peft leave buffers on the CPU
+    inputs = inputs.on_device(device)
     use_fast_dropout(model)
     num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
     steps_per_epoch = math.ceil(len(inputs) / recipe.batch_size) * passes
@@ -128,10 +137,22 @@ def train(
     # for dropout; training_batches has its own generator
     torch.manual_seed(settings.seed if settings.dropout_seed is None else settings.dropout_seed)
     began, stopping = time.perf_counter(), checkpoint.training() if checkpoint else nullcontext()
-    with compute_dtype(settings.dtype, model) as fp32_weights, checkpointing(model, recipe.checkpointing), stopping:
+    with (
+        deterministic(device),
+        compute_dtype(settings.dtype, model) as fp32_weights,
+        checkpointing(model, recipe.checkpointing),
+        stopping,
+    ):
         # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
         master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
         optimizer = adamw(adapted, master_weights, settings.learning_rate, recipe.weight_decay)
+        scale = LossScale(device) if settings.dtype == torch.float16 else None
+        readings = _Readings(trained, 1 if device.type == "cpu" else READ_EVERY)
+
+        def read() -> None:
+            """Read what the last steps left on the device."""
+            if diverged := readings.read():
+                raise DivergedError(_divergence(trained, diverged, fp32_weights), trained)
 
         def validate(epoch: int) -> dict[str, float]:
             """Score the current weights, and keep them if they are among the best. epoch: counted from 0."""
@@ -171,33 +192,38 @@ def train(
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                mean_loss, num_tokens = _gradient(master_weights, model, inputs, examples, loss, recipe, trained)
+                losses, num_tokens = _gradient(master_weights, model, inputs, examples, loss, recipe, trained, scale)
                 stepping = time.perf_counter()
-                is_finite = _step(master_weights, optimizer, recipe.clip)
+                has_diverged = _step(master_weights, optimizer, recipe.clip, scale)
                 trained.phases.optimizer += time.perf_counter() - stepping
-                if not is_finite:
-                    raise DivergedError(_divergence(trained, mean_loss, fp32_weights), trained)
-                trained.steps.append(
+                readings.add(
                     {
                         "step": len(trained.steps) + 1,
                         "epoch": epoch + 1,
-                        "loss": mean_loss,
+                        "loss": math.nan,
                         "learning_rate": settings.learning_rate * share,
-                    }
+                    },
+                    losses,
+                    has_diverged,
                 )
                 trained.examples += len(examples)
                 trained.tokens += num_tokens
+                if readings.are_due():
+                    read()
                 on_progress(len(trained.steps) / num_steps)
                 if validation and recipe.evaluate_every and len(trained.steps) % recipe.evaluate_every == 0:
+                    read()
                     seconds += time.perf_counter() - started
                     scores, scored_step = validate(epoch), len(trained.steps)
                     _train_mode(model, adapted.first_trained_block)
                     started = time.perf_counter()
                 if checkpoint and checkpoint.is_due():
+                    read()
                     seconds += time.perf_counter() - started
                     steps = sum(step["epoch"] == epoch + 1 for step in trained.steps)
                     write(Position(epoch, steps, seconds, scores, scored_step))
                     started = time.perf_counter()
+            read()  # a GPU's steps have then been made
             seconds += time.perf_counter() - started
             trained.train_seconds += seconds
             if validation and scored_step != len(trained.steps):
@@ -220,6 +246,48 @@ def train(
             master_weights.write_back(master_weights.snapshot())
     model.eval()
     return trained
+
+
+class _Readings:
+    """The loss of each step, and whether training has diverged, as the device has computed them.
+
+    They are read after every so many steps: reading makes the processor wait for all that a GPU has still to do. On a
+    CPU that is every step, before the next one starts.
+    """
+
+    def __init__(self, trained: Trained, every: int) -> None:
+        self._trained, self._every = trained, every
+        self._pending: list[tuple[list[torch.Tensor], torch.Tensor | bool]] = []  # the last of the steps
+
+    def add(self, step: dict[str, float], losses: list[torch.Tensor], has_diverged: torch.Tensor | bool) -> None:
+        """Add a step, and the loss of each part of its batch, (). has_diverged: (), of 1.0 or 0.0 on a GPU."""
+        self._trained.steps.append(step)
+        self._pending.append((losses, has_diverged))
+
+    def are_due(self) -> bool:
+        """Return True if it is time to read."""
+        return len(self._pending) >= self._every
+
+    def read(self) -> float | None:
+        """Fill in the losses of the last steps. If one has diverged, forget it and those after it; return its loss."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return None
+        flat = [value for losses, has_diverged in pending for value in (*losses, has_diverged)]
+        if isinstance(pending[0][1], bool):
+            numbers = iter([value if isinstance(value, bool) else value.item() for value in flat])
+        else:
+            numbers = iter(torch.stack([torch.as_tensor(value) for value in flat]).tolist())  # one copy
+        steps = self._trained.steps
+        for index, (losses, _) in enumerate(pending, start=len(steps) - len(pending)):
+            loss = 0.0
+            for _ in losses:
+                loss += next(numbers)
+            steps[index]["loss"] = loss
+            if next(numbers):
+                del steps[index:]
+                return loss
+        return None
 
 
 class _BestWeights:
@@ -296,21 +364,29 @@ def _gradient(
     loss: Loss,
     recipe: Recipe,
     trained: Trained,
-) -> tuple[float, int]:
-    """Compute the gradient of a batch in parts that fit in memory. Returns the loss and the number of tokens.
+    scale: LossScale | None,
+) -> tuple[list[torch.Tensor], int]:
+    """Compute the gradient of a batch in parts that fit in memory. Returns the parts' losses and the number of tokens.
 
     Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are all
-    steps after it. Raises NoMemoryError if a single example does not fit.
+    steps after it. Where an operation has no deterministic form on a GPU, it is allowed from then on.
+    Raises NoMemoryError if a single example does not fit.
     """
     while True:
-        parts, random_state = recipe.accumulation * 2**trained.halvings, torch.get_rng_state()
+        parts, random_state = recipe.accumulation * 2**trained.halvings, _random_states(model)
         try:
-            return _backward(model, inputs, examples, loss, parts, trained.phases)
+            return _backward(model, inputs, examples, loss, parts, trained.phases, scale)
         except (MemoryError, RuntimeError, OSError) as error:
-            if not is_out_of_memory(error):
+            is_ordered = not lacks_determinism(error)
+            if is_ordered and not is_out_of_memory(error):
                 raise
         # outside the handler, whose traceback keeps the tensors of the step
         master_weights.drop_gradients()
+        if not is_ordered:
+            allow_any_order()
+            trained.adds_in_any_order = True
+            _set_random_states(random_state)
+            continue
         release_memory()
         step = len(trained.steps) + 1
         if parts >= len(examples):
@@ -318,9 +394,22 @@ def _gradient(
                 f"out of memory at step {step} with one example at a time; use a shorter max_length, a smaller encoder "
                 "or fewer workers"
             )
-        torch.set_rng_state(random_state)
+        _set_random_states(random_state)
         trained.halvings += 1
         trained.memory_steps.append(step)
+
+
+def _random_states(model: Any) -> list[torch.Tensor]:
+    """Return the states of the generators that a step draws from; those of a GPU are on the host too."""
+    on_gpu = next(model.parameters()).device.type == "cuda"
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if on_gpu else [])]
+
+
+def _set_random_states(states: list[torch.Tensor]) -> None:
+    of_cpu, *of_gpu = states
+    torch.set_rng_state(of_cpu)
+    for state in of_gpu:
+        torch.cuda.set_rng_state(state)
 
 
 def _divergence(trained: Trained, loss: float, fp32_weights: dict[Any, torch.Tensor]) -> str:
@@ -336,13 +425,20 @@ def _divergence(trained: Trained, loss: float, fp32_weights: dict[Any, torch.Ten
 
 
 def _backward(
-    model: Any, inputs: SplitInputs, examples: np.ndarray, loss: Loss, parts: int, phases: PhaseSeconds
-) -> tuple[float, int]:
-    """Compute the gradient of a batch's mean loss. Returns the loss and the number of tokens; adds to the phases.
+    model: Any,
+    inputs: SplitInputs,
+    examples: np.ndarray,
+    loss: Loss,
+    parts: int,
+    phases: PhaseSeconds,
+    scale: LossScale | None,
+) -> tuple[list[torch.Tensor], int]:
+    """Compute the gradient of a batch's mean loss. Adds to the phases.
 
-    parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation).
+    parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation). Returns the loss of
+    each, (), the sum of which is that of the batch, and the number of tokens.
     """
-    mean_loss, num_tokens, weight = 0.0, 0, loss.weight(inputs.labels[examples])
+    losses, num_tokens, weight = [], 0, loss.weight(inputs.labels[examples])
     device = next(model.parameters()).device
     for part in np.array_split(examples, min(parts, len(examples))):
         started = time.perf_counter()
@@ -350,25 +446,45 @@ def _backward(
         packed = time.perf_counter()
         share = loss.summed(logits_of(model, inputs, batch, states), batch.labels) / weight
         computed = time.perf_counter()
-        share.backward()
-        mean_loss += share.item()  # waits for a GPU
+        (share if scale is None else share * scale.scale).backward()
+        losses.append(share.detach())
         num_tokens += batch.num_tokens
         ended = time.perf_counter()
         phases.data += packed - started
         phases.forward += computed - packed
         phases.backward += ended - computed
-    return mean_loss, num_tokens
+    return losses, num_tokens
 
 
-def _step(master_weights: MasterWeights, optimizer: AdamW, max_norm: float) -> bool:
-    """Update the weights with clipped gradients. Returns False, without an update, if the gradients are not finite."""
+def _step(
+    master_weights: MasterWeights, optimizer: AdamW, max_norm: float, scale: LossScale | None
+) -> torch.Tensor | bool:
+    """Update the weights with clipped gradients, unless these are not finite. Returns True if training has diverged.
+
+    On a GPU that is a tensor, (), of 1.0 or 0.0, and the optimizer itself leaves the step out.
+    """
     norm = get_total_norm(master_weights.pull_gradients())
-    is_finite = bool(torch.isfinite(norm))
-    if is_finite:
+    if norm.device.type == "cpu":
+        if not torch.isfinite(norm):
+            return True
         clip_at_step(norm, max_norm, optimizer)
         optimizer.step()
         master_weights.push_weights(optimizer)
-    return is_finite
+        return False
+    is_left_out = 1.0 - torch.isfinite(norm).float()
+    clip_at_step(
+        norm if scale is None else norm / scale.scale,
+        max_norm,
+        optimizer,
+        scale=None if scale is None else scale.scale,
+        is_left_out=is_left_out,
+    )
+    optimizer.step()
+    master_weights.push_weights(optimizer)
+    if scale is None:
+        return is_left_out
+    scale.update(is_left_out)
+    return scale.is_exhausted()
 
 
 def _train_mode(model: Any, first_trained_block: int) -> None:

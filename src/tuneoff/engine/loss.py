@@ -3,7 +3,7 @@
 # N examples  B examples of a batch  C classes
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,10 +24,11 @@ class Loss:
     class_weights: Tensor | None = None  # (C,)
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0  # 0: cross-entropy
+    _moved: dict[torch.device, Tensor] = field(default_factory=dict)  # class weights, copied once to each device
 
     def summed(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Sum over the examples of a batch, or of a part of it. logits: (B, C). labels: (B,), or multi-label (B, C)."""
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
+        weights = self._weights_on(logits.device)
         if labels.ndim == 2:
             return self._summed_multilabel(logits, labels.to(logits.dtype), weights)
         if self.focal_gamma == 0:
@@ -35,6 +36,13 @@ class Loss:
         log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]  # (B,) log probability of each true class
         losses = -((1 - log_p.exp()) ** self.focal_gamma) * log_p  # Lin et al., ICCV 2017, eq. 4
         return (losses if weights is None else losses * weights[labels]).sum()
+
+    def _weights_on(self, device: torch.device) -> Tensor | None:
+        if self.class_weights is None:
+            return None
+        if device not in self._moved:
+            self._moved[device] = self.class_weights.to(device)
+        return self._moved[device]
 
     def _summed_multilabel(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         """Binary cross-entropy of each label, averaged over labels. weights: (C,) of positive labels, or None."""

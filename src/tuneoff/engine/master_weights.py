@@ -19,6 +19,9 @@ The full weight, (V, H), that the model reads is not updated after a step. A hoo
 a batch contains just before they are read, so a batch costs T rows instead of V. At the end `write_back` writes all
 rows. For Rotten Tomatoes U is 12,062 of 30,522; for XLM-R, with 250,000 rows, much less than V.
 
+On a GPU the processor would wait for the size of a sparse gradient, which would be summed in any order. There the model
+reads the rows of the master by their numbers (RemappedRows).
+
 # V rows of the word embedding  U of them read in training  H its width  T tokens of a batch
 """
 
@@ -30,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tuneoff.compat import sparse_rows
+from tuneoff.compat import copy_all, sparse_rows
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,10 @@ class MasterWeights:
         read_ids: all token ids of the training split, in any order, with repeats.
         """
         embedding = model.get_input_embeddings()
-        self._embedding_rows = (
-            EmbeddingRows(embedding, fp32_weights[embedding.weight], read_ids)
-            if embedding.weight.requires_grad
-            else None
-        )
+        self._embedding_rows: EmbeddingRows | RemappedRows | None = None
+        if embedding.weight.requires_grad:
+            rows = EmbeddingRows if embedding.weight.device.type == "cpu" else RemappedRows
+            self._embedding_rows = rows(embedding, fp32_weights[embedding.weight], read_ids)
         self._master_of: dict[nn.Parameter, Tensor] = {}
         for parameter in (p for p in model.parameters() if p.requires_grad):
             is_fp32 = parameter.dtype == torch.float32
@@ -85,21 +87,24 @@ class MasterWeights:
     @torch.no_grad()
     def pull_gradients(self) -> list[Tensor]:
         """After backward: give every master the gradient of its parameter, in fp32. Returns these gradients."""
+        buffers, gradients = [], []
         for parameter, master in self._master_of.items():
             gradient = parameter.grad
             if gradient is None or parameter is master:
                 master.grad = gradient
-            elif gradient.is_sparse and self._embedding_rows is not None:
+            elif gradient.is_sparse and isinstance(self._embedding_rows, EmbeddingRows):
                 master.grad = self._embedding_rows.gather_gradient(gradient)
             else:
-                master.grad = self._gradient_buffers[parameter].copy_(gradient)
+                master.grad = self._gradient_buffers[parameter]
+                buffers.append(master.grad)
+                gradients.append(gradient)
+        copy_all(buffers, gradients)
         return [master.grad for master in self._master_of.values() if master.grad is not None]
 
     @torch.no_grad()
     def push_weights(self, optimizer: torch.optim.Optimizer) -> None:
         """After the optimizer's step: copy the masters to the model's parameters, and remove the gradients."""
-        for parameter in self._gradient_buffers:
-            parameter.copy_(self._master_of[parameter])
+        self._copy_masters()
         self.drop_gradients()
         if self._embedding_rows is not None:
             self._embedding_rows.decay_unread_rows(optimizer)
@@ -124,10 +129,13 @@ class MasterWeights:
         """Load a snapshot into masters and model, so that the model can be validated with it. Training may go on."""
         for master, saved in zip(self._master_of.values(), snapshot.weights, strict=True):
             master.copy_(saved)
-        for parameter in self._gradient_buffers:
-            parameter.copy_(self._master_of[parameter])
+        self._copy_masters()
         if self._embedding_rows is not None:
             self._embedding_rows.decay = snapshot.decay  # rows follow when the model reads them
+
+    def _copy_masters(self) -> None:
+        """Copy the masters to the parameters that compute with copies."""
+        copy_all(list(self._gradient_buffers), [self._master_of[parameter] for parameter in self._gradient_buffers])
 
     @torch.no_grad()
     def write_back(self, snapshot: Snapshot) -> None:
@@ -142,14 +150,8 @@ class EmbeddingRows:
     """Master of the word embedding: the U rows that training reads. See the module docstring."""
 
     def __init__(self, embedding: nn.Embedding, fp32_weight: Tensor, read_ids: np.ndarray) -> None:
-        is_read = np.bincount(read_ids, minlength=len(fp32_weight)) > 0
-        if embedding.padding_idx is not None:
-            is_read[embedding.padding_idx] = True  # read by architectures that run padded
         self._fp32_weight = fp32_weight  # (V, H), unchanged until write_back
-        self._ids = torch.from_numpy(np.flatnonzero(is_read)).to(fp32_weight.device)  # (U,) token id of each row
-        self._row_of_id = fp32_weight.new_full((len(fp32_weight),), -1, dtype=torch.int64).index_copy(
-            0, self._ids, torch.arange(len(self._ids), device=fp32_weight.device)
-        )  # (V,) the inverse; -1 for ids without a row
+        self._ids, self._row_of_id = _rows_of(fp32_weight, _read_ids(embedding, len(fp32_weight), read_ids))
         self.master = fp32_weight[self._ids]  # (U, H)
         self.decay = 1.0  # factor of all rows without a master since the start of training
         self._gradient = torch.zeros_like(self.master)
@@ -170,9 +172,7 @@ class EmbeddingRows:
 
     def decay_unread_rows(self, optimizer: torch.optim.Optimizer) -> None:
         """Apply the weight decay of the optimizer's last step to the rows without a master."""
-        for group in optimizer.param_groups:
-            if any(master is self.master for master in group["params"]):
-                self.decay *= 1 - group["lr"] * group["weight_decay"]  # as AdamW: decoupled from the gradient
+        self.decay *= _decay_of(optimizer, self.master)
 
     @torch.no_grad()
     def _update_rows(self, embedding: nn.Module, arguments: tuple[Tensor, ...]) -> None:
@@ -187,3 +187,81 @@ class EmbeddingRows:
         """Write all rows into the fp32 weight that __init__ received, and remove the hook."""
         self._fp32_weight.mul_(decay).index_copy_(0, self._ids, self.master)
         self._hook.remove()
+
+
+class RemappedRows:
+    """Master of the word embedding on a GPU: the model's weight holds the U rows that training reads, and no others.
+
+    Ids become numbers of rows before they are read, so that the gradient is dense, (U, H), summed in a fixed order,
+    and copied like any other. Ids without a row, which validation and test texts contain, get the decayed row of the
+    full weight; training has none. With loss scaling, rows without a master decay in steps that are left out too, by
+    one factor of 1 - learning rate * weight decay, which is far below the rounding of fp16.
+    """
+
+    def __init__(self, embedding: nn.Embedding, fp32_weight: Tensor, read_ids: np.ndarray) -> None:
+        self._fp32_weight = fp32_weight  # (V, H), unchanged until write_back
+        read = _read_ids(embedding, len(fp32_weight), read_ids)
+        self._ids, self._row_of_id = _rows_of(fp32_weight, read)
+        self._embedding, self._padding_idx = embedding, embedding.padding_idx
+        weight, rows = embedding.weight, fp32_weight[self._ids]  # (U, H)
+        is_fp32 = weight.dtype == torch.float32
+        weight.data = rows.to(weight.dtype)
+        self.master: Tensor = weight if is_fp32 else rows
+        self.decay = 1.0  # factor of all rows without a master since the start of training
+        if embedding.padding_idx is not None:  # its row has no gradient
+            embedding.padding_idx = int(np.searchsorted(read, embedding.padding_idx))
+        self._hooks = [
+            embedding.register_forward_pre_hook(self._rows),
+            embedding.register_forward_hook(self._fill_in),
+        ]
+        self._read: Tensor | None = None  # ids of the current call
+
+    def decay_unread_rows(self, optimizer: torch.optim.Optimizer) -> None:
+        """Apply the weight decay of the optimizer's last step to the rows without a master."""
+        self.decay *= _decay_of(optimizer, self.master)
+
+    def _rows(self, embedding: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Replace ids by numbers of rows, 0 for those without a row. A forward pre-hook."""
+        self._read = arguments[0]
+        return (self._row_of_id[arguments[0]].clamp(min=0), *arguments[1:])
+
+    def _fill_in(self, embedding: nn.Module, arguments: tuple[Tensor, ...], states: Tensor) -> Tensor:
+        """Replace the states of ids without a row. A forward hook."""
+        ids, self._read = self._read, None
+        if torch.is_grad_enabled():  # training reads no such ids
+            return states
+        assert ids is not None
+        unread = (self._fp32_weight[ids] * self.decay).to(states.dtype)
+        return torch.where(self._row_of_id[ids][..., None] >= 0, states, unread)
+
+    def write_back(self, decay: float) -> None:
+        """Write all rows into the fp32 weight that __init__ received, and remove the hooks."""
+        self._fp32_weight.mul_(decay).index_copy_(0, self._ids, self.master.detach())
+        self._embedding.padding_idx = self._padding_idx
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _read_ids(embedding: nn.Embedding, num_rows: int, read_ids: np.ndarray) -> np.ndarray:
+    """Return the ids that have a row, in order. (U,). num_rows: of the embedding. read_ids: of the training split."""
+    is_read = np.bincount(read_ids, minlength=num_rows) > 0
+    if embedding.padding_idx is not None:
+        is_read[embedding.padding_idx] = True  # read by architectures that run padded
+    return np.flatnonzero(is_read)
+
+
+def _rows_of(fp32_weight: Tensor, read: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return the token id of each row, (U,), and the row of each id, (V,), -1 for ids without a row. read: (U,)."""
+    ids = torch.from_numpy(read).to(fp32_weight.device)
+    row_of_id = fp32_weight.new_full((len(fp32_weight),), -1, dtype=torch.int64).index_copy(
+        0, ids, torch.arange(len(ids), device=fp32_weight.device)
+    )
+    return ids, row_of_id
+
+
+def _decay_of(optimizer: torch.optim.Optimizer, master: Tensor) -> float:
+    """Return the factor by which the optimizer's last step decays weights that are decayed with a master."""
+    for group in optimizer.param_groups:
+        if any(part is master for part in group["params"]):
+            return float(1 - group["lr"] * group["weight_decay"])  # as AdamW: decoupled from the gradient
+    return 1.0

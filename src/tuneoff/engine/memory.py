@@ -5,13 +5,16 @@ import gc
 
 import torch
 
-# messages of torch's RuntimeErrors: of its CPU allocator, and of oneDNN, which names no other reason
+# messages of torch's RuntimeErrors: of its CPU allocator, of oneDNN, which names no other reason, and of what takes
+# memory of a GPU past torch's own allocator
 _MESSAGES = (
     "can't allocate memory",
     "DefaultCPUAllocator",
     "not enough memory",
     "could not create a memory object",
     "could not create a primitive",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
 )
 
 

@@ -40,6 +40,17 @@ def adamw(
     return torch.optim.AdamW(parameter_groups(adapted, master_weights, learning_rate, weight_decay), fused=True)
 
 
-def clip_at_step(norm: Tensor, max_norm: float, optimizer: torch.optim.AdamW) -> None:
-    """Clip gradients by their total norm, (), in the optimizer's next step, without an extra pass over memory."""
-    divide_gradients_at_step(optimizer, (norm / max_norm).clamp(min=1))
+def clip_at_step(
+    norm: Tensor,
+    max_norm: float,
+    optimizer: torch.optim.AdamW,
+    scale: Tensor | None = None,
+    is_left_out: Tensor | None = None,
+) -> None:
+    """Clip gradients by their total norm, (), in the optimizer's next step, without an extra pass over memory.
+
+    scale: by which the gradients, but not the norm, are too large (LossScale). is_left_out: () of 1.0 or 0.0, on a GPU:
+    whether the step is left out, because a gradient is not finite.
+    """
+    divisor = (norm / max_norm).clamp(min=1)
+    divide_gradients_at_step(optimizer, divisor if scale is None else divisor * scale, is_left_out)

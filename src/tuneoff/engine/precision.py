@@ -1,7 +1,15 @@
-"""Numeric precision: bf16 or fp32 for training, and fast fp32 for inference."""
+"""Numeric precision: bf16, fp16 or fp32 for training, fast fp32 for inference, and the same bits again on a GPU.
 
+fp16 is for GPUs that multiply no bf16 (T4, V100). Its smallest number is 6e-8, so that small gradients would vanish:
+the loss is multiplied by a scale, and the gradients are divided by it before the optimizer's step. A step whose
+gradients overflow is left out, and the scale is halved; after many steps without, it is doubled (Micikevicius et al.,
+"Mixed Precision Training", ICLR 2018). torch's GradScaler does the same, but waits for the GPU in each step to see
+whether to make it. Here all of it stays on the GPU, and fused AdamW leaves the step out by itself.
+"""
+
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,9 +21,17 @@ from tuneoff.compat import has_native_bf16_cpu, onednn_linear
 from tuneoff.encoder.anatomy import is_head
 from tuneoff.errors import ConfigError
 
+_FAST_FP16 = (7, 0)  # V100: the first GPU with tensor cores
+# as torch's GradScaler
+_FIRST_SCALE = 2.0**16
+_GROWTH_STEPS = 2000
+CUBLAS_WORKSPACE = ":4096:8"  # one of the two values with which cuBLAS gives the same bits
+
 
 def resolve(precision: str, device: torch.device) -> torch.dtype:
     """Return the dtype to train in. precision: "fp32", "bf16", or "auto" for bf16 if the processor has it natively.
+
+    "auto" is fp16 on GPUs that have no bf16 but fast products of fp16 (T4, V100).
 
     Raises ConfigError for bf16 on a GPU without native bf16. A CPU without it can emulate it, slowly.
     """
@@ -25,6 +41,8 @@ def resolve(precision: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     if precision == "bf16" and device.type == "cuda":
         raise ConfigError("precision bf16 is not supported by this GPU; use precision fp32 or auto")
+    if device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= _FAST_FP16:
+        return torch.float16
     return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
@@ -60,10 +78,66 @@ def compute_dtype(dtype: torch.dtype, model: Any) -> Iterator[dict[nn.Parameter,
 def inference() -> Iterator[None]:
     """A context without gradients, in which oneDNN computes the fp32 linear layers on a CPU.
 
-    torch uses MKL for them, which is half as fast on AMD processors (docs/log.md).
+    torch uses MKL for them, which is half as fast on AMD processors (docs/log.md). On a GPU the interception would only
+    cost time, and predictions are made with deterministic algorithms.
     """
-    with torch.inference_mode(), _OneDnnLinear():
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.inference_mode(), deterministic(device), nullcontext() if device.type == "cuda" else _OneDnnLinear():
         yield
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """A context in which the same operations give the same bits on a GPU; on a CPU they do so without it.
+
+    Strict, because with warnings only the backward pass of FlashAttention adds in any order. Sums by index, which add
+    in the order in which threads arrive, then sort first.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # read by cuBLAS when it starts; the worker process sets it too. Without it torch refuses matrix products here
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", CUBLAS_WORKSPACE)
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
+    # a kernel for every tensor that is made, against reading what was never written; nothing here reads such memory
+    memory.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        memory.fill_uninitialized_memory = fills
+
+
+def lacks_determinism(error: BaseException) -> bool:
+    """Return True for an operation that deterministic() does not allow."""
+    return "does not have a deterministic implementation" in str(error)
+
+
+def allow_any_order() -> None:
+    """Within deterministic(): allow operations that add in any order, and FlashAttention to do so."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+class LossScale:
+    """Scale of the loss in fp16. All of it is on the device, so that no step waits. See the module docstring."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.scale = torch.full((), _FIRST_SCALE, device=device)
+        self._finite_steps = torch.zeros((), device=device)  # since the scale changed
+
+    def update(self, is_left_out: Tensor) -> None:
+        """Adapt the scale after a step. is_left_out: () of 1.0 if its gradients were not finite, else 0.0."""
+        count = (self._finite_steps + 1) * (1 - is_left_out)
+        grows = (count == _GROWTH_STEPS).float()
+        self.scale *= (1 + grows) * (1 - 0.5 * is_left_out)
+        self._finite_steps = count * (1 - grows)
+
+    def is_exhausted(self) -> Tensor:
+        """() of 1.0 if gradients overflow at any scale, so that the training has diverged, else 0.0."""
+        return (self.scale < 1).float()
 
 
 class _OneDnnLinear(TorchFunctionMode):

@@ -176,6 +176,8 @@ def _micro_batch(spec: RunSpec, trained: Trained | None) -> int | None:
 def _notes(spec: RunSpec, trained: Trained | None, checkpoint: Checkpoint) -> list[str]:
     """Write what happened to a run beside its training."""
     notes = [text for text in (checkpoint.ignored, checkpoint.failure) if text]
+    if trained and trained.adds_in_any_order:
+        notes.append("an operation of this strategy adds in any order on a GPU: the same seed gives other last digits")
     size = _micro_batch(spec, trained)
     if trained and size:
         steps = join_limited(sorted(set(trained.memory_steps)))

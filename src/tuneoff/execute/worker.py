@@ -2,7 +2,8 @@
 
 A child has its own memory and can crash without harm to the other jobs. The process reads one JSON line per job from
 standard input and writes events as JSON lines to standard output. All libraries are imported before it is ready, so
-that the memory and times of a job do not depend on when it starts. Where nothing may fork (macOS, Windows), each job
+that the memory and times of a job do not depend on when it starts. None of them may start CUDA, which a forked child
+cannot use then. Where nothing may fork (macOS, Windows), each job
 starts a new process, which imports the libraries itself.
 """
 

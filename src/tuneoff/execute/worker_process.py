@@ -22,6 +22,9 @@ _ENVIRONMENT = {
     # glibc then keeps memory that a step frees for the next one instead of returning it to the system: docs/log.md
     "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the largest value that it accepts
     "MALLOC_TRIM_THRESHOLD_": str(2**30),
+    # asking whether there is a GPU would start CUDA, which no forked job could use then; the driver's library is asked
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # the same bits from cuBLAS: engine/precision.py
 }
 
 

@@ -1,0 +1,111 @@
+"""Attention within packed examples on a GPU, by the fused kernels of torch: no padding, and no scores in memory.
+
+Two kernels take packed sequences and their bounds. FlashAttention (Dao, "FlashAttention-2", ICLR 2024) is for bf16 and
+fp16 on GPUs from the A100 on, with windows. The memory-efficient one (Rabe & Staats, 2021; xFormers) is for fp32, also
+on older GPUs, and for fp16 on these; it has no windows. Both draw dropout from the GPU's generator and draw it again in
+the backward pass instead of storing it, and both have their gradients registered with torch. With deterministic
+algorithms (engine/precision.py) both add gradients in a fixed order.
+
+torch.nn.attention.varlen is the public way to the first of them, but without dropout, so that nothing with dropout in
+attention (BERT) can train with it; the operators themselves are private and called in compat.py.
+
+Where neither fits (a CPU, other head sizes, relative positions, ROCm) attention is computed by grids
+(encoder/attention.py).
+
+Rows of queries, keys and values that belong to no sequence are not written by these kernels: what memory held before,
+NaN at worst, would get into the gradients of weights. So the tokens that fill up a batch are a sequence of their own.
+
+# W sequences  T tokens  A heads  D size of a head
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from tuneoff.compat import efficient_attention, flash_attention, has_efficient_attention, has_flash_attention
+from tuneoff.data.batches import PackedBatch
+
+_FLASH_CAPABILITY = (8, 0)  # A100; of the GPU
+_LARGEST_HEAD = 128  # above it, flash's backward pass with dropout needs certain GPUs
+_HEAD_STEP = 8  # head sizes are multiples of it, for the alignment of both kernels
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Where the sequences of queries, and of keys and values, begin and end."""
+
+    queries: Tensor  # (W + 1,) int32 on the GPU
+    keys: Tensor  # (W + 1,) int32 on the GPU
+    longest_query: int
+    longest_key: int
+    num_keys: int  # rows that belong to the sequences; the rest of keys and values is left out
+
+
+Kernel = Callable[[Tensor, Tensor, Tensor, Bounds, float, float, int | None], Tensor]
+
+
+def bounds_of(batch: PackedBatch, is_first_only: bool) -> Bounds:
+    """Return the bounds of a batch on a GPU. is_first_only: the queries are the first token of each sequence."""
+    assert batch.offsets is not None
+    lengths, total = batch.sequence_lengths, batch.ids.shape[1]
+    if is_first_only:  # what fills up the batch has no first token
+        keys = batch.offsets[: len(lengths) + 1]
+        queries = torch.arange(len(lengths) + 1, dtype=torch.int32, device=keys.device)
+        return Bounds(queries, keys, 1, max(lengths), batch.num_tokens)
+    longest = max(*lengths, total - batch.num_tokens)
+    return Bounds(batch.offsets, batch.offsets, longest, longest, total)
+
+
+def fused_kernel(query: Tensor, batch: PackedBatch, window: int | None) -> Kernel | None:
+    """Choose a kernel for queries, (T, A, D), of a batch; None if attention is to be computed by grids."""
+    size = query.shape[-1]
+    if batch.offsets is None or query.device.type != "cuda" or torch.version.hip is not None:
+        return None
+    if size % _HEAD_STEP or size > _LARGEST_HEAD:
+        return None
+    can_flash = has_flash_attention() and _capability(query.device) >= _FLASH_CAPABILITY
+    if can_flash and query.dtype in (torch.bfloat16, torch.float16):
+        return _flash
+    if has_efficient_attention() and window is None and query.dtype in (torch.float32, torch.float16):
+        return _efficient
+    return None
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+def _flash(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, rate: float, scaling: float, window: int | None
+) -> Tensor:
+    """Attention by FlashAttention. window: tokens at this distance or further are not attended to."""
+    return flash_attention(
+        query,
+        key[: bounds.num_keys],
+        value[: bounds.num_keys],
+        (bounds.queries, bounds.keys),
+        (bounds.longest_query, bounds.longest_key),
+        rate,
+        scaling,
+        None if window is None else window - 1,
+    )
+
+
+def _efficient(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, rate: float, scaling: float, window: int | None
+) -> Tensor:
+    """Attention by the memory-efficient kernel, which has no window."""
+    assert window is None
+    return efficient_attention(
+        query,
+        key[: bounds.num_keys],
+        value[: bounds.num_keys],
+        (bounds.queries, bounds.keys),
+        (bounds.longest_query, bounds.longest_key),
+        rate,
+        scaling,
+    )

@@ -1,0 +1,36 @@
+"""Nothing that the worker process does before it forks starts CUDA, which no child could use then."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tuneoff.engine.precision import CUBLAS_WORKSPACE
+from tuneoff.execute.worker_process import _ENVIRONMENT
+
+IMPORTS = """
+import torch
+touched = []
+def note(name):
+    return lambda *_, **__: touched.append(name) or 0
+for name in ("init", "_lazy_init", "is_available", "device_count", "current_device", "get_device_capability",
+             "get_device_name", "get_device_properties", "set_device", "synchronize", "mem_get_info"):
+    setattr(torch.cuda, name, note(name))
+for name in filter(torch._C.__dict__.__contains__, ("_cuda_init", "_cuda_getDeviceCount", "_cuda_getDevice")):
+    setattr(torch._C, name, note(name))
+from tuneoff.execute import worker
+worker._import_libraries()
+import tuneoff.execute.run, tuneoff.execute.search, transformers
+print(touched, torch.cuda._initialized)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's")
+def test_the_imports_before_a_fork_do_not_touch_cuda():
+    finished = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
+    assert finished.stdout.splitlines()[-1:] == ["[] False"], finished.stderr
+
+
+def test_the_worker_asks_the_driver_for_gpus_and_cublas_for_the_same_bits():
+    assert _ENVIRONMENT["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
+    assert _ENVIRONMENT["CUBLAS_WORKSPACE_CONFIG"] == CUBLAS_WORKSPACE
