@@ -43,6 +43,7 @@ from tuneoff.files import check_new_name, naming_full_disk
 from tuneoff.grid import (
     Prepared,
     estimates,
+    final_of,
     final_run,
     largest_final,
     largest_model,
@@ -52,6 +53,7 @@ from tuneoff.grid import (
     search_jobs,
 )
 from tuneoff.notices import notice
+from tuneoff.race import Clock, Pace, Race, entrants_of
 from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -147,6 +149,7 @@ class Study:
         on_tracked: called for each tracker; by default one that fails is a warning. on_comparison: called before the
         report is written, which takes longer than the scores and the verdict.
         """
+        clock = Clock(self.spec.time)
         if executor is None:
             with LocalExecutor() as local:
                 return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison)
@@ -162,7 +165,7 @@ class Study:
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 threads = None if replace else self.store.threads()
-                study._run_missing(prepared, extension, threads, on_event, on_plan, executor)
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
@@ -182,22 +185,26 @@ class Study:
         on_event: Callable[[Event], None],
         on_plan: Callable[[Plan], None],
         executor: Executor,
+        clock: Clock,
     ) -> None:
-        """Run what is missing. threads: of each stored run; None if there is none."""
+        """Run what is missing. threads: of each stored run; None if there is none. clock: of a time limit."""
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
         predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
         imported = self._read_imported(self.spec.imported)
+        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = slots if threads is None else self._with_stored_threads(slots, threads)
+        searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
+        race = self._race(prepared, searches, slots, speed, clock) if self.spec.is_raced else None
+        if race:
+            race.check_time()
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
         self.store.write_imported(imported)
         self._store_tests(prepared)
-        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
-        slots = slots if threads is None else self._with_stored_threads(slots, threads)
         self.store.write_slots(slots.workers, threads or slots.threads)
-        searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
         sampled = sampled_findings(prepared.dataset, prepared.tokens, truncation)
@@ -209,7 +216,8 @@ class Study:
             token_examples=description.token_examples or extension.token_examples,
         )
         findings = _with_heads(description.findings, prepared)
-        speed = stored_speed(self.spec, slots)
+        scored = with_stored_slices(scored, self.spec, self.store)
+        scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
 
         largest = largest_final(prepared)
 
@@ -226,18 +234,42 @@ class Study:
                     watched = ahead.watched(on_event, len(missing), slots.workers)
                     executor.execute([e.job for e in missing], self.store, slots, watched)
 
-            execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
-            runs = self._with_searched_options(prepared.runs, searches)
-            scored = with_stored_slices(scored, self.spec, self.store)
-            scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
-            run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
-            search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
-            self.store.write_data(description, scored, run_ids, search_ids)
-            execute(announce(self._missing(prepared, searches)))
+            def list_runs() -> None:
+                runs = self._with_searched_options(prepared.runs, searches)
+                run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
+                search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
+                self.store.write_data(description, scored, run_ids, search_ids)
+
+            if race:
+                announce(self._missing(prepared, searches))
+                race.execute, race.list_runs = (lambda missing: execute(announce(missing))), list_runs
+                race.run()
+            else:
+                execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
+                list_runs()
+                execute(announce(self._missing(prepared, searches)))
             final = self._final_runs(prepared) if self.spec.num_folds else []
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
+
+    def _race(
+        self, prepared: Prepared, searches: Sequence[Job], slots: Slots, speed: float | None, clock: Clock
+    ) -> Race:
+        """Return the race of this study's strategies, which has not started."""
+        entrants = entrants_of(prepared, searches)
+        return Race(
+            spec=self.spec,
+            prepared=prepared,
+            entrants=entrants,
+            store=self.store,
+            slots=slots,
+            clock=clock,
+            pace=Pace(speed),
+            searched=lambda runs: self._with_searched_options(runs, searches),
+            compare=lambda: self.comparison(metric=self.spec.metric),
+            finals={entrant.key: final for entrant in entrants if (final := final_of(prepared, entrant.runs[0]))},
+        )
 
     def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
         """Return slots in which a job has as many threads as those of the stored runs, if there are as many cores."""
