@@ -18,7 +18,7 @@ from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.job import is_finished
-from tuneoff.formats import encoder_names, rough_seconds, written_time
+from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, written_time
 from tuneoff.grid import Prepared, estimates
 from tuneoff.notices import notice
 from tuneoff.runs import OK, StudyStore
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 8.0  # from the last run to the report, which the time has to hold too
 _GUESSED_SPEED = 5e10  # operations per second, before any job was timed: of an old core
 _FIXED_SECONDS = 1.5  # of a job, besides its operations: loading, predicting, storing
+_LIKE_SHARE = 0.2  # of a job's operations, from which another job tells its speed
 _TRIALS_SHARE = 0.6  # of the time that is left, which a first trial and a run of each strategy may take
 Key = tuple[str, str | None]  # label and encoder of a strategy
 
@@ -121,25 +122,32 @@ class Pace:
     """Expected seconds of jobs: estimates, refined by the jobs that have run. speed: of earlier studies."""
 
     def __init__(self, speed: float | None) -> None:
-        self._speed, self._measured = speed or _GUESSED_SPEED, dict[Key, float]()
+        self._speed, self._measured = speed, dict[Key, tuple[float, float]]()  # operations and their speed
 
     def measure(self, estimated: Estimate, seconds: float) -> None:
         """Take the speed of a job that has run."""
         if estimated.operations > 0 and seconds > 0:
-            key = _key(estimated)
             speed = estimated.operations / max(0.05, seconds - min(_FIXED_SECONDS, seconds / 2))
-            self._measured[key] = min(speed, self._measured.get(key, speed))
+            self._measured[_key(estimated)] = estimated.operations, speed
 
     def seconds(self, estimated: Estimate) -> float:
-        """Return the seconds to expect of a job: at the speed of its strategy, else at the slowest on its encoder."""
+        """Return the seconds to expect of a job: at the speed of its strategy, else of the largest on its encoder."""
         job = estimated.job
         if job.search and job.search.budget:
             return job.search.budget
-        key = _key(estimated)
-        alike = [speed for (_, model), speed in self._measured.items() if model == key[1]]
-        speed = self._measured.get(key) or min(alike, default=self._speed)
         fixed = 0.3 if job.run.model is None else _FIXED_SECONDS * (job.search.trials or 1 if job.search else 1)
-        return fixed + estimated.operations / speed
+        return fixed + estimated.operations / self._speed_of(estimated)
+
+    def _speed_of(self, estimated: Estimate) -> float:
+        key = _key(estimated)
+        if key in self._measured:
+            return self._measured[key][1]
+        alike = [measured for (_, model), measured in self._measured.items() if model == key[1]]
+        operations, speed = max(alike, default=(0.0, 0.0))
+        # a much smaller job takes its time for other things than the operations that are counted
+        if self._speed and operations < _LIKE_SHARE * estimated.operations:
+            return self._speed
+        return speed or self._speed or _GUESSED_SPEED
 
 
 def _key(estimated: Estimate) -> Key:
@@ -188,6 +196,38 @@ class Race:
             self._store(phases=phases)
         self._end()
         return self.record
+
+    def preview(self) -> str:
+        """Describe what fits into the time if no strategy stops; without a limit, what a race does."""
+        rule = "strategies race: one with a negligible chance to be picked stops"
+        if self.clock.limit is None:
+            return rule
+        noun, left = "fold" if self.spec.num_folds else "seed", self.clock.left
+        left -= max((self.pace.seconds(final) for e in self.entrants if (final := self._final_that_fits(e))), default=0)
+        counts = {entrant.key: 0 for entrant in self.entrants}
+        for index in range(max(len(entrant.runs) for entrant in self.entrants)):
+            jobs = [job for e in self.entrants if counts[e.key] == index for job in self._runs(e, index)]
+            for estimated in sorted(estimates(self.prepared, jobs), key=self.pace.seconds):
+                own = next(e for e in self.entrants if e.key == _key(estimated))
+                search = sum(map(self._seconds, self._missing([] if own.has_epochs or index else own.trials(None))))
+                seconds = self._seconds(estimated) + search if not is_finished(estimated.job, self.store) else 0.0
+                if seconds <= left:
+                    left -= seconds / self.slots.workers
+                    counts[own.key] += 1
+        by_count: dict[int, list[str]] = {}
+        names = encoder_names(self.spec.model)
+        for entrant in self.entrants:
+            label, model = entrant.key
+            name = f"{label} on {names[model]}" if model and len(names) > 1 else label
+            by_count.setdefault(counts[label, model], []).append(name)
+        fits = [f"{counted(n, noun)} of {join_names(by_count[n])}" for n in sorted(by_count, reverse=True) if n]
+        none = f"; no run of {join_names(by_count[0])}" if 0 in by_count else ""
+        return f"{rule}; in {written_time(self.clock.limit)} fit about {'; '.join(fits) or 'no runs'}{none}"
+
+    def _final_that_fits(self, entrant: Entrant) -> Estimate | None:
+        """Return the run on all labelled examples of a strategy, if it and a run on a fold may fit."""
+        final = self.finals.get(entrant.key)
+        return final if final and 2 * self.pace.seconds(final) <= self.clock.left else None
 
     def _rounds(self) -> Iterator[tuple[str, str, list[Job]]]:
         """Yield the name, the kind and the jobs of each round, from the decisions until then."""

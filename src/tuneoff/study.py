@@ -92,6 +92,7 @@ class Plan:
     speed: float | None  # operations per second of one job; None if it was never measured
     # with folds: the run on all labelled examples that follows, of the strategy that takes longest
     final: Estimate | None = None
+    race: str = ""  # what a race does, and what fits into its time; empty without one
 
     @property
     def seconds(self) -> float | None:
@@ -219,10 +220,11 @@ class Study:
         scored = with_stored_slices(scored, self.spec, self.store)
         scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
 
-        largest = largest_final(prepared)
+        largest, fits = largest_final(prepared), race.preview() if race else ""
 
         def announce(missing: list[Estimate], then: Estimate | None = largest) -> list[Estimate]:
-            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed, then))
+            plan = (self.spec, prepared.dataset, findings, extension.text, missing, slots, speed, then, fits)
+            on_plan(Plan(*plan))
             return missing
 
         with self._session(slots) as started:
@@ -504,7 +506,10 @@ class Study:
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)
         final = largest_final(prepared)
-        return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final)
+        race = ""
+        if prepared.spec.is_raced:
+            race = self._race(prepared, searches, slots, speed, Clock(prepared.spec.time)).preview()
+        return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final, race)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":
         """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""

@@ -353,6 +353,8 @@ def plan(
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}")
+    if missing.race:
+        console.print(visible(f"{missing.race[0].upper()}{missing.race[1:]}."))
     if missing.final:
         console.print(
             "Included: after them, the strategy that the verdict picks is trained once on all labelled examples, in at "

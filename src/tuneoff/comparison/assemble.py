@@ -51,7 +51,7 @@ from tuneoff.scoring.metrics import (
     metric_names,
     per_class,
 )
-from tuneoff.scoring.race import level_of_look
+from tuneoff.scoring.race import level_of_look, shows_no_variance
 from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES
 
@@ -246,6 +246,8 @@ def _on_shared_folds(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stats.LEVEL) -> tuple[Pair, ...]:
     """Compare every two groups, the better one first. of_look: confidence level, above the usual one in a race."""
     looks = (1 - stats.LEVEL) / (1 - of_look)
+    # an early look at one run of each strategy shows no variance between seeds: no difference is significant yet
+    is_first = looks > 1 and shows_no_variance(list(groups.scores.values()))
     scores, seed_variance = groups.scores, groups.seed_variance
     couples = list(itertools.combinations(scores, 2))  # scores are in order, best first
     level = 1 - (1 - of_look) / max(1, len(couples))  # of the strictest of Holm's tests
@@ -263,7 +265,7 @@ def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stat
                 difference=abs(gap.value),
                 interval=(low, high) if direction(metric) > 0 else (-high, -low),
                 p_value=p_value,
-                p_corrected=min(1.0, p_corrected * looks) if looks > 1 else p_corrected,
+                p_corrected=1.0 if is_first else min(1.0, p_corrected * looks) if looks > 1 else p_corrected,
                 mcnemar=float(np.median([stats.mcnemar(*runs) for runs in aligned])),
                 effect=float(np.mean([stats.cohen_g(*runs) for runs in aligned])),
                 required_examples=required.examples,

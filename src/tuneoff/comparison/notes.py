@@ -51,12 +51,14 @@ def _strategies_without_runs(comparison: Comparison) -> list[str]:
 
 def _left_out_text(comparison: Comparison, race: RaceRecord) -> str:
     """Sentences on what did not fit into the time, and what more of it would bring."""
-    encoders, parts = comparison.study_encoders, []
+    encoders, without = comparison.study_encoders, _strategies_without_runs(comparison)
+    by_jobs: dict[tuple[str, ...], list[str]] = {}
     for entry in race.left_out:
-        of_encoder = f" on {encoders[entry.model]}" if entry.model and len(encoders) > 1 else ""
-        what = join_names(list(entry.names)) if len(entry.names) < 4 else f"{entry.names[0]} to {entry.names[-1]}"
-        parts.append(f"{what} of {entry.label}{of_encoder}")
-    without = _strategies_without_runs(comparison)
+        name = f"{entry.label} on {encoders[entry.model]}" if entry.model and len(encoders) > 1 else entry.label
+        if name not in without:
+            by_jobs.setdefault(entry.names, []).append(name)
+    parts = [f"any run of {join_names(without)}"] if without else []
+    parts += [f"{join_names(list(jobs))} of {join_names(names)}" for jobs, names in by_jobs.items()]
     work = rough_seconds(sum(entry.seconds for entry in race.left_out))
     text = f"No time was left for {join_limited(parts, 6)}, about {work} of work."
     if without:
