@@ -37,12 +37,20 @@ class Decided:
     unadjusted_worse_wrong: bool  # at any look, without dividing the error rate by the looks
 
 
-def scores_of(family: verdict.Family, counts: list[int], weights: np.ndarray) -> list[stats.RunScores]:
-    """Score the first runs of each strategy. counts: runs of each."""
+def scores_of(family: verdict.Family, weights: np.ndarray) -> list[stats.RunScores]:
+    """Score every run of each strategy."""
     return [
         stats.RunScores(scored.scores, scored.resampled, scored.seeds, bool(seeded))
-        for is_right, seeded, count in zip(family.is_right, family.is_seeded, counts, strict=True)
-        for scored in score_runs(is_right[None, :count], weights)
+        for is_right, seeded in zip(family.is_right, family.is_seeded, strict=True)
+        for scored in score_runs(is_right[None], weights)
+    ]
+
+
+def first_runs(grid: list[stats.RunScores], counts: np.ndarray) -> list[stats.RunScores]:
+    """Return the first runs of each strategy. counts: runs of each."""
+    return [
+        stats.RunScores(runs.scores[:count], runs.resampled[:count], runs.seeds[:count], runs.is_seeded)
+        for runs, count in zip(grid, counts, strict=True)
     ]
 
 
@@ -70,15 +78,16 @@ def is_worse_wrong(
 ) -> bool:
     """Return True if a strategy that is truly as good as the best measured one is called worse than it.
 
-    truth: (K,) of the same strategies. is_race: nothing is called worse at a look at one run of each strategy.
+    truth: (K,) of the same strategies. is_race: no strategy with seeds is called worse at a look at one run of each.
     """
-    if is_race and shows_no_variance(runs):
-        return False
+    is_first = is_race and shows_no_variance(runs)
     pooled, best = stats.pooled_seed_variance(runs), int(np.argmax([r.scores.mean() for r in runs]))
     couples = list(itertools.combinations(range(len(runs)), 2))
     p_values = stats.holm([stats.difference(runs[a], runs[b], num_examples, pooled).p_value for a, b in couples])
     worse = [
-        a if b == best else b for (a, b), p in zip(couples, p_values, strict=True) if best in (a, b) and p < 1 - level
+        a if b == best else b
+        for (a, b), p in zip(couples, p_values, strict=True)
+        if best in (a, b) and p < 1 - level and not (is_first and (runs[a].is_seeded or runs[b].is_seeded))
     ]
     return any(truth[index] >= truth[best] - 1e-9 for index in worse)
 
@@ -87,7 +96,7 @@ def decide(family: verdict.Family, margin: float, num_seeds: int, rng: np.random
     """Decide on one family by the grid and by a race."""
     num_examples, count = family.is_right[0].shape[1], len(family.truth)
     weights, every = stats.example_weights(num_examples, verdict.RESAMPLES, rng), np.ones(count, bool)
-    level, is_few = level_of_look(num_seeds), num_examples < MIN_EXAMPLES
+    level, is_few, grid = level_of_look(num_seeds), num_examples < MIN_EXAMPLES, scores_of(family, weights)
 
     def pick(runs: list[stats.RunScores]) -> int:
         is_thin = is_few or all(len(r.scores) == 1 for r in runs if r.is_seeded)
@@ -96,7 +105,7 @@ def decide(family: verdict.Family, margin: float, num_seeds: int, rng: np.random
 
     counts, wrong, unadjusted = np.ones(count, int), [], []
     for look in range(num_seeds):
-        runs = scores_of(family, counts.tolist(), weights)
+        runs = first_runs(grid, counts)
         wrong.append(is_worse_wrong(family.truth, runs, num_examples, level))
         unadjusted.append(is_worse_wrong(family.truth, runs, num_examples, stats.LEVEL, is_race=False))
         pooled = stats.pooled_seed_variance(runs)
@@ -109,7 +118,6 @@ def decide(family: verdict.Family, margin: float, num_seeds: int, rng: np.random
             break
         counts[more] += 1
     whole = np.where(family.is_seeded, num_seeds, 1)
-    grid = scores_of(family, whole.tolist(), weights)
     race_pick, grid_pick, losses = pick(runs), pick(grid), family.truth.max() - family.truth
     return Decided(
         grid_pick=losses[grid_pick],

@@ -102,7 +102,7 @@ def entrants_of(prepared: Prepared, searches: Sequence[Job]) -> list[Entrant]:
 class Clock:
     """Time that a study has spent, earlier calls included, and what is left of its limit."""
 
-    limit: float | None
+    limit: float | None = None
     started: float = field(default_factory=time.monotonic)
     before: float = 0.0  # seconds that earlier calls took
     reserve: float = REPORT_SECONDS  # for what follows the race
@@ -176,6 +176,8 @@ class Race:
 
     def __post_init__(self) -> None:
         self.record = _opened(self.store.race(), self.spec, self.entrants)
+        # a start that took long tells that the report will, too
+        self.clock.reserve = max(REPORT_SECONDS, self.clock.spent)
         stored = sum(session.seconds for session in self.store.sessions())
         self.clock.before = max(self.record.seconds, stored)
         self.record = dataclasses.replace(self.record, left_out=(), needed=None, ended="", time=self.clock.limit)

@@ -140,6 +140,7 @@ class Study:
         replace: bool = False,
         on_tracked: "Callable[[Tracked], None]" = _warn_if_not_stored,
         on_comparison: "Callable[[Comparison], None]" = lambda comparison: None,
+        clock: Clock | None = None,
     ) -> "Comparison":
         """Run what is missing, compare all runs, write the report, and store the study in its trackers.
 
@@ -148,12 +149,14 @@ class Study:
         searches gave them. executor: by default this machine.
         replace: compare this study's runs only, whatever settings the stored runs have.
         on_tracked: called for each tracker; by default one that fails is a warning. on_comparison: called before the
-        report is written, which takes longer than the scores and the verdict.
+        report is written, which takes longer than the scores and the verdict. clock: of a time limit, if it started
+        before this call.
         """
-        clock = Clock(self.spec.time)
+        clock = clock or Clock()
+        clock.limit = self.spec.time
         if executor is None:
             with LocalExecutor() as local:
-                return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison)
+                return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison, clock)
         check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)

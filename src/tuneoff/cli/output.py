@@ -83,6 +83,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.models_note:
             console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
+    elif unfinished := unfinished_note(comparison):
+        console.print(visible(unfinished))
     notes = [comparison.recipe_note, metric_note(comparison), comparison.selection_note, threshold_note(comparison)]
     for note in filter(None, [*notes, comparison.epochs_note, *comparison.notes]):
         console.print(visible(note))

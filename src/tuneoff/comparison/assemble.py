@@ -246,7 +246,7 @@ def _on_shared_folds(records: Sequence[RunRecord]) -> list[RunRecord]:
 def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stats.LEVEL) -> tuple[Pair, ...]:
     """Compare every two groups, the better one first. of_look: confidence level, above the usual one in a race."""
     looks = (1 - stats.LEVEL) / (1 - of_look)
-    # an early look at one run of each strategy shows no variance between seeds: no difference is significant yet
+    # an early look at one run of each strategy shows no variance between seeds: their differences are not significant
     is_first = looks > 1 and shows_no_variance(list(groups.scores.values()))
     scores, seed_variance = groups.scores, groups.seed_variance
     couples = list(itertools.combinations(scores, 2))  # scores are in order, best first
@@ -256,6 +256,9 @@ def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stat
     is_right = {group: ~runs.is_wrong(groups.labels) for group, runs in groups.predictions.items()}  # (S, N)
     pairs = []
     for (better, worse), gap, p_value, p_corrected in zip(couples, gaps, p_values, stats.holm(p_values), strict=True):
+        p_of_look = min(1.0, p_corrected * looks) if looks > 1 else p_corrected
+        if is_first and (scores[better].is_seeded or scores[worse].is_seeded):
+            p_of_look = 1.0
         aligned = [(is_right[better][i], is_right[worse][j]) for i, j in aligned_runs(scores[better], scores[worse])]
         required, (low, high) = stats.required_size(gap, level), stats.interval(gap, level=of_look)
         pairs.append(
@@ -265,7 +268,7 @@ def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stat
                 difference=abs(gap.value),
                 interval=(low, high) if direction(metric) > 0 else (-high, -low),
                 p_value=p_value,
-                p_corrected=1.0 if is_first else min(1.0, p_corrected * looks) if looks > 1 else p_corrected,
+                p_corrected=p_of_look,
                 mcnemar=float(np.median([stats.mcnemar(*runs) for runs in aligned])),
                 effect=float(np.mean([stats.cohen_g(*runs) for runs in aligned])),
                 required_examples=required.examples,

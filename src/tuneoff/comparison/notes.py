@@ -20,8 +20,8 @@ def unfinished_note(comparison: Comparison) -> str:
         without = _strategies_without_runs(comparison)
         none_of = f", none of {join_names(without)} so far" if without else ""
         sentences.append(
-            f"Unfinished: {num_planned - num_missing:,} of {counted(num_planned, 'run')} are stored{none_of}. This is "
-            "the verdict on what there is."
+            f"Unfinished: {num_planned - num_missing:,} of {counted(num_planned, 'run')} are stored{none_of}."
+            + (" This is the verdict on what there is." if comparison.verdict else "")
         )
     if comparison.verdict and comparison.verdict.recommended and comparison.joint:
         groups = [row.group for row in comparison.rows]

@@ -41,9 +41,9 @@ def level_of_look(num_looks: int) -> float:
 def shows_no_variance(runs: Sequence[RunScores]) -> bool:
     """Return True at a look at one seed, or one fold, of each strategy that depends on the seed.
 
-    Nothing is called worse at such a look. The typical variance that is assumed instead may be too small: where seeds
-    change accuracy by 2 points, one seed of equal strategies called some of them worse in two thirds of simulated
-    families (docs/benchmarks.md).
+    None of these is called worse at such a look, or another one worse than it. The typical variance that is assumed
+    instead may be too small: where seeds change accuracy by 2 points, one seed of equal strategies called some of them
+    worse in two thirds of simulated families (docs/benchmarks.md).
     """
     seeded = [strategy for strategy in runs if strategy.is_seeded]
     counts = [len(s.scores) if s.folds is None else len(np.unique(s.folds)) for s in seeded]
