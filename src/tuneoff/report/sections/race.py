@@ -1,5 +1,7 @@
 """Race: how the time was spent, why each strategy stopped, and what the time limit left out."""
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -7,7 +9,7 @@ from tuneoff.comparison.notes import unfinished_note
 from tuneoff.comparison.result import Comparison
 from tuneoff.formats import chance_text, counted, rough_seconds
 from tuneoff.report.chart import COLOURS, WIDTH
-from tuneoff.report.section import Block, Chart, Section, Text, details_if_any, figures_if_any, table_if_any
+from tuneoff.report.section import Block, Bullets, Chart, Section, Text, details_if_any, figures_if_any, table_if_any
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.race_record import COMPLETE, DECIDED, REPEAT, STOPPED, TIME, LeftOut, RaceRecord, Standing
 from tuneoff.tables import COUNT, SCORE, SECONDS, SHARE, TEXT, Column, Format, Table
@@ -27,7 +29,7 @@ def section(comparison: Comparison) -> Section | None:
     if race is None:
         return None
     blocks: list[Block] = [Text(_summary(comparison, race), is_key=True), Text(_method(comparison, race))]
-    blocks += table_if_any(strategies(comparison, race))
+    blocks += [*table_if_any(strategies(comparison, race)), Bullets(reasons(comparison, race))]
     charts = {"race-time": time_chart(comparison, race), "race-chances": chance_chart(comparison, race)}
     blocks += [*figures_if_any(charts), *table_if_any(left_out(comparison, race))]
     blocks += details_if_any("Every decision", *table_if_any(decisions(comparison, race), is_tall=True))
@@ -50,9 +52,9 @@ def _method(comparison: Comparison, race: RaceRecord) -> str:
     text = (
         f"After each {noun} a strategy stopped whose chance to be picked by the verdict's rule once every run has "
         "ended was below 2 %; after trials of the search, one whose chance to come within the margin of the best on "
-        f"validation was. Because test scores are looked at up to {race.num_looks} times, intervals, tests and limits "
-        f"are at an error rate of 0.05 / {race.num_looks}, so that they hold at all looks together (repeated "
-        "confidence intervals, Jennison and Turnbull 1989, with Bonferroni's split)."
+        f"validation was below 2 %. Because test scores are looked at up to {race.num_looks} times, intervals, tests "
+        f"and limits are at an error rate of 0.05 / {race.num_looks}, so that they hold at all looks together "
+        "(repeated confidence intervals, Jennison and Turnbull 1989, with Bonferroni's split)."
     )
     if race.trials == 0:
         text += " There was no time for searches: every strategy ran with its default options."
@@ -69,8 +71,18 @@ def strategies(comparison: Comparison, race: RaceRecord) -> Table:
         Column("seconds", "time", SECONDS),
         Column("state", "state", TEXT),
         Column("chance", "chance to be picked", _CHANCE),
-        Column("reason", "reason", TEXT),
     )
+    rows = [row[:-1] for row in _last_decisions(comparison, race)]
+    return Table("race", columns, rows)
+
+
+def reasons(comparison: Comparison, race: RaceRecord) -> list[str]:
+    """Return why each strategy stopped or goes on, in words."""
+    return [f"{name}: {reason}." for name, *_, reason in _last_decisions(comparison, race) if reason]
+
+
+def _last_decisions(comparison: Comparison, race: RaceRecord) -> list[list[Any]]:
+    """Return name, runs, seconds, state, chance and reason of each strategy, the most likely pick first."""
     seconds = _seconds(comparison)
     last: dict[tuple[str, str | None], Standing] = {}
     for entry in race.rounds:
@@ -88,7 +100,7 @@ def strategies(comparison: Comparison, race: RaceRecord) -> Table:
             state, reason = "left out", "; ".join(filter(None, [f"no time for {_names(left[key])}", reason]))
         chance = standing.chance if standing and standing.runs else None
         rows.append([_name(comparison, key), runs, sum(seconds.get(key, {}).values()), state, chance, reason])
-    return Table("race", columns, rows)
+    return rows
 
 
 def left_out(comparison: Comparison, race: RaceRecord) -> Table:
