@@ -148,3 +148,10 @@ def test_a_damaged_race_is_one_line(tmp_path):
     (study.folder / "race.json").write_text('{"rounds": 3}')
     with pytest.raises(StoreError, match=r"race.json cannot be read .*tuneoff verify"):
         study.comparison()
+
+
+def test_a_report_before_the_first_run_says_so(encoder, toy_csv, tmp_path):
+    study = study_of(encoder, toy_csv, tmp_path / "early")
+    study.folder.mkdir()
+    with pytest.raises(StoreError, match="holds no run yet: searches come first"):
+        study.comparison()

@@ -430,6 +430,11 @@ class Study:
         from tuneoff.comparison.assemble import compare as compare_runs
 
         check(self.store)
+        if not (self.folder / "data.json").is_file():
+            raise StoreError(
+                f"{self.folder} holds no run yet: searches come first; wait for the first run, or go on with tuneoff "
+                f"run {self.folder}"
+            )
         changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
         return compare_runs(self.changed(**changes).spec, self.store, metric)
 
