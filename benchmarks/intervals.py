@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from tuneoff.scoring import stats
-from tuneoff.scoring.metrics import BOUNDS, SCORES, counts_from, indicators
+from tuneoff.scoring.metrics import SCORES, bounds, counts_from, indicators
 
 RESAMPLES = 500
 DIFFICULTY_SD, INTERACTION_SD = 2.0, 1.0  # on the logit scale
@@ -64,7 +64,7 @@ def coverage(repetitions: int, rng: np.random.Generator) -> list[dict[str, float
         for _ in range(repetitions):
             first, second = score_runs(model.draw(num_examples, num_seeds), weights)
             pooled = stats.pooled_seed_variance([first, second])
-            low, high = stats.interval(stats.estimate_score(first, num_examples, pooled), BOUNDS["accuracy"])
+            low, high = stats.interval(stats.estimate_score(first, num_examples, pooled), bounds("accuracy"))
             gap_low, gap_high = stats.interval(stats.difference(first, second, num_examples, pooled))
             num_covered += [low <= truth[0] <= high, gap_low <= truth[0] - truth[1] <= gap_high]
         score, gap = num_covered / repetitions
@@ -115,7 +115,7 @@ def grid_coverage(repetitions: int, rng: np.random.Generator) -> list[dict[str, 
             is_covered = []
             for first, second in ([replace(runs, seeds=seeds) for runs in apart], apart):
                 pooled = stats.pooled_seed_variance([first, second])
-                low, high = stats.interval(stats.estimate_score(first, num_examples, pooled), BOUNDS["accuracy"])
+                low, high = stats.interval(stats.estimate_score(first, num_examples, pooled), bounds("accuracy"))
                 gap_low, gap_high = stats.interval(stats.difference(first, second, num_examples, pooled))
                 is_covered += [low <= truth[0] <= high, gap_low <= truth[0] - truth[1] <= gap_high]
             num_covered += is_covered
@@ -145,7 +145,7 @@ def macro_f1_coverage(repetitions: int, rng: np.random.Generator) -> float:
         resampled = stats.resampled_scores("macro_f1", labels, [predicted], probabilities, seed, RESAMPLES)
         score = SCORES["macro_f1"](counts_from(indicators(labels, predicted, 5).sum(0)))
         estimate = stats.estimate_score(stats.RunScores(np.array([score]), resampled, (0,)), num_examples)
-        low, high = stats.interval(estimate, BOUNDS["macro_f1"])
+        low, high = stats.interval(estimate, bounds("macro_f1"))
         num_covered += low <= truth <= high
     return num_covered / repetitions
 

@@ -60,9 +60,16 @@ def main() -> None:
 
 
 def finetune(
-    strategy: str, folder: str, epochs: int, tuned: bool, bf16: bool, seed: int = 0, keep_best: bool = False
+    strategy: str,
+    folder: str,
+    epochs: int,
+    tuned: bool,
+    bf16: bool,
+    seed: int = 0,
+    keep_best: bool = False,
+    split: str = "test",
 ) -> np.ndarray:
-    """Fine-tune on raw texts and predict the classes of the test split, on all cores. -> (N,)."""
+    """Fine-tune on raw texts and predict the classes of a split, on all cores. -> (N,)."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
@@ -113,9 +120,9 @@ def finetune(
     trainer.train()
     # sorted by length here, because with group_by_length Trainer returns predictions in an unknown order (docs/log.md)
     trainer.args.train_sampling_strategy = "random"
-    order = np.argsort([len(ids) for ids in encoded["test"]["input_ids"]])
-    result = trainer.predict(encoded["test"].select(order))
-    assert result.label_ids.tolist() == np.array(encoded["test"]["label"])[order].tolist()
+    order = np.argsort([len(ids) for ids in encoded[split]["input_ids"]])
+    result = trainer.predict(encoded[split].select(order))
+    assert result.label_ids.tolist() == np.array(encoded[split]["label"])[order].tolist()
     predicted = np.empty(len(order), np.int64)
     predicted[order] = result.predictions.argmax(1)
     return predicted

@@ -33,6 +33,7 @@ _REMEDIES = {
     DATASETS: "restored from its copy",
     "sessions.json": "left out: it holds times and energy only",
     "slots.json": "written again",
+    "race.json": "left out: the next race decides again",
     "comparison.json": "written again",
     "data.json": "written again from the data",
     "test.parquet": "written again from the data",
@@ -177,6 +178,7 @@ def _reader(store: StudyStore, path: Path) -> Callable[[], object]:
         "data.json": store.read_data,
         "sessions.json": store.sessions,
         "slots.json": store.threads,
+        "race.json": store.race,
         "tests.json": store.read_tests,
     }
     if path.suffix == ".parquet":

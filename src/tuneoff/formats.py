@@ -94,6 +94,30 @@ def rough_seconds(value: float) -> str:
     return f"{max(1, round(value / 60))} min" if value < 5400 else f"{value / 3600:.1f} h"
 
 
+def chance_text(chance: float) -> str:
+    """Write a chance.
+
+    >>> chance_text(0.314), chance_text(0.0), chance_text(0.004), chance_text(1.0)
+    ('31 %', 'below 0.1 %', '0.4 %', 'above 99.9 %')
+    """
+    if chance < 0.001:
+        return "below 0.1 %"
+    if chance > 0.999:
+        return "above 99.9 %"
+    return f"{100 * chance:.1f} %" if chance < 0.02 or chance > 0.98 else f"{100 * chance:.0f} %"
+
+
+def written_time(seconds: float) -> str:
+    """Write a time as a user would give it, rounded up.
+
+    >>> written_time(11.2), written_time(130), written_time(8000)
+    ('12s', '3m', '3h')
+    """
+    if seconds <= 90:
+        return f"{-(-seconds // 1):.0f}s"
+    return f"{-(-seconds // 60):.0f}m" if seconds <= 5400 else f"{-(-seconds // 3600):.0f}h"
+
+
 def size(value: float | None) -> str:
     """Format bytes in the unit that suits them (1 MB is 10^6 bytes)."""
     if value is None:

@@ -312,9 +312,16 @@ def largest_final(prepared: Prepared) -> Estimate | None:
 
     None without folds.
     """
-    first = {run.group: run for run in prepared.runs if run.fold}
-    jobs = [Job(run=run.model_copy(update={"fold": None, "seed": 0, "final": Final()})) for run in first.values()]
-    return max(estimates(prepared, jobs), key=lambda e: e.operations, default=None)
+    first = {run.group: run for run in prepared.runs}
+    finals = [final for run in first.values() if (final := final_of(prepared, run))]
+    return max(finals, key=lambda e: e.operations, default=None)
+
+
+def final_of(prepared: Prepared, run: RunSpec) -> Estimate | None:
+    """Estimate the run on all labelled examples of the strategy of a run on a fold; None without folds."""
+    if not run.fold:
+        return None
+    return estimates(prepared, [Job(run=run.model_copy(update={"fold": None, "seed": 0, "final": Final()}))])[0]
 
 
 def only_predicting(estimated: Estimate, prepared: Prepared) -> Estimate:

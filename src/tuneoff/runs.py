@@ -27,6 +27,7 @@ from tuneoff.files import (
     write_json,
     write_table,
 )
+from tuneoff.search.race_record import RaceRecord
 from tuneoff.search.record import SearchRecord
 from tuneoff.seeds import cell_name
 from tuneoff.trainer_logs import TrainerLog
@@ -442,6 +443,11 @@ class StudyStore:
         search_ids = [search_id for search_id in search_ids if self.searches.path(search_id).is_file()]
         return description, run_ids, search_ids
 
+    def num_missing(self) -> tuple[int, int]:
+        """Return how many runs of the grid are not stored, and how many there are. Raises StoreError."""
+        listed = _parsed(self.folder / "data.json", lambda stored: _ids(stored["runs"]), remedy(self.folder))
+        return sum(not self.runs.path(run_id).is_dir() for run_id in listed), len(listed)
+
     def write_final(self, run_ids: Sequence[str]) -> None:
         """Store the ids of the runs on all labelled examples, after write_data()."""
         self._write_json("data.json", {**read_json(self.folder / "data.json"), "final": list(run_ids)})
@@ -533,6 +539,15 @@ class StudyStore:
     def write_slots(self, workers: int, threads: int) -> None:
         """Store the jobs at once and the threads of each, with which this study's jobs run."""
         self._write_json("slots.json", {"workers": workers, "threads": threads})
+
+    def race(self) -> RaceRecord | None:
+        """Read the race of this study; None for one that never raced. Raises StoreError, in one line."""
+        path = self.folder / "race.json"
+        return _parsed(path, RaceRecord.from_json, remedy(self.folder)) if path.is_file() else None
+
+    def write_race(self, race: RaceRecord) -> None:
+        """Store a race."""
+        self._write_json("race.json", asdict(race))
 
     def write_comparison(self, comparison: Any) -> None:
         """Store a comparison, as JSON."""

@@ -43,6 +43,7 @@ from tuneoff.files import check_new_name, naming_full_disk
 from tuneoff.grid import (
     Prepared,
     estimates,
+    final_of,
     final_run,
     largest_final,
     largest_model,
@@ -52,6 +53,7 @@ from tuneoff.grid import (
     search_jobs,
 )
 from tuneoff.notices import notice
+from tuneoff.race import Clock, Pace, Race, entrants_of
 from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -90,6 +92,7 @@ class Plan:
     speed: float | None  # operations per second of one job; None if it was never measured
     # with folds: the run on all labelled examples that follows, of the strategy that takes longest
     final: Estimate | None = None
+    race: str = ""  # what a race does, and what fits into its time; empty without one
 
     @property
     def seconds(self) -> float | None:
@@ -137,6 +140,7 @@ class Study:
         replace: bool = False,
         on_tracked: "Callable[[Tracked], None]" = _warn_if_not_stored,
         on_comparison: "Callable[[Comparison], None]" = lambda comparison: None,
+        clock: Clock | None = None,
     ) -> "Comparison":
         """Run what is missing, compare all runs, write the report, and store the study in its trackers.
 
@@ -145,11 +149,14 @@ class Study:
         searches gave them. executor: by default this machine.
         replace: compare this study's runs only, whatever settings the stored runs have.
         on_tracked: called for each tracker; by default one that fails is a warning. on_comparison: called before the
-        report is written, which takes longer than the scores and the verdict.
+        report is written, which takes longer than the scores and the verdict. clock: of a time limit, if it started
+        before this call.
         """
+        clock = clock or Clock()
+        clock.limit = self.spec.time
         if executor is None:
             with LocalExecutor() as local:
-                return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison)
+                return self.run(on_event, on_plan, local, replace, on_tracked, on_comparison, clock)
         check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)
@@ -162,7 +169,7 @@ class Study:
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 threads = None if replace else self.store.threads()
-                study._run_missing(prepared, extension, threads, on_event, on_plan, executor)
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
@@ -182,22 +189,26 @@ class Study:
         on_event: Callable[[Event], None],
         on_plan: Callable[[Plan], None],
         executor: Executor,
+        clock: Clock,
     ) -> None:
-        """Run what is missing. threads: of each stored run; None if there is none."""
+        """Run what is missing. threads: of each stored run; None if there is none. clock: of a time limit."""
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
         predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
         imported = self._read_imported(self.spec.imported)
+        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = slots if threads is None else self._with_stored_threads(slots, threads)
+        searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
+        race = self._race(prepared, searches, slots, speed, clock) if self.spec.is_raced else None
+        if race:
+            race.check_time()
         self.store.runs.remove_unfinished()
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
         self.store.write_imported(imported)
         self._store_tests(prepared)
-        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
-        slots = slots if threads is None else self._with_stored_threads(slots, threads)
         self.store.write_slots(slots.workers, threads or slots.threads)
-        searches = search_jobs(self.spec, prepared)
         copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
         description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
         sampled = sampled_findings(prepared.dataset, prepared.tokens, truncation)
@@ -209,12 +220,14 @@ class Study:
             token_examples=description.token_examples or extension.token_examples,
         )
         findings = _with_heads(description.findings, prepared)
-        speed = stored_speed(self.spec, slots)
+        scored = with_stored_slices(scored, self.spec, self.store)
+        scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
 
-        largest = largest_final(prepared)
+        largest, fits = largest_final(prepared), race.preview() if race else ""
 
         def announce(missing: list[Estimate], then: Estimate | None = largest) -> list[Estimate]:
-            on_plan(Plan(self.spec, prepared.dataset, findings, extension.text, missing, slots, speed, then))
+            plan = (self.spec, prepared.dataset, findings, extension.text, missing, slots, speed, then, fits)
+            on_plan(Plan(*plan))
             return missing
 
         with self._session(slots) as started:
@@ -226,18 +239,42 @@ class Study:
                     watched = ahead.watched(on_event, len(missing), slots.workers)
                     executor.execute([e.job for e in missing], self.store, slots, watched)
 
-            execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
-            runs = self._with_searched_options(prepared.runs, searches)
-            scored = with_stored_slices(scored, self.spec, self.store)
-            scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
-            run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
-            search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
-            self.store.write_data(description, scored, run_ids, search_ids)
-            execute(announce(self._missing(prepared, searches)))
+            def list_runs() -> None:
+                runs = self._with_searched_options(prepared.runs, searches)
+                run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
+                search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
+                self.store.write_data(description, scored, run_ids, search_ids)
+
+            if race:
+                announce(self._missing(prepared, searches))
+                race.execute, race.list_runs = (lambda missing: execute(announce(missing))), list_runs
+                race.run()
+            else:
+                execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
+                list_runs()
+                execute(announce(self._missing(prepared, searches)))
             final = self._final_runs(prepared) if self.spec.num_folds else []
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
+
+    def _race(
+        self, prepared: Prepared, searches: Sequence[Job], slots: Slots, speed: float | None, clock: Clock
+    ) -> Race:
+        """Return the race of this study's strategies, which has not started."""
+        entrants = entrants_of(prepared, searches)
+        return Race(
+            spec=self.spec,
+            prepared=prepared,
+            entrants=entrants,
+            store=self.store,
+            slots=slots,
+            clock=clock,
+            pace=Pace(speed),
+            searched=lambda runs: self._with_searched_options(runs, searches),
+            compare=lambda: self.comparison(metric=self.spec.metric),
+            finals={entrant.key: final for entrant in entrants if (final := final_of(prepared, entrant.runs[0]))},
+        )
 
     def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
         """Return slots in which a job has as many threads as those of the stored runs, if there are as many cores."""
@@ -393,6 +430,11 @@ class Study:
         from tuneoff.comparison.assemble import compare as compare_runs
 
         check(self.store)
+        if not (self.folder / "data.json").is_file():
+            raise StoreError(
+                f"{self.folder} holds no run yet: searches come first; wait for the first run, or go on with tuneoff "
+                f"run {self.folder}"
+            )
         changes = {name: value for name, value in (("cost", cost), ("margin", margin)) if value is not None}
         return compare_runs(self.changed(**changes).spec, self.store, metric)
 
@@ -472,7 +514,10 @@ class Study:
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)
         final = largest_final(prepared)
-        return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final)
+        race = ""
+        if prepared.spec.is_raced:
+            race = self._race(prepared, searches, slots, speed, Clock(prepared.spec.time)).preview()
+        return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final, race)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":
         """Plan how many examples and seeds, or folds, detect a difference. plan: of this study."""

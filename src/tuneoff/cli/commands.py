@@ -24,6 +24,7 @@ from tuneoff.cli.options import (
     Predictions,
     PricePerHour,
     Quiet,
+    Race,
     Replace,
     SelectBy,
     StudyName,
@@ -31,6 +32,7 @@ from tuneoff.cli.options import (
     TestSet,
     TextList,
     Threshold,
+    Time,
     Track,
     Watts,
     complete_cost,
@@ -135,6 +137,8 @@ def compare(
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="name of the study, and of its folder under results/")] = None,
+    time: Time = None,
+    race: Race = False,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     track: Track = None,
     keep: Keep = None,
@@ -176,6 +180,8 @@ def compare(
             "tags": tag,
             "imported": split_lists(imported),
             "rates": parse_rates(price_per_hour, watts, grams_per_kwh),
+            "time": time,
+            "race": race,
             "workers": workers,
             "track": split_lists(track),
             **({} if margin is None else {"margin": margin}),
@@ -219,6 +225,8 @@ def run(
     watts: Watts = None,
     grams_per_kwh: GramsPerKwh = None,
     name: Annotated[OptionalText, typer.Option(help="instead of the study's, and of its folder")] = None,
+    time: Time = None,
+    race: Race = False,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
     track: Track = None,
     keep: Keep = None,
@@ -247,6 +255,8 @@ def run(
         changes = {
             "model": models,
             "seeds": parse_seeds(seeds) if seeds else None,
+            "time": time,
+            "race": race,
             "workers": workers,
             "search": search,
             "metric": metric,
@@ -348,6 +358,8 @@ def plan(
     console.print(
         f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}{checkpoints}"
     )
+    if missing.race:
+        console.print(visible(f"{missing.race[0].upper()}{missing.race[1:]}."))
     if missing.final:
         console.print(
             "Included: after them, the strategy that the verdict picks is trained once on all labelled examples, in at "

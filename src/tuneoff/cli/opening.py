@@ -27,7 +27,7 @@ def opening(plan: Plan) -> list[str]:
         *([plan.extension] if plan.extension else []),
         *[f"! {line}" for line in short_findings(plan.findings, "tuneoff inspect")],
     ]
-    return [*lines, plan_line(plan)]
+    return [*lines, plan_line(plan), *([plan.race] if plan.race and plan.estimates else [])]
 
 
 def data_line(dataset: Dataset, spec: DataSpec) -> str:
@@ -92,7 +92,8 @@ def plan_line(plan: Plan) -> str:
     workers = min(plan.slots.workers, len(plan.estimates))
     time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
     final = ", then the picked strategy once more on all examples" if plan.dataset.folds else ""
-    return f"{jobs}, {workers} at once{time}{final}"
+    most = "at most " if plan.race else ""
+    return f"{most}{jobs}, {workers} at once{time}{final}"
 
 
 def _source_name(spec: DataSpec) -> str:

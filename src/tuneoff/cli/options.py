@@ -39,6 +39,22 @@ Keep = Annotated[
         help="trained models that stay on disk; by default those of the picked strategy, and small ones",
     ),
 ]
+Race = Annotated[
+    bool,
+    typer.Option(
+        "--race",
+        help="strategies race: cheap ones first, and after each seed or fold those with a negligible chance to be "
+        "picked stop",
+    ),
+]
+Time = Annotated[
+    OptionalText,
+    typer.Option(
+        metavar="TIME",
+        help="time for the whole study, e.g. 10m, 90s or 1h, stored runs included: the best verdict within it, by a "
+        "race; by default every run of the grid",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="print nothing but errors")]
 
 

@@ -56,7 +56,7 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         _print_failures(comparison, folder, error_console)
     if as_json or quiet:
         return
-    from tuneoff.comparison.notes import metric_note, threshold_note
+    from tuneoff.comparison.notes import metric_note, threshold_note, unfinished_note
     from tuneoff.comparison.rows import WORSE
     from tuneoff.report.sections.generalises import pick_text
     from tuneoff.report.sections.leaderboard import final_text, leaderboard, short_leaderboard
@@ -70,6 +70,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         console.print()
         for sentence in comparison.verdict.summary:
             console.print(visible(sentence))
+        if unfinished := unfinished_note(comparison):
+            console.print(visible(unfinished))
         if comparison.clean:
             console.print(visible(comparison.clean.summary))
         if comparison.final:
@@ -81,6 +83,8 @@ def print_result(comparison: "Comparison", folder: Path, as_json: bool, quiet: b
         if comparison.models_note:
             console.print(visible(comparison.models_note), soft_wrap=True)
         console.print()
+    elif unfinished := unfinished_note(comparison):
+        console.print(visible(unfinished))
     notes = [comparison.recipe_note, metric_note(comparison), comparison.selection_note, threshold_note(comparison)]
     for note in filter(None, [*notes, comparison.epochs_note, *comparison.notes]):
         console.print(visible(note))

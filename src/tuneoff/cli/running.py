@@ -1,10 +1,12 @@
 """Running a study from the command line: its executor, progress on the screen, its result, and Ctrl-C."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import typer
 from rich.console import Console
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
     from tuneoff.datasets import StudySet
     from tuneoff.execute.executor import Executor
+    from tuneoff.race import Clock
     from tuneoff.spec.study import StudySpec
     from tuneoff.study import Study
     from tuneoff.trackers import Tracked
@@ -50,15 +53,17 @@ def run_study_on_screen(
     spec: "StudySpec", folder: Path | None, executor: "Executor", replace: bool, as_json: bool, quiet: bool
 ) -> None:
     from tuneoff.cli.stored import print_orphans
+    from tuneoff.race import Clock
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)
     end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     tracked: list[Tracked] = []
-    comparison = _completed(
-        study, executor, replace, screen, not as_json, tracked, lambda c: print_result(c, study.folder, as_json, quiet)
-    )
+    show = lambda comparison: print_result(comparison, study.folder, as_json, quiet)  # noqa: E731
+    # a user's time starts with the command, imports included
+    clock = Clock(started=time.monotonic() - max(0.0, time.time() - psutil.Process().create_time()))
+    comparison = _completed(study, executor, replace, screen, not as_json, tracked, show, clock)
     print_report(comparison, study.folder, as_json, quiet)
     for result in tracked:
         print_tracked(result, error_console if quiet and result.error else screen)
@@ -75,6 +80,7 @@ def _completed(
     has_opening: bool,
     tracked: "list[Tracked]",
     on_comparison: "Callable[[Comparison], None]",
+    clock: "Clock | None" = None,
 ) -> "Comparison":
     """Run a study with progress on the screen. on_comparison: prints the result, before the report is written."""
     from tuneoff.cli.progress import StudyProgress
@@ -86,7 +92,7 @@ def _completed(
             on_comparison(comparison)
 
         try:
-            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append, show)
+            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append, show, clock)
         except (KeyboardInterrupt, StopRequested) as stop:
             # --quiet silences no reason for ending early
             has_checkpoint = lambda job_id: study.store.runs.checkpoint(job_id).is_file()  # noqa: E731

@@ -37,8 +37,8 @@ class Analyses:
 
     @property
     def num_examples(self) -> int:
-        """Number of scored examples."""
-        return self.data.splits[self.data.scored_split].examples
+        """Number of scored examples: of the folds that are compared, in a race or an unfinished study."""
+        return len(self.groups.labels) if self.groups.scores else self.data.splits[self.data.scored_split].examples
 
     @property
     def texts(self) -> list[str]:

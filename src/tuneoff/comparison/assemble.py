@@ -19,7 +19,14 @@ from tuneoff.comparison.curves import Gain, advise, curve_point, gain_per_doubli
 from tuneoff.comparison.epochs import epoch_scores, late_gains
 from tuneoff.comparison.errors import Predictions
 from tuneoff.comparison.external import load_external
-from tuneoff.comparison.groups import Groups, aligned_runs, load_groups, metrics_of, read_predictions
+from tuneoff.comparison.groups import (
+    Groups,
+    aligned_runs,
+    load_groups,
+    metrics_of,
+    read_predictions,
+    scored_examples,
+)
 from tuneoff.comparison.imported import load_imported
 from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
 from tuneoff.comparison.result import Comparison
@@ -44,7 +51,9 @@ from tuneoff.scoring.metrics import (
     metric_names,
     per_class,
 )
+from tuneoff.scoring.race import level_of_look, shows_no_variance
 from tuneoff.spec.study import StudySpec
+from tuneoff.strategies import STRATEGIES
 
 
 def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None) -> Comparison:
@@ -56,25 +65,39 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
     """
     check_is_stated(study.cost, study.rates)
     data, run_ids, search_ids = store.read_data()
+    race, (num_missing, num_planned) = store.race(), store.num_missing()
+    # in a race, or with runs to come, strategies have different numbers of seeds or folds
+    is_partial = race is not None or num_missing > 0
+    level = level_of_look(race.num_looks) if race else stats.LEVEL
     sessions = store.sessions()
     metric, options = _metric_and_options(study, data, metric_name)
     selection_metric = study.selection_metric(options)
     num_examples = data.splits[data.scored_split].examples
     records, final = [store.runs.record(run_id) for run_id in run_ids], store.read_final()
-    successful = _complete([record for record in records if record.status == OK], data.folds)
+    successful = [record for record in records if record.status == OK]
+    stored_runs = tuple(successful)
+    successful = _on_shared_folds(successful) if data.folds and is_partial else _complete(successful, data.folds)
     successful = [_with_all_metrics(record, store.runs, options) for record in successful]
     whole = [record for record in successful if not record.is_subset]
     subset_records = [record for record in successful if record.is_subset]
     examples = store.test_examples()
     if examples is not None and len(examples) != num_examples:
         examples = None  # stored for an earlier version of the data
-    external = load_external(study, store, options, metric) if whole else []
+    scored = scored_examples(whole, store.runs) if data.folds and is_partial and whole else None
+    if scored is not None and len(scored) < num_examples:
+        num_examples = len(scored)
+        examples = None if examples is None else examples.iloc[scored].reset_index(drop=True)
+    # those of a part of the folds alone are not compared with predictions of all examples
+    is_whole = num_examples == data.splits[data.scored_split].examples
+    external = load_external(study, store, options, metric) if whole and is_whole else []
     groups = load_groups(whole, store.runs, metric, options, external)
-    pairs = _pairs(groups, metric, num_examples)
+    pairs = _pairs(groups, metric, num_examples, level)
     joint = groups.joint(metric, num_examples) if groups.scores else None
     costs = {group: _costs(members, study.rates, sessions) for group, members in groups.records.items()}
     rows = (
-        _rows(groups, pairs, costs, joint.loss_bounds().tolist(), metric, study.margin, num_examples) if joint else ()
+        _rows(groups, pairs, costs, joint.loss_bounds(level).tolist(), metric, study.margin, num_examples, level)
+        if joint
+        else ()
     )
     verdict = judge(rows, pairs, joint, metric, study.cost, study.margin, num_examples) if joint else None
     elsewhere = (
@@ -130,6 +153,9 @@ def compare(study: StudySpec, store: StudyStore, metric_name: str | None = None)
         imported=load_imported(study, store),
         elsewhere=elsewhere,
         joint=joint,
+        race=race,
+        missing_runs=(num_missing, num_planned),
+        stored_runs=stored_runs,
     )
 
 
@@ -203,18 +229,38 @@ def _complete(records: Sequence[RunRecord], num_folds: int | None) -> list[RunRe
     return [record for record in records if num_folds is None or counts[record.group] == num_folds]
 
 
-def _pairs(groups: Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
-    """Compare every two groups, the better one first."""
+def _on_shared_folds(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """Return the runs on the most folds that two strategies share; of one that lacks such a fold, none.
+
+    In a race strategies stop after some of the folds, and a study that is not finished has some so far.
+    """
+    folds: dict[str, set[int]] = {}
+    for record in records:
+        folds.setdefault(record.group, set()).add(record.seed)
+    learners = {record.group for record in records if STRATEGIES[record.strategy].learns}
+    most = sorted((folds[group] for group in learners or folds), key=len, reverse=True)[:2]
+    shared = set.intersection(*most) if most else set()
+    return [r for r in records if r.seed in shared and shared <= folds[r.group]]
+
+
+def _pairs(groups: Groups, metric: str, num_examples: int, of_look: float = stats.LEVEL) -> tuple[Pair, ...]:
+    """Compare every two groups, the better one first. of_look: confidence level, above the usual one in a race."""
+    looks = (1 - stats.LEVEL) / (1 - of_look)
+    # an early look at one run of each strategy shows no variance between seeds: their differences are not significant
+    is_first = looks > 1 and shows_no_variance(list(groups.scores.values()))
     scores, seed_variance = groups.scores, groups.seed_variance
     couples = list(itertools.combinations(scores, 2))  # scores are in order, best first
-    level = 1 - (1 - stats.LEVEL) / max(1, len(couples))  # of the strictest of Holm's tests
+    level = 1 - (1 - of_look) / max(1, len(couples))  # of the strictest of Holm's tests
     gaps = [stats.difference(scores[better], scores[worse], num_examples, seed_variance) for better, worse in couples]
     p_values = [gap.p_value for gap in gaps]
     is_right = {group: ~runs.is_wrong(groups.labels) for group, runs in groups.predictions.items()}  # (S, N)
     pairs = []
     for (better, worse), gap, p_value, p_corrected in zip(couples, gaps, p_values, stats.holm(p_values), strict=True):
+        p_of_look = min(1.0, p_corrected * looks) if looks > 1 else p_corrected
+        if is_first and (scores[better].is_seeded or scores[worse].is_seeded):
+            p_of_look = 1.0
         aligned = [(is_right[better][i], is_right[worse][j]) for i, j in aligned_runs(scores[better], scores[worse])]
-        required, (low, high) = stats.required_size(gap, level), stats.interval(gap)
+        required, (low, high) = stats.required_size(gap, level), stats.interval(gap, level=of_look)
         pairs.append(
             Pair(
                 better=better,
@@ -222,7 +268,7 @@ def _pairs(groups: Groups, metric: str, num_examples: int) -> tuple[Pair, ...]:
                 difference=abs(gap.value),
                 interval=(low, high) if direction(metric) > 0 else (-high, -low),
                 p_value=p_value,
-                p_corrected=p_corrected,
+                p_corrected=p_of_look,
                 mcnemar=float(np.median([stats.mcnemar(*runs) for runs in aligned])),
                 effect=float(np.mean([stats.cohen_g(*runs) for runs in aligned])),
                 required_examples=required.examples,
@@ -240,6 +286,7 @@ def _rows(
     metric: str,
     margin: float,
     num_examples: int,
+    level: float = stats.LEVEL,
 ) -> tuple[Row, ...]:
     """Return one row per group, best first. costs: by group. loss_bounds: in the order of the groups."""
     best = next(iter(groups.scores), None)
@@ -261,7 +308,7 @@ def _rows(
                 seeds=tuple(record.seed for record in members),
                 score=estimate.value,
                 seed_sd=float(np.std(scores.scores, ddof=1)) if len(scores.scores) > 1 else None,
-                interval=stats.interval(estimate, bounds(metric)),
+                interval=stats.interval(estimate, bounds(metric), level),
                 sd_from_examples=math.sqrt(estimate.variance_from_examples),
                 sd_from_seeds=None if variance_from_seeds is None else math.sqrt(variance_from_seeds),
                 validation=_mean_scores(members, "validation").get(metric),

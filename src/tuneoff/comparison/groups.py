@@ -107,6 +107,13 @@ def read_predictions(
     return stored_labels(tables[0]["label"]), predictions, folds
 
 
+def scored_examples(records: Sequence[RunRecord], store: RunStore) -> np.ndarray:
+    """Return the rows of the examples that the folds of each group predict, ascending. (N,)."""
+    members = [record for record in records if record.group == records[0].group]
+    rows = [store.predictions(record.run_id, "test")["example"].to_numpy() for record in members]
+    return np.sort(np.concatenate(rows))
+
+
 def score_runs(
     by_group: Mapping[str, list[RunRecord]],
     labels: np.ndarray,

@@ -28,6 +28,7 @@ from tuneoff.scoring import stats
 from tuneoff.scoring.calibration import Calibration
 from tuneoff.scoring.decision import JointScores
 from tuneoff.scoring.metrics import ClassScores, MetricOptions, depends_on_positive, direction, display_name, points
+from tuneoff.search.race_record import RaceRecord
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES, GradientConfig
@@ -105,6 +106,9 @@ class Comparison(Analyses):
     late_gains: tuple[LateGain, ...] = ()  # strategies that still improved in their last epoch
     imported: tuple["Imported", ...] = ()  # training logs of others
     options: MetricOptions = field(default_factory=MetricOptions)  # roles of the labels
+    race: RaceRecord | None = None  # of the study's strategies
+    missing_runs: tuple[int, int] = (0, 0)  # of the grid: runs that are not stored, and all of them
+    stored_runs: tuple[RunRecord, ...] = ()  # every run of the grid that succeeded, also on folds that are not compared
 
     def __post_init__(self) -> None:
         for name in ("confusion", "classes", "calibration"):
@@ -221,6 +225,11 @@ class Comparison(Analyses):
         return encoder_names({row.model: None for row in self.rows if row.model})
 
     @property
+    def study_encoders(self) -> dict[str, str]:
+        """Encoders of the study, also those without a row yet, each with its short name."""
+        return encoder_names(self.study.model)
+
+    @property
     def is_final_picked(self) -> bool:
         """The run on all labelled examples is of the strategy that the verdict picks."""
         picked = [(row.label, row.model) for row in self.rows if self.verdict and row.group == self.verdict.recommended]
@@ -331,6 +340,7 @@ class Comparison(Analyses):
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "late_gains": [asdict(late) for late in self.late_gains],
             "imported": [{"name": log.name, "file": log.file, "scores": log.log.scores} for log in self.imported],
+            "race": asdict(self.race) if self.race else None,
             "data": {**self.data.to_json(), "sessions": [asdict(session) for session in self.sessions]},
         }
 

@@ -144,19 +144,35 @@ def optimism(
     strategies are equal, and up to 0.9 points too much are taken off where one strategy wins clearly on few examples
     (docs/benchmarks.md). Risks come from a normal approximation, because a draw has no draws of its own.
     """
-    draws = np.where(is_candidate, joint.draws, -np.inf)
+    covariance = None if takes_best else np.atleast_2d(np.cov(joint.draws, rowvar=False))
+    picks = picks_of_draws(joint.draws, covariance, costs, None if takes_best else margin, is_candidate)
+    return float((joint.draws[np.arange(len(picks)), picks] - joint.values[picks]).mean())
+
+
+def picks_of_draws(
+    draws: np.ndarray,
+    covariance: np.ndarray | None,
+    costs: np.ndarray,
+    margin: float | None,
+    is_candidate: np.ndarray,
+) -> np.ndarray:
+    """Return the index of the strategy that choose() would pick on each draw. draws: (R, K) -> (R,).
+
+    covariance: (K, K) of the true scores, for the risks; None to leave them out. margin: None picks the best.
+    """
+    draws = np.where(is_candidate, draws, -np.inf)
     rows, best = np.arange(len(draws)), draws.argmax(1)
-    picks = best
-    if not takes_best:
-        covariance = np.atleast_2d(np.cov(joint.draws, rowvar=False))
+    if margin is None:
+        return best
+    gaps = draws[rows, best][:, None] - draws
+    largest_gap: np.ndarray | float = margin
+    if covariance is not None:
         variances = np.diag(covariance)
         sd = np.sqrt(np.maximum(variances[:, None] + variances - 2 * covariance, 0.0))
-        gaps = draws[rows, best][:, None] - draws
         largest_gap = np.minimum(margin, RISK_MARGINS * margin - distributions.norm.ppf(1 - MAX_RISK) * sd[best])
-        is_allowed = gaps <= largest_gap
-        is_allowed[rows, best] = True
-        # the smallest finite number keeps order where no cost is known: the best strategy comes first then
-        ranked = np.where(is_allowed, np.where(np.isfinite(costs), costs, np.finfo(float).max), np.inf)
-        cheapest = ranked.argmin(1)
-        picks = np.where(ranked[rows, cheapest] < ranked[rows, best], cheapest, best)
-    return float((joint.draws[rows, picks] - joint.values[picks]).mean())
+    is_allowed = gaps <= largest_gap
+    is_allowed[rows, best] = True
+    # the smallest finite number keeps order where no cost is known: the best strategy comes first then
+    ranked = np.where(is_allowed, np.where(np.isfinite(costs), costs, np.finfo(float).max), np.inf)
+    cheapest = ranked.argmin(1)
+    return np.where(ranked[rows, cheapest] < ranked[rows, best], cheapest, best)

@@ -60,6 +60,22 @@ def _parse_seconds(given: Any) -> Any:
     return float(match[1]) * _UNITS[match[2]] if match else given
 
 
+def parse_time(given: Any) -> Any:
+    """Parse a time limit: 90, "90s", "10m" or "1h" -> seconds. Raises ConfigError for anything else.
+
+    >>> parse_time("10m"), parse_time(90)
+    (600.0, 90.0)
+    """
+    if given is None:
+        return None
+    seconds = _parse_seconds(given)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise ConfigError(f"time {given!r} is not a time; write 10m, 90s or 1h")
+    if not 1 <= seconds <= _LONGEST:
+        raise ConfigError(f"time {given!r} is not from 1 second to 30 days; write 10m, 90s or 1h")
+    return float(seconds)
+
+
 class SearchSpec(BaseModel):
     """Search budget, the same for every strategy: a number of trials, or a time."""
 

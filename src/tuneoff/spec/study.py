@@ -33,6 +33,7 @@ from tuneoff.search.space import (
     SearchSpec,
     check_spaces,
     parse_search,
+    parse_time,
 )
 from tuneoff.seeds import Seeds, parse_seeds
 from tuneoff.spec.stated import ImportedSpec, PredictionsSpec, Reported, parse_tests
@@ -189,6 +190,15 @@ class StudySpec(Options):
     imported: tuple[ImportedSpec, ...] = Field(
         (), description="training logs of HF Trainer: their scores and curves, shown next to the measured ones"
     )
+    race: bool = Field(
+        False,
+        description="strategies race: cheap ones first, and after each seed or fold those with a negligible chance to "
+        "be picked stop",
+    )
+    time: Annotated[float | None, BeforeValidator(parse_time)] = Field(
+        None,
+        description="time for the whole study, e.g. 10m, stored runs included: the best verdict within it, by a race",
+    )
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
     keep: Literal["all", "recommended", "none"] = Field(
         "recommended",
@@ -240,6 +250,28 @@ class StudySpec(Options):
                 if name not in self.model and name not in short.values():
                     raise ConfigError(f"strategy {strategy.name}: {unknown('encoder', name, self.model)}")
         return self
+
+    @model_validator(mode="after")
+    def _check_race(self) -> "StudySpec":
+        if not self.is_raced:
+            return self
+        option = "time" if self.time is not None else "race"
+        if self.subsets:
+            raise ConfigError(
+                f"{option} does not go with a learning curve (fractions, per_class), whose runs decide no pick; leave "
+                "one of them out"
+            )
+        if self.seed_grid:
+            raise ConfigError(
+                f"{option} does not go with seeds by source, of which every combination runs; write seeds: 3, or leave "
+                f"out {option}"
+            )
+        return self
+
+    @property
+    def is_raced(self) -> bool:
+        """True if strategies race; a time limit makes them."""
+        return self.race or self.time is not None
 
     def encoders_of(self, strategy: StrategyConfig) -> tuple[str, ...]:
         """Return the encoders that a strategy runs on: all, unless it names some, by their full or short names."""

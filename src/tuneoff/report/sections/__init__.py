@@ -21,6 +21,7 @@ from tuneoff.report.sections import (
     movement,
     phenomena,
     provenance,
+    race,
     reported,
     search,
     slices,
@@ -32,6 +33,7 @@ from tuneoff.report.sections import (
 SECTIONS: list[Callable[[Comparison], Section | None]] = [
     leaderboard.section,
     takeaways.section,
+    race.section,
     encoders.section,
     generalises.section,
     costs.section,

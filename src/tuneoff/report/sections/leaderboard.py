@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tuneoff.comparison.notes import is_of_positive, metric_note, threshold_note
+from tuneoff.comparison.notes import is_of_positive, metric_note, threshold_note, unfinished_note
 from tuneoff.comparison.result import Comparison
 from tuneoff.comparison.rows import BEST, EQUIVALENT, Row, has_several_encoders
 from tuneoff.costs import COSTS
@@ -35,7 +35,9 @@ def section(comparison: Comparison) -> Section:
     blocks: list[Block] = []
     if comparison.verdict:
         verdict = comparison.verdict
-        blocks += [Text(" ".join(verdict.summary), is_key=True), *finding_blocks(comparison)]
+        blocks += [Text(" ".join(verdict.summary), is_key=True)]
+        blocks += [Text(unfinished)] if (unfinished := unfinished_note(comparison)) else []
+        blocks += finding_blocks(comparison)
         if comparison.final:
             place = f" Its model is in runs/{comparison.final.run_id}/model." if comparison.model_folder else ""
             blocks += [Text(final_text(comparison) + place)]
@@ -66,7 +68,9 @@ def section(comparison: Comparison) -> Section:
             )
         ]
     else:
-        blocks += [Text("No run succeeded; the reasons are below.", is_key=True)]
+        is_early = comparison.missing_runs[0] and not comparison.failures
+        reason = "No run is stored yet." if is_early else "No run succeeded; the reasons are below."
+        blocks += [Text(reason, is_key=True)]
     if comparison.failures:
         blocks += [
             Heading("Failed runs"),
@@ -98,6 +102,14 @@ def _explanation(comparison: Comparison) -> str:
         "fp32, the median over texts. The size of a model leaves out the encoder that a probe, LoRA or adapter needs "
         "in addition."
     )
+    if comparison.race:
+        text += (
+            f" In a race, scores are looked at up to {comparison.race.num_looks} times: intervals, tests and limits "
+            "are wider, so that the error rate of 0.05 holds for all looks together."
+        )
+    stopped = _stopped_elsewhere(comparison)
+    if stopped:
+        text += f" Not in the table, because the race stopped them before these runs: {join_names(stopped)}."
     grid = comparison.study.seed_grid
     if grid:
         fixed_sources = [source for source in SOURCES if len(grid.get(source, ())) < 2]
@@ -126,6 +138,13 @@ def _explanation(comparison: Comparison) -> str:
         *comparison.notes,
     ]
     return " ".join(filter(None, parts))
+
+
+def _stopped_elsewhere(comparison: Comparison) -> list[str]:
+    """Name the strategies that the race stopped and that have no row."""
+    encoders, rows = comparison.study_encoders, {(row.label, row.model) for row in comparison.rows}
+    stopped = [key for key in (comparison.race.stopped if comparison.race else ()) if key not in rows]
+    return [f"{label} on {encoders[m]}" if m and len(encoders) > 1 else label for label, m in stopped]
 
 
 def _rates_text(comparison: Comparison) -> str:
