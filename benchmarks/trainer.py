@@ -83,7 +83,7 @@ def finetune(
         batched=True,
         remove_columns=["text"],
     )
-    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(set(encoded["train"]["label"])))
     if strategy == "probe":
         return probe(model, encoded, tokenizer)
     config = parse_strategy(strategy)
