@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import skops.io
 
+pytest.importorskip("hypothesis")
+
 from tests.hostile.guard import REFUSED, guarded
 from tests.hostile.models import MARK, VARIANTS, random_bytes, write
 from tests.hostile.profiles import EXAMPLES
