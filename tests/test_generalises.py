@@ -16,6 +16,7 @@ from tuneoff.errors import ConfigError, DataError
 from tuneoff.spec.file import study_from
 from tuneoff.study import Study
 
+pytestmark = pytest.mark.slow
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05", "full:learning_rate=0.01"]  # fmt: skip
 
 

@@ -105,16 +105,20 @@ def test_a_search_goes_on_elsewhere_with_its_next_trial(cluster, small, tmp_path
     assert scores(there) == scores(here)
 
 
-def kill_jobs():
-    """Kill every job on this machine, as the system kills processes that are out of memory: not the workers."""
+def kill_jobs(folder):
+    """Kill every job of the cluster, as the system kills processes that are out of memory: not the workers.
+
+    folder: of the caches, by which they differ from jobs of other tests on this machine.
+    """
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
-            if "tuneoff.execute.worker" in (process.info["cmdline"] or []):
+            is_worker = "tuneoff.execute.worker" in (process.info["cmdline"] or [])
+            if is_worker and process.environ().get("TUNEOFF_CACHE", "").startswith(str(folder)):
                 for job in process.children():
                     job.kill()
 
 
-def test_a_job_whose_process_dies_three_times_is_failed(cluster, small):
+def test_a_job_whose_process_dies_three_times_is_failed(cluster, small, tmp_path):
     study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0], recipe={"epochs": 400, "max_length": 16})
     started = []
 
@@ -122,7 +126,7 @@ def test_a_job_whose_process_dies_three_times_is_failed(cluster, small):
         if event.kind == "started":
             started.append(event.job.job_id)
         if event.kind == "progress" and event.job.run.strategy.name == "full":
-            kill_jobs()
+            kill_jobs(tmp_path)
 
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(kill, executor=executor)
