@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = "import tuneoff.cli.app as app; app.app = lambda **_: {}['\x1b[31mevil']; app.main()"
 
 
@@ -41,3 +43,36 @@ def test_debug_shows_the_traceback(tmp_path):
     assert done.returncode == 70
     assert "Traceback (most recent call last)" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+STOPPED = """
+import os, signal, sys
+from tuneoff.cli.stopping import stops_in_one_line
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal
+def library(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True: pass
+    except BaseException as error:
+        raise {error} from error
+with stops_in_one_line():
+    if {imports}:
+        library()
+    import tuneoff.cli.app as app
+    app.app = library
+    app.main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals to send")
+@pytest.mark.parametrize("error", ["ImportError('half')", "OSError('half')"])
+@pytest.mark.parametrize("imports", [True, False])
+def test_an_error_that_a_library_makes_of_ctrl_c_is_a_stop(error, imports):
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED.format(error=error, imports=imports)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stderr == "tuneoff: stopped by Ctrl-C\n"
+    assert done.returncode == 130

@@ -19,6 +19,7 @@ from tuneoff.cli.inspection import inspect
 from tuneoff.cli.options import (
     Command,
 )
+from tuneoff.cli.stopping import asked_to_stop
 from tuneoff.cli.unforeseen import EXIT_CODE, print_unforeseen
 from tuneoff.cli.upkeep import clean, doctor, list_strategies, list_studies, params, verify
 from tuneoff.cli.winner import check, embed, export, predict, serve, track
@@ -52,12 +53,14 @@ def main() -> None:
             complete_in_bash(app)
         else:
             app(standalone_mode=True)
-    except (TuneoffError, OSError) as error:  # OSError: a full disk, no permission
-        print(f"tuneoff: {show_control_characters(' '.join(_message(error).split()))}", file=sys.stderr)
-        sys.exit(2)
+    except (SystemExit, KeyboardInterrupt, StopRequested):
+        raise
     except BaseException as error:  # the last resort; tokenizers' PanicException is no Exception
-        if isinstance(error, (SystemExit, KeyboardInterrupt, StopRequested)):
-            raise
+        if (number := asked_to_stop()) is not None:  # an import that it interrupted, say
+            raise StopRequested(number) from error
+        if isinstance(error, (TuneoffError, OSError)):  # OSError: a full disk, no permission
+            print(f"tuneoff: {show_control_characters(' '.join(_message(error).split()))}", file=sys.stderr)
+            sys.exit(2)
         print_unforeseen(error)
         sys.exit(EXIT_CODE)
 

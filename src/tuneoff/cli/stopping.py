@@ -12,6 +12,8 @@ from typing import Any
 from tuneoff.errors import StopRequested
 from tuneoff.signals import heeded_stop_signals
 
+_asked: list[int] = []
+
 
 @contextmanager
 def stops_in_one_line() -> Iterator[None]:
@@ -21,11 +23,14 @@ def stops_in_one_line() -> Iterator[None]:
         signal.signal(number, _raise)
     try:
         yield
-    except StopRequested as stop:
+    except BaseException as error:
+        asked = error.number if isinstance(error, StopRequested) else asked_to_stop()
+        if asked is None or isinstance(error, SystemExit):
+            raise
         for number in handled:  # another one ends the process at once, without a traceback of its clean-up
             signal.signal(number, signal.SIG_DFL)
-        print(f"tuneoff: {stopped_by(stop.number)}", file=sys.stderr)
-        sys.exit(stop.exit_code)
+        print(f"tuneoff: {stopped_by(asked)}", file=sys.stderr)
+        sys.exit(StopRequested(asked).exit_code)
 
 
 def stopped_by(number: int) -> str:
@@ -33,5 +38,11 @@ def stopped_by(number: int) -> str:
     return "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
 
 
+def asked_to_stop() -> int | None:
+    """Return the first of these signals, or None. A library that it interrupts may raise another error for it."""
+    return _asked[0] if _asked else None
+
+
 def _raise(number: int, _: Any) -> None:
+    _asked.append(number)
     raise StopRequested(number)
