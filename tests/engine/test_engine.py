@@ -13,6 +13,7 @@ from tests.training import NO_DROPOUT, adapted_model, toy_model, toy_table, trai
 from tuneoff.data.batches import pack, training_batches
 from tuneoff.engine.inputs import SplitInputs, predict_logits
 from tuneoff.engine.loop import TrainingSettings, Validation, _train_mode, train
+from tuneoff.engine.loss import Loss
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.schedule import rate_share
@@ -109,6 +110,19 @@ def test_divergence_later_names_the_last_finite_loss_and_keeps_the_history():
         train_on_toy(adapted, 1e-2, on_progress=break_weights)
     assert len(raised.value.trained.steps) == 8
     assert np.isfinite([step["loss"] for step in raised.value.trained.steps]).all()
+
+
+def test_a_gradient_that_is_not_finite_is_divergence_whatever_the_loss(monkeypatch):
+    summed = Loss.summed
+
+    def zero(self, logits, labels):
+        loss = summed(self, logits, labels)
+        return (loss - loss.detach()).sqrt()  # 0, with an infinite gradient
+
+    monkeypatch.setattr(Loss, "summed", zero)
+    with pytest.raises(DivergedError, match="loss 0 at step 1") as raised:
+        train_on_toy(toy_model("full"), 1e-2)
+    assert raised.value.trained.steps == []
 
 
 def test_frozen_blocks_run_without_dropout():

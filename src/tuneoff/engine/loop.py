@@ -151,7 +151,7 @@ def train(
 
         def read() -> None:
             """Read what the last steps left on the device."""
-            if diverged := readings.read():
+            if (diverged := readings.read()) is not None:  # a loss of 0.0 may have such a gradient too
                 raise DivergedError(_divergence(trained, diverged, fp32_weights), trained)
 
         def validate(epoch: int) -> dict[str, float]:
