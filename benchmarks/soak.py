@@ -35,7 +35,7 @@ READERS = {
     "training logs": ("tests/hostile/test_records.py", "any_trainer_log"),
     "records of runs": ("tests/hostile/test_records.py", "any_run_record"),
     "records of studies": ("tests/hostile/test_records.py", "any_record_of_a_study"),
-    "study specs": ("tests/hostile/test_specs.py", "any"),
+    "study specs": ("tests/hostile/test_specs.py", "any_study"),
     "bodies of requests": ("tests/serve/test_app.py", "any_body"),
 }  # fmt: skip
 NAMED = {
