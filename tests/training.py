@@ -47,6 +47,8 @@ def train_on_toy(
     dtype=torch.float32,
     on_progress=lambda share: None,
     checkpoint=None,
+    should_stop=lambda scores: False,
+    on_end=None,
     **changes,
 ):
     """Train, by default in fp32, on the toy set, which is the validation split too. changes: of the recipe."""
@@ -60,7 +62,8 @@ def train_on_toy(
     recipe = Recipe(epochs=epochs, batch_size=8, **changes)
     inputs = inputs or SplitInputs(table)
     settings = TrainingSettings(recipe, learning_rate, seed, dtype)
-    return train(adapted, inputs, settings, Validation(validate, "accuracy"), on_progress, checkpoint)
+    validation = Validation(validate, "accuracy", should_stop)
+    return train(adapted, inputs, settings, validation, on_progress, checkpoint, on_end)
 
 
 def train_with_scores(adapted, scores, metric="accuracy", **changes):

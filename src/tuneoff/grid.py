@@ -24,7 +24,8 @@ from tuneoff.encoder.heads import replaced_head, start_fingerprint
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError
 from tuneoff.execute.estimate import Estimate, estimate
-from tuneoff.runs import RunRecord
+from tuneoff.execute.job import is_finished
+from tuneoff.runs import RunRecord, StudyStore
 from tuneoff.scoring.custom import is_own, own_score
 from tuneoff.scoring.metrics import as_rows
 from tuneoff.seeds import SPLIT, cell_number, crossed
@@ -305,6 +306,17 @@ def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
             largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
             by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
     return [by_group[job.run.group].of(job) for job in jobs]
+
+
+def after_trials(plan: Sequence[Estimate], searches: Sequence[Job], store: StudyStore) -> list[Estimate]:
+    """Estimate runs without the training that the best trial of their search does, or has done, for them."""
+    trained = set()
+    for job in searches:
+        best = store.searches.open(job.new_search).best
+        run = job.run.searched(best.options) if best else job.run
+        if not is_finished(job, store) or store.runs.checkpoint(run.run_id).is_file():
+            trained.add(run.run_id)
+    return [e.after_trial() if e.job.job_id in trained else e for e in plan]
 
 
 def largest_final(prepared: Prepared) -> Estimate | None:

@@ -19,7 +19,7 @@ from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.job import is_finished
 from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, written_time
-from tuneoff.grid import Prepared, estimates
+from tuneoff.grid import Prepared, after_trials, estimates
 from tuneoff.notices import notice
 from tuneoff.runs import OK, StudyStore
 from tuneoff.search.race_record import (
@@ -264,7 +264,9 @@ class Race:
 
     def _missing(self, jobs: Sequence[Job]) -> list[Estimate]:
         """Estimate the jobs that are not finished, in the order of execution."""
-        missing = by_priority(estimates(self.prepared, [job for job in jobs if not is_finished(job, self.store)]))
+        missing = estimates(self.prepared, [job for job in jobs if not is_finished(job, self.store)])
+        searches = [job for e in self.entrants for job in e.trials(self.record.trials)]
+        missing = by_priority(after_trials(missing, searches, self.store))
         started = [Job(run=e.runs[0]) for e in self.entrants if self._has_started(e)]
         return charge_shared_once(
             missing, {(e.job.run.model, e.frozen_blocks) for e in estimates(self.prepared, started)}

@@ -42,6 +42,7 @@ from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, naming_full_disk
 from tuneoff.grid import (
     Prepared,
+    after_trials,
     estimates,
     final_of,
     final_run,
@@ -293,7 +294,7 @@ class Study:
         cached = {(e.job.run.model, e.frozen_blocks) for e in grid if is_finished(e.job, self.store)}
         missing = [
             only_predicting(e, prepared) if only_predicts(e.job, self.store) else e
-            for e in estimates(prepared, self._unfinished(runs))
+            for e in after_trials(estimates(prepared, self._unfinished(runs)), searches, self.store)
         ]
         in_order = [*by_priority(estimates(prepared, self._unfinished(searches))), *by_priority(missing)]
         return charge_shared_once(in_order, cached)

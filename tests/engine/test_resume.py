@@ -15,6 +15,7 @@ from tests.training import toy_model, toy_table, train_on_toy
 from tuneoff.engine import loop
 from tuneoff.engine.inputs import cached_prefix_inputs
 from tuneoff.engine.resume import Checkpoint, checkpoint_seconds
+from tuneoff.engine.training_state import State
 from tuneoff.errors import ConfigError, NoMemoryError, StopRequested
 
 STRATEGIES = [
@@ -122,6 +123,36 @@ def test_a_training_that_was_done_takes_no_step_again(tmp_path):
     assert same_bits(weights(first), weights(again))
 
 
+@pytest.mark.parametrize("stop_after", [1, 3, None])
+@pytest.mark.parametrize("strategy", ["full", "lora", "partial:layers=1"])
+def test_a_run_goes_on_from_the_end_of_a_trial_with_the_same_bits(strategy, stop_after, tmp_path):
+    whole = toy_model(strategy)
+    expected = train_on_toy(whole, 1e-2, inputs=inputs_of(whole), average=2)
+    ends: list[State] = []
+    trial, epochs = toy_model(strategy), []
+
+    def should_stop(scores):
+        epochs.append(scores)
+        return len(epochs) == stop_after
+
+    train_on_toy(trial, 1e-2, inputs=inputs_of(trial), average=2, should_stop=should_stop, on_end=ends.append)
+    checkpoint = Checkpoint(tmp_path / "run.safetensors")
+    checkpoint.write_state(ends[0])
+    steps: list[float] = []
+    run = toy_model(strategy)
+    trained = train_on_toy(run, 1e-2, inputs=inputs_of(run), average=2, checkpoint=checkpoint, on_progress=steps.append)
+    assert len(steps) == (0 if stop_after is None else 8 * (4 - stop_after))
+    assert history(trained) == history(expected)
+    assert same_bits(weights(run), weights(whole))
+    assert trained.earlier_peak_bytes > 0
+
+
+def test_the_state_after_the_last_step_holds_the_best_weights_alone():
+    ends: list[State] = []
+    train_on_toy(toy_model("full"), 1e-2, on_end=ends.append)
+    assert {name.split(".")[0] for name in ends[0].tensors} == {"best", "steps", "random"}
+
+
 def test_checkpoints_change_nothing(tmp_path):
     plain, written = toy_model("full"), toy_model("full")
     expected = train_on_toy(plain, 1e-2)
@@ -197,12 +228,18 @@ def test_writing_takes_less_than_a_hundredth_of_the_time(tmp_path):
 
 def test_a_checkpoint_holds_tensors_and_json_alone(tmp_path):
     path = tmp_path / "run.safetensors"
-    train_on_toy(toy_model("full"), 1e-2, checkpoint=Checkpoint(path, seconds=0.0))
+
+    def kill(share):
+        if share > 0.6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_on_toy(toy_model("full"), 1e-2, checkpoint=Checkpoint(path, seconds=0.0), on_progress=kill)
     with safe_open(path, "pt") as file:
         numbers = json.loads(file.metadata()["numbers"])
         kinds = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
     assert kinds == {"weights", "optimizer", "best", "steps", "random"}
-    assert numbers["position"]["is_done"]
+    assert not numbers["position"]["is_done"]
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("", None), ("0", 0.0), ("90", 90.0), ("none", float("inf"))])

@@ -78,6 +78,14 @@ def test_a_search_is_its_trials_of_which_half_are_stopped(prepared):
     assert searches["full search"].disk_bytes == 0
 
 
+def test_a_run_after_a_search_does_not_train_again(prepared, tmp_path):
+    spec, ready = prepared
+    plan = {e.job.title: e for e in Study(spec, tmp_path / "results").plan().estimates}
+    full = estimates_by_title(ready)["full seed 0"]
+    assert 0 < plan["full seed 0"].operations < 0.5 * full.operations
+    assert plan["full seed 0"].operations + plan["full seed 0"].saved_operations == full.operations
+
+
 def test_the_largest_batch_is_that_of_the_first_epoch(prepared):
     table = next(iter(prepared[1].tokens.values()))["train"]
     sizes = [int(table.lengths[batch].sum()) for batch in training_batches(table.lengths, 4, 0, 0)]

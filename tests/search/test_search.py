@@ -11,10 +11,11 @@ from tuneoff.data.dataset import Dataset
 from tuneoff.execute.executor import Event
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.execute.local import LocalExecutor
+from tuneoff.execute.run import run_one
 from tuneoff.execute.search import search_one
 from tuneoff.grid import prepare, search_jobs
 from tuneoff.report.sections.search import search_text
-from tuneoff.runs import SearchStore
+from tuneoff.runs import StudyStore
 from tuneoff.search.record import FAILED
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec.file import study_from
@@ -43,7 +44,7 @@ def jobs(encoder, toy_csv):
 
 def run_search(job, folder, inputs=None, search=None):
     """Run a search and return its record. search: another budget than the job's."""
-    store = SearchStore(folder)
+    store = StudyStore(folder)
     progress: list[float] = []
     record = search_one(job.run, search or job.search, job.new_search, inputs or CachedInputs(), store, progress.append)
     assert progress == sorted(progress)
@@ -109,7 +110,7 @@ def test_a_failed_trial_is_recorded_and_the_search_goes_on(jobs, tmp_path):
 def test_a_search_is_stored_after_its_trials(jobs, tmp_path):
     job = jobs["head"]
     record = run_search(job, tmp_path)
-    assert SearchStore(tmp_path).read(job.job_id) == record
+    assert StudyStore(tmp_path).searches.read(job.job_id) == record
     assert len(record.trials) == 5
 
 
@@ -172,6 +173,33 @@ def test_runs_use_the_options_of_the_best_trial_and_a_larger_budget_continues(en
     more = Study(spec.model_copy(update={"search": SearchSpec(trials=4, spaces=spec.search.spaces)}), study.folder)
     more.run(events.append)
     assert sum(event.kind == "done" and event.job.search is not None for event in events) == 4
+
+
+@pytest.mark.parametrize("name", ["head", "lora"])
+def test_the_run_of_the_best_trial_takes_none_of_its_steps_again(name, jobs, tmp_path):
+    job, searched = jobs[name], StudyStore(tmp_path / "searched")
+    best = run_search(job, searched.folder).best
+    run = job.run.searched(best.options).model_copy(update={"seed": job.run.seed})
+    assert [path.name for path in searched.runs.folder.glob(".checkpoints/*")] == [f"{run.run_id}.safetensors"]
+    steps: list[float] = []
+    alone = StudyStore(tmp_path / "alone")
+    record = run_one(run, CachedInputs(), searched.runs, steps.append)
+    missing = run.recipe.num_steps(record.train_examples) * (1 - len(best.scores) / run.recipe.epochs)
+    assert len(steps) == pytest.approx(missing)
+    assert not searched.runs.checkpoint(run.run_id).exists()
+    expected = run_one(run, CachedInputs(), alone.runs)
+    assert record.metrics == expected.metrics
+    assert record.costs["train_seconds"] > 0
+    for file in ("predictions.parquet", "model/model.safetensors", "model/adapter_model.safetensors"):
+        paths = [store.runs.path(run.run_id) / file for store in (searched, alone)]
+        assert paths[0].is_file() == paths[1].is_file()
+        assert not paths[0].is_file() or paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_no_state_of_a_trial_is_kept_where_checkpoints_are_off(jobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEOFF_CHECKPOINT_SECONDS", "none")
+    run_search(jobs["lora"], tmp_path)
+    assert not list(StudyStore(tmp_path).runs.folder.glob(".checkpoints/*"))
 
 
 def test_the_report_of_a_study_without_a_search_states_it(tmp_path):

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.schedule import rate_share
 from tuneoff.engine.training_state import Kept, Position, State, capture, restore
 from tuneoff.errors import DivergedError, NoMemoryError
+from tuneoff.machine import peak_bytes
 from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
 
@@ -103,6 +105,7 @@ class Trained:
     adds_in_any_order: bool = False  # on a GPU, by an operation that can do nothing else: other bits in each run
     resumed_step: int | None = None  # after which this process went on from a checkpoint
     earlier_seconds: float = 0.0  # of this training in processes before this one
+    earlier_peak_bytes: int = 0  # the largest of their peaks of memory
 
 
 def train(
@@ -112,12 +115,14 @@ def train(
     validation: Validation | None,
     on_progress: Callable[[float], None] = lambda share: None,
     checkpoint: Checkpoint | None = None,
+    on_end: Callable[[State], None] | None = None,
 ) -> Trained:
     """Train a model, and leave it with the weights of the best validation: after an epoch, or a step within one.
 
     Without validation it keeps the weights of the last epoch. inputs: of the train split. on_progress: called after
     each step with the share of steps done. checkpoint: from which the training goes on if it is stored, and into which
-    it writes its state from time to time.
+    it writes its state from time to time. on_end: called with the state at the end, from which a training goes on that
+    the validation's should_stop does not end.
     Raises DivergedError if the norm of a gradient is not finite, NoMemoryError if a step does not fit in memory, and
     StopRequested, with the checkpoint written, after a signal to stop.
     """
@@ -165,15 +170,12 @@ def train(
                 trained.evaluations.append({"step": step, "epoch": round(step / steps_per_epoch, 4), **named})
             return scores
 
-        def write(at: Position) -> None:
-            """Write the checkpoint."""
-            assert checkpoint
-
-            def state() -> State:
-                until_now = replace(trained, earlier_seconds=earlier_seconds + time.perf_counter() - began)
-                return capture(master_weights, optimizer, best_weights.kept if best_weights else [], until_now, at)
-
-            checkpoint.write(state)
+        def state(at: Position) -> State:
+            """Return the state at a place."""
+            peak = max(trained.earlier_peak_bytes, peak_bytes())
+            seconds = earlier_seconds + time.perf_counter() - began
+            until_now = replace(trained, earlier_seconds=seconds, earlier_peak_bytes=peak)
+            return capture(master_weights, optimizer, best_weights.kept if best_weights else [], until_now, at)
 
         at = Position()
         if checkpoint and (stored := checkpoint.read()):
@@ -221,7 +223,7 @@ def train(
                     read()
                     seconds += time.perf_counter() - started
                     steps = sum(step["epoch"] == epoch + 1 for step in trained.steps)
-                    write(Position(epoch, steps, seconds, scores, scored_step))
+                    checkpoint.write(partial(state, Position(epoch, steps, seconds, scores, scored_step)))
                     started = time.perf_counter()
             read()  # a GPU's steps have then been made
             seconds += time.perf_counter() - started
@@ -229,16 +231,18 @@ def train(
             if validation and scored_step != len(trained.steps):
                 scores = validate(epoch)
             trained.epochs.append(_epoch(trained, epoch, seconds, scores))
-            is_done = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps
+            is_done, is_stopped = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps, False
             trained.best_epoch = epoch + 1
             if validation and best_weights:
                 trained.best_epoch, trained.best_step = best_weights.epoch, best_weights.step
                 is_out_of_patience = recipe.patience is not None and epoch + 1 - best_weights.epoch >= recipe.patience
-                is_done = validation.should_stop(scores) or is_out_of_patience or is_done
+                is_stopped, is_done = validation.should_stop(scores), is_out_of_patience or is_done
             at = Position(epoch + 1, is_done=is_done)
             if checkpoint and checkpoint.is_due():
-                write(at)
-            if is_done:
+                checkpoint.write(partial(state, at))
+            if is_done or is_stopped:
+                if on_end:
+                    on_end(state(at).with_own_weights())
                 break
         if best_weights:
             best_weights.restore(master_weights)

@@ -69,16 +69,20 @@ class Checkpoint:
             self._interval = max(_SECONDS, size / _BYTES_PER_SECOND / _WRITES_SHARE)
             if self._interval > started - self._last:
                 return
-        try:
-            self._write(state)
-            self.failure = ""
-        except OSError as error:
-            self.failure = f"no checkpoint could be written: {error.strerror or error}"
+        self.write_state(state)
         self._last = time.perf_counter()
         if self.seconds is None:
             self._interval = max(_SECONDS, (self._last - started) / _WRITES_SHARE)
         if self.stop_signal:
             raise StopRequested(self.stop_signal)
+
+    def write_state(self, state: State) -> None:
+        """Write a state at once; a full disk is noted."""
+        try:
+            self._write(state)
+            self.failure = ""
+        except OSError as error:
+            self.failure = f"no checkpoint could be written: {error.strerror or error}"
 
     def _write(self, state: State) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,11 @@ class State:
     tensors: dict[str, Tensor]
     numbers: dict[str, Any]  # JSON
 
+    def with_own_weights(self) -> "State":
+        """Return the state with a copy of the weights, which the end of a training changes."""
+        copies = {name: value.clone() for name, value in self.tensors.items() if name.startswith("weights.")}
+        return State(self.tensors | copies, self.numbers)
+
 
 @dataclass
 class Position:
@@ -49,11 +54,15 @@ Kept = tuple[float, int, int, Snapshot]
 def capture(
     master_weights: MasterWeights, optimizer: torch.optim.Optimizer, best: list[Kept], trained: "Trained", at: Position
 ) -> State:
-    """Return the state of a training. Its tensors are those of the training itself, not copies."""
-    current = master_weights.current()
-    tensors = {f"weights.{i}": weights for i, weights in enumerate(current.weights)}
-    for number, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+    """Return the state of a training. Its tensors are those of the training itself, not copies.
+
+    After the last step the best weights are all that is needed of the weights.
+    """
+    current, tensors = master_weights.current(), dict[str, Tensor]()
+    if not (at.is_done and best):
+        tensors |= {f"weights.{i}": weights for i, weights in enumerate(current.weights)}
+        for number, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
     for rank, (*_, snapshot) in enumerate(best):
         tensors |= {f"best.{rank}.{i}": weights for i, weights in enumerate(snapshot.weights)}
     steps = [[float(step[name]) for name in _STEP_COLUMNS] for step in trained.steps]
@@ -83,7 +92,8 @@ def restore(
     def snapshot(prefix: str, decay: float) -> Snapshot:
         return Snapshot([tensors[f"{prefix}.{i}"].to(device) for i in range(count)], decay)
 
-    master_weights.swap_in(snapshot("weights", numbers["decay"]))
+    if "weights.0" in tensors:
+        master_weights.swap_in(snapshot("weights", numbers["decay"]))
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):

@@ -33,6 +33,8 @@ class Estimate:
     frozen_blocks: int = 0  # number of first blocks whose outputs it reads from the cache, or computes into it
     shared_operations: float = 0.0  # of the frozen blocks, included above, if this job is the one that computes them
     shared_bytes: float = 0.0
+    training_operations: float = 0.0  # of steps and validations, included above
+    saved_operations: float = 0.0  # not included: of the training that the best trial of its search has done
     checkpoint_bytes: float = 0.0  # on disk, while it runs
     is_trained: bool = True  # False for a stored run whose model only predicts more test sets
 
@@ -65,6 +67,11 @@ class Estimate:
         """Return the estimate for the case that another job has computed the frozen blocks' outputs."""
         operations, memory = self.operations - self.shared_operations, self.memory_bytes - self.shared_bytes
         return replace(self, operations=operations, memory_bytes=memory, shared_operations=0.0, shared_bytes=0.0)
+
+    def after_trial(self) -> "Estimate":
+        """Return the estimate of a run that goes on from the end of the best trial of its search."""
+        left, saved = self.operations - self.training_operations, self.training_operations
+        return replace(self, operations=left, training_operations=0.0, saved_operations=saved)
 
     def seconds(self, operations_per_second: float) -> float:
         """Return the time at a measured speed, including loading and storing; a time budget takes its time."""
@@ -132,12 +139,11 @@ def estimate(
     epochs = 0.0
     if isinstance(run.config, GradientConfig):
         epochs = run.recipe.num_steps(num_train) / math.ceil(num_train / run.recipe.batch_size)
-    operations = (
-        once
-        + epochs * sum(steps) * tokens["train"]
-        + _num_validations(run, num_train) * 2 * sum(forward) * tokens.get("validation", 0) * (epochs > 0)
-        + 2 * 2 * sum(weights) * eval_tokens * (first < len(weights))  # final predictions in fp32, at half the speed
-    )
+    training = epochs * sum(steps) * tokens["train"]
+    training += _num_validations(run, num_train) * 2 * sum(forward) * tokens.get("validation", 0) * (epochs > 0)
+    # final predictions in fp32, at half the speed; outputs of frozen blocks are computed once for them too
+    once += 2 * 2.0 * sum(weights[:first]) * eval_tokens * (first < len(weights))
+    operations = once + training + 2 * 2 * sum(weights[first:]) * eval_tokens
     largest_batch = largest_batch or run.recipe.batch_size * run.recipe.max_length
     num_kept = len(weights) - first if not run.recipe.checkpointing else 1  # blocks whose activations are kept
     activations = 40 * 4 * size.hidden_size * num_kept * largest_batch / run.recipe.accumulation
@@ -157,6 +163,7 @@ def estimate(
         frozen_blocks=first,
         shared_operations=once,
         shared_bytes=shared_bytes,
+        training_operations=training,
         checkpoint_bytes=checkpoint,
     )
 

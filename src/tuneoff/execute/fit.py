@@ -35,6 +35,7 @@ from tuneoff.engine.loop import Trained, TrainingSettings, Validation, train
 from tuneoff.engine.movement import movement
 from tuneoff.engine.precision import inference, resolve
 from tuneoff.engine.resume import Checkpoint
+from tuneoff.engine.training_state import State
 from tuneoff.errors import DivergedError
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
@@ -86,6 +87,7 @@ class _Request:
     parts: dict[str, Part]  # the examples that the run reads, by purpose
     checkpoint: Checkpoint | None
     halvings: int
+    on_end: Callable[[State], None] | None
 
     def labels(self, purpose: str) -> np.ndarray:
         """Return the labels of the examples of a purpose, (N,) or (N, C)."""
@@ -131,17 +133,19 @@ def fit(
     should_stop: Callable[[float], bool] = lambda score: False,
     checkpoint: Checkpoint | None = None,
     halvings: int = 0,
+    on_end: Callable[[State], None] | None = None,
 ) -> Fitted:
     """Fit a strategy on train and predict the evaluation splits, as far as the run has them.
 
     eval_splits: a search passes validation alone, and so never reads test. should_stop: for a strategy that trains in
     epochs, called with the validation score after each; True ends training. checkpoint, halvings: of a training by
-    gradient, which goes on from the checkpoint; halvings of the micro-batch, for lack of memory.
+    gradient, which goes on from the checkpoint; halvings of the micro-batch, for lack of memory. on_end: of one by
+    gradient too, called with its state at the end, from which a run goes on that should_stop does not end.
     Raises DivergedError if a probability is not finite.
     """
     parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
     present = [purpose for purpose in eval_splits if purpose in parts]
-    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts, checkpoint, halvings)
+    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts, checkpoint, halvings, on_end)
     fitted = _FIT[spec.definition.fits_on](request)
     if not all(np.isfinite(values).all() for values in fitted.probabilities.values()):
         raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
@@ -258,15 +262,21 @@ def _fit_model(request: _Request) -> Fitted:
     adapted = spec.definition.apply(model, spec.config)
     dtype = resolve(spec.recipe.precision, device())
     first = adapted.first_trained_block
-    stored = {}
-    for split, table in tables.items():
-        # where no block trains, the final predictions are made from these very vectors
-        split_dtype = request.dtype_of(split) if first == len(blocks(model)) else dtype
-        stored[split] = cached_prefix_inputs(model, table, first, spec.model_fingerprint or "", split_dtype)
-    part_inputs = {
-        purpose: replace(stored[parts[purpose].split], subset=parts[purpose].rows)
-        for purpose in ("train", *eval_splits)
-    }
+    is_frozen = first == len(blocks(model))
+    stored: dict[tuple[str, torch.dtype], SplitInputs] = {}
+
+    def inputs_of(purpose: str, dtype: torch.dtype) -> SplitInputs:
+        """Return the inputs of the examples of a purpose, from frozen blocks that compute in a precision."""
+        split, rows = parts[purpose].split, parts[purpose].rows
+        # where no block trains, the final predictions are made from the vectors of the training
+        key = split, request.dtype_of(split) if is_frozen else dtype
+        if key not in stored:
+            stored[key] = cached_prefix_inputs(model, tables[split], first, spec.model_fingerprint or "", key[1])
+        return replace(stored[key], subset=rows)
+
+    part_inputs = {purpose: inputs_of(purpose, dtype) for purpose in ("train", *eval_splits)}
+    # fp32, so that any library that loads the saved model reproduces the stored predictions
+    final = {purpose: inputs_of(purpose, torch.float32) for purpose in eval_splits}
     costs = {
         "tokenize_seconds": sum(table.seconds for table in tables.values()),
         "prefix_seconds": sum(inputs.seconds for inputs in stored.values()),
@@ -295,6 +305,7 @@ def _fit_model(request: _Request) -> Fitted:
             validation if "validation" in parts else None,
             request.on_progress,
             request.checkpoint,
+            request.on_end,
         )
         started -= trained.earlier_seconds
         costs |= {
@@ -306,18 +317,12 @@ def _fit_model(request: _Request) -> Fitted:
         }
     else:
         costs["train_seconds"] = 0.0
-    # fp32, so that any library that loads the saved model reproduces the stored predictions
-    final = {
-        purpose: inputs if inputs.is_pooled else SplitInputs(inputs.table, subset=inputs.subset)
-        for purpose, inputs in part_inputs.items()
-    }
     predicting = time.perf_counter()
     by_split = {split: _probabilities(predict_logits(model, final[split]), dataset) for split in eval_splits}
     ended = time.perf_counter()
     costs["evaluate_seconds"] = ended - started - costs["train_seconds"]
-    # pooled vectors come from the cache: with the encoder's share of the time in which they were computed
-    pooled = {split: inputs for split in eval_splits if (inputs := final[split]).is_pooled}
-    encoding = sum(len(inputs) * inputs.seconds / len(inputs.table) for inputs in pooled.values())
+    # outputs of frozen blocks come from the cache: with their share of the time in which they were computed
+    encoding = sum(len(inputs) * inputs.seconds / len(inputs.table) for inputs in final.values())
     costs |= _throughput(by_split, ended - predicting + encoding)
     timed = request.timed
     sample = timed.row_numbers(dataset)[:: max(1, timed.num_examples(dataset) // SAMPLE_TEXTS)][:SAMPLE_TEXTS]
@@ -334,7 +339,7 @@ def _fit_model(request: _Request) -> Fitted:
     def predict_split(data: Dataset, split: str) -> np.ndarray:
         table = request.inputs.tokens(spec, data, [split])[split]
         inputs = SplitInputs(table)
-        if first == len(blocks(model)):
+        if is_frozen:
             inputs = cached_prefix_inputs(model, table, first, spec.model_fingerprint or "", torch.float32)
         return _probabilities(predict_logits(model, inputs), dataset)
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from tuneoff.cache import fingerprint
 from tuneoff.data.dataset import Dataset, labels_of
 from tuneoff.data.other_tests import split_name, with_other_tests
 from tuneoff.data.splits import parts_of
@@ -22,11 +20,12 @@ from tuneoff.engine.loop import Trained
 from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.meter import latency, peak_operations, throughput
 from tuneoff.engine.precision import resolve
-from tuneoff.engine.resume import Checkpoint, checkpoint_seconds
+from tuneoff.engine.resume import Checkpoint
 from tuneoff.errors import DivergedError, NoMemoryError, TuneoffError, join_limited, one_line
+from tuneoff.execute.checkpoints import checkpoint_of
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.machine import device, machine, peak_bytes, processor, versions
+from tuneoff.machine import device, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
 from tuneoff.spec.run import RunSpec
@@ -46,7 +45,7 @@ def run_one(
     ran it was killed, probably for lack of memory.
     """
     started = time.perf_counter()
-    checkpoint = _checkpoint(spec, store)
+    checkpoint = checkpoint_of(spec, store)
     try:
         dataset = inputs.dataset(spec)
         fitted = _fit_in_memory(spec, dataset, inputs, on_progress, checkpoint, halvings)
@@ -60,7 +59,9 @@ def run_one(
     labels = {split: parts[split].labels(dataset) for split in splits}
     predicted = {split: fitted.predicted(split) for split in splits}
     pairs = {split: (labels[split], predicted[split]) for split in splits}
-    fitted.costs |= {"run_seconds": earlier_seconds + time.perf_counter() - started, "peak_bytes": peak_bytes()}
+    earlier_peak = fitted.trained.earlier_peak_bytes if fitted.trained else 0
+    seconds = earlier_seconds + time.perf_counter() - started
+    fitted.costs |= {"run_seconds": seconds, "peak_bytes": max(earlier_peak, peak_bytes())}
     fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))
     if fitted.merged and fitted.classify_sample:
         fitted.costs |= _merged_costs(fitted, timed_part(parts).num_examples(dataset))
@@ -110,19 +111,6 @@ def run_one(
     )
     checkpoint.remove()
     return record
-
-
-def _checkpoint(spec: RunSpec, store: RunStore) -> Checkpoint:
-    """Return the checkpoint of a run, with everything on which its bits depend."""
-    settings = spec.model_dump(mode="json", exclude={"tests", "save_model"})
-    key = {
-        **versions(),
-        "threads": torch.get_num_threads(),
-        "processor": processor(),
-        "device": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or device().type,
-        "settings": fingerprint(settings),
-    }
-    return Checkpoint(store.checkpoint(spec.run_id), key, checkpoint_seconds())
 
 
 def _fit_in_memory(

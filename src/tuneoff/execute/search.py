@@ -10,10 +10,12 @@ import traceback
 from collections.abc import Callable
 
 from tuneoff.data.splits import parts_of
+from tuneoff.engine.training_state import State
 from tuneoff.errors import TuneoffError
+from tuneoff.execute.checkpoints import keep_best_trial
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.runs import SearchStore
+from tuneoff.runs import StudyStore
 from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec, recipe_values
@@ -23,15 +25,24 @@ Progress = Callable[[float], None]
 
 
 def search_one(
-    run: RunSpec, search: SearchSpec, new: SearchRecord, inputs: JobInputs, store: SearchStore, on_progress: Progress
+    run: RunSpec, search: SearchSpec, new: SearchRecord, inputs: JobInputs, store: StudyStore, on_progress: Progress
 ) -> SearchRecord:
-    """Run the trials that are missing from the budget, and store the search after each. new: before any trial."""
-    record = store.open(new)
+    """Run the trials that are missing from the budget, and store the search after each. new: before any trial.
+
+    The state at the end of the best trial is stored as the checkpoint of the run with its options.
+    """
+    record = store.searches.open(new)
     while not record.is_spent(search):
         space = search.space_of(run.strategy)
         sampler = Sampler(run.strategy, space, search, run.metric, record.trials, recipe_values(run.recipe, space))
-        record.trials.append(_run_trial(run, search, sampler, record, inputs, on_progress))
-        store.write(record)
+        best, ends = record.best, list[State]()
+        trial = _run_trial(run, search, sampler, record, inputs, on_progress, ends.append)
+        record.trials.append(trial)
+        if ends and record.best is trial:
+            keep_best_trial(
+                run.searched(trial.options), ends[0], run.searched(best.options) if best else None, store.runs
+            )
+        store.searches.write(record)
     return record
 
 
@@ -42,6 +53,7 @@ def _run_trial(
     record: SearchRecord,
     inputs: JobInputs,
     on_progress: Progress,
+    on_end: Callable[[State], None],
 ) -> Trial:
     trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
@@ -66,7 +78,7 @@ def _run_trial(
             on_progress(min(1.0, seconds() / (search.budget or 1)))
 
     try:
-        trial.score = _validation_score(trial_run, inputs, progress, should_stop)
+        trial.score = _validation_score(trial_run, inputs, progress, should_stop, on_end)
         trial.state = state
     except Exception as error:  # a failed trial is stored as one, and the search goes on
         trial.state = FAILED
@@ -77,10 +89,14 @@ def _run_trial(
 
 
 def _validation_score(
-    run: RunSpec, inputs: JobInputs, on_progress: Progress, should_stop: Callable[[float], bool]
+    run: RunSpec,
+    inputs: JobInputs,
+    on_progress: Progress,
+    should_stop: Callable[[float], bool],
+    on_end: Callable[[State], None],
 ) -> float:
     dataset = inputs.dataset(run)
-    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
+    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop, on_end=on_end)
     labels = parts_of(dataset, run.fold, run.subset, run.seed, run.division)["validation"].labels(dataset)
     selection = run.selection(dataset.label_names, dataset.is_multilabel)
     return selection.score(labels, fitted.probabilities["validation"])

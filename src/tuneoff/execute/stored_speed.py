@@ -33,7 +33,11 @@ def store_speed(spec: StudySpec, slots: Slots, started: Sequence[Estimate], runs
     for model, key in zip(spec.model, _keys(spec, slots), strict=True):
         of_model = [e for e in started if not e.job.is_search and e.job.run.model == model]
         ended = [(e, runs.record(e.job.job_id)) for e in of_model if runs.is_done(e.job.job_id)]
-        timed = [(e.operations, record.costs["run_seconds"]) for e, record in ended if record.status == OK]
+        timed = [
+            (e.operations + e.saved_operations, record.costs["run_seconds"])
+            for e, record in ended
+            if record.status == OK
+        ]
         operations, seconds = max(timed, default=(0.0, 0.0))
         if operations > 0 and seconds >= _MIN_SECONDS:
             speeds[key] = operations / seconds
