@@ -61,6 +61,7 @@ COSTS: dict[str, Cost] = {
     "peak_bytes": Cost(
         name="memory", column="memory", format=BYTES, axis="peak memory, MB", axis_factor=1e-6, is_choosable=True
     ),
+    "host_peak_bytes": Cost(name="memory of the host beside a GPU", column="host memory", format=BYTES),
     "model_bytes": Cost(
         name="size on disk", column="model", format=BYTES, axis="size on disk, MB", axis_factor=1e-6, is_choosable=True
     ),

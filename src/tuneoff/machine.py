@@ -151,11 +151,15 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def peak_bytes() -> int:
-    """Return this process' peak memory: allocated on the GPU if there is one, else resident (a run has its process)."""
+    """Return this process' peak memory: allocated on the GPU if it used one, else resident (a run has its process)."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    on_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return on_gpu or host_peak_bytes()
+
+
+def host_peak_bytes() -> int:
+    """Return the peak of this process' resident memory."""
     try:
         import resource
     except ImportError:  # Windows

@@ -376,6 +376,7 @@ class Session:
     threads: int
     joules: float | None  # of the machine's processors, other work included; None where they cannot be read
     seconds: float
+    gpu_joules: float | None = None  # of the machine's GPUs, likewise
 
 
 @dataclass(frozen=True)

@@ -418,7 +418,9 @@ class Study:
             if started:
                 finished = sum(self.store.runs.is_done(e.job.job_id) for e in started)
                 seconds = time.perf_counter() - before
-                self.store.add_session(Session(finished, slots.workers, slots.threads, energy.joules, seconds))
+                self.store.add_session(
+                    Session(finished, slots.workers, slots.threads, energy.joules, seconds, energy.gpu_joules)
+                )
                 store_speed(self.spec, slots, [e for e in started if e.is_trained], self.store.runs)
 
     def comparison(

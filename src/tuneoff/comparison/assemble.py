@@ -354,8 +354,12 @@ def _costs(members: list[RunRecord], rates: Rates, sessions: Sequence[Session]) 
 
 
 def _measured_watts(sessions: Sequence[Session]) -> float | None:
-    """Return the mean power of one run: that of the machine's processors, divided by the number of runs at once."""
-    measured = [(session.joules, session.seconds * session.workers) for session in sessions if session.joules]
+    """Return the mean power of one run: that of processors and GPUs, divided by the number of runs at once."""
+    measured = [
+        ((session.joules or 0.0) + (session.gpu_joules or 0.0), session.seconds * session.workers)
+        for session in sessions
+        if session.joules or session.gpu_joules
+    ]
     return sum(joules for joules, _ in measured) / sum(seconds for _, seconds in measured) if measured else None
 
 

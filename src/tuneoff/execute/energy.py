@@ -1,7 +1,9 @@
-"""Energy of the processors while jobs run."""
+"""Energy of the processors and GPUs while jobs run."""
 
 import threading
 from pathlib import Path
+
+from tuneoff.gpus import gpu_joules
 
 _SAMPLE_SECONDS = 20.0  # between two readings of the energy counters, which wrap around within minutes to hours
 _COUNTERS = Path("/sys/class/powercap")
@@ -11,10 +13,12 @@ class EnergyMeter:
     """A context that measures the energy of the processor packages, by the RAPL counters of Intel and AMD on Linux.
 
     `joules` is of the whole machine, including other processes; None if counters are missing or cannot be read.
+    `gpu_joules` is the same of its GPUs, by the counters of NVIDIA's driver.
     """
 
     def __init__(self, counters: Path = _COUNTERS, sample_seconds: float = _SAMPLE_SECONDS) -> None:
         self.joules: float | None = None
+        self.gpu_joules: float | None = None
         self._sample_seconds = sample_seconds
         # packages only: their parts (core, dram) and the whole platform (psys) would count the same energy twice
         self._packages = [path.parent for path in counters.glob("intel-rapl:*/name") if _is_package(path)]
@@ -22,6 +26,7 @@ class EnergyMeter:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> "EnergyMeter":
+        self._gpu_start = gpu_joules()
         self._last = self._read()
         if self._last:
             self.joules = 0.0
@@ -32,6 +37,9 @@ class EnergyMeter:
         if self.joules is not None:
             self._ended.set()
             self._thread.join()
+        gpu_end = gpu_joules() if self._gpu_start is not None else None
+        if self._gpu_start is not None and gpu_end is not None:
+            self.gpu_joules = gpu_end - self._gpu_start
 
     def _watch(self) -> None:
         has_ended = False

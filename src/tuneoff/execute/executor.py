@@ -1,6 +1,7 @@
 """Executor protocol: run jobs somewhere and report events. The local one uses this machine's cores."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -31,6 +32,7 @@ class Slots:
     workers: int
     threads: int
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
+    gpus: tuple[str, ...] = ()  # of each job at once, as CUDA_VISIBLE_DEVICES names it; empty: jobs see all GPUs
 
     def with_threads(self, threads: int, keeps_workers: bool) -> "Slots":
         """Return slots with another number of threads, at most that of the cores, and no more workers than they allow.
@@ -41,7 +43,13 @@ class Slots:
         cores = self.cores or self.workers * self.threads
         threads = min(threads, cores)
         fitting = max(1, min(self.workers, cores // threads))
-        return Slots(self.workers if keeps_workers else fitting, threads, self.cores)
+        workers = self.workers if keeps_workers else fitting
+        return Slots(workers, threads, self.cores, self.gpus[:workers])
+
+    def free_gpu(self, used: Iterable[str]) -> str:
+        """Return the GPU of the next job. used: those of the running jobs."""
+        free = Counter(self.gpus) - Counter(used)
+        return next((gpu for gpu in self.gpus if gpu in free), "")
 
 
 class Executor(Protocol):

@@ -5,6 +5,8 @@ Nothing slow is imported at the top, so that the command line can start the work
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
@@ -25,20 +27,51 @@ if TYPE_CHECKING:
 # upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
+# estimated, as no GPU was at hand: memory of a GPU for each of the jobs that share it, and how many at most
+_GPU_BYTES_OF_JOB = 20 * 10**9
+_MOST_JOBS_OF_GPU = 4
 KILLED = -9  # exit code of a process that the system has killed
 
 
 def num_workers(num_jobs: int, largest_model: int, requested: int | None = None) -> int:
     """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
 
-    largest_model: parameters.
+    On a machine with GPUs there are as many as the GPUs hold (gpu_places). largest_model: parameters.
     """
     if requested is not None:
         return max(1, min(requested, num_jobs))
     if has_gpu():
-        return 1  # one run fills a GPU's memory
+        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs))
     fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
     return max(1, min(cores(), fitting, num_jobs))
+
+
+def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
+    """Return the GPU of each job at once, in turns; empty where the GPUs cannot be told apart, or there is none.
+
+    The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
+    run of a small encoder keeps a large GPU busy for a small part of its time, so that several share it, by its memory:
+    one per 20 GB, at most four. Where MPS runs, CUDA uses it by itself, and they compute at once and not in turns.
+    largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
+    """
+    from tuneoff.gpus import gpus
+
+    found = gpus()
+    total = Counter[str]()
+    for gpu in found:
+        total[gpu.name] += gpu.total_bytes
+    alike = [gpu for gpu in found if gpu.name == max(total, key=total.__getitem__)]
+    needed = bytes_of_job(largest_model)
+    fitting = {
+        gpu: int(min(_MOST_JOBS_OF_GPU, max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
+        for gpu in alike
+    }
+    if alike and not any(fitting.values()):  # taken by others: the least of them
+        fitting[max(alike, key=lambda gpu: gpu.free_bytes)] = 1
+    turns = [gpu.uuid for turn in range(_MOST_JOBS_OF_GPU) for gpu in alike if fitting[gpu] > turn]
+    if count is None or not turns:
+        return tuple(turns)
+    return tuple(itertools.islice(itertools.cycle(turns), count))
 
 
 def bytes_of_job(largest_model: int) -> float:
@@ -51,7 +84,8 @@ def local_slots(num_jobs: int, largest_model: int, requested: int | None = None)
     from tuneoff.execute.executor import Slots
 
     workers = num_workers(num_jobs, largest_model, requested)
-    return Slots(workers, threads=max(1, cores() // workers), cores=cores())
+    places = gpu_places(largest_model, workers) if has_gpu() else ()
+    return Slots(workers, threads=max(1, cores() // workers), cores=cores(), gpus=places)
 
 
 class LocalExecutor:
@@ -81,6 +115,7 @@ class LocalExecutor:
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
         killed, is_stopping = set[str](), False
+        places = dict[str, str]()  # job id -> its GPU
 
         def go_on_later(job: Job, note: str = "") -> None:
             del running[job.job_id]
@@ -136,7 +171,8 @@ class LocalExecutor:
             while waiting or running:
                 while worker.is_ready and waiting and len(running) < slots.workers:
                     job = waiting.pop(0)
-                    worker.submit(_message(job, store, slots.threads, halvings=int(job.job_id in killed)))
+                    places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
+                    worker.submit(_message(job, store, slots.threads, int(job.job_id in killed), gpu))
                     running[job.job_id] = job
                     on_event(Event("started", job))
                 handle(worker.next_message())
@@ -153,7 +189,7 @@ class LocalExecutor:
             raise
 
 
-def _message(job: Job, store: StudyStore, threads: int, halvings: int) -> dict[str, Any]:
+def _message(job: Job, store: StudyStore, threads: int, halvings: int, gpu: str) -> dict[str, Any]:
     """Return a job as the worker process reads it (worker.py)."""
     from tuneoff.cache import checks_folder
 
@@ -162,6 +198,7 @@ def _message(job: Job, store: StudyStore, threads: int, halvings: int) -> dict[s
         "job": job.model_dump(mode="json"),
         "threads": threads,
         "halvings": halvings,
+        "gpu": gpu,
         "folder": str(store.folder),
         "log": str(store.log),
         "checks": checks_folder(),

@@ -25,7 +25,7 @@ from tuneoff.errors import DivergedError, NoMemoryError, TuneoffError, join_limi
 from tuneoff.execute.checkpoints import checkpoint_of
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.machine import device, machine, peak_bytes, versions
+from tuneoff.machine import device, host_peak_bytes, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
 from tuneoff.spec.run import RunSpec
@@ -62,6 +62,8 @@ def run_one(
     earlier_peak = fitted.trained.earlier_peak_bytes if fitted.trained else 0
     seconds = earlier_seconds + time.perf_counter() - started
     fitted.costs |= {"run_seconds": seconds, "peak_bytes": max(earlier_peak, peak_bytes())}
+    if device().type != "cpu":
+        fitted.costs["host_peak_bytes"] = host_peak_bytes()
     fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))
     if fitted.merged and fitted.classify_sample:
         fitted.costs |= _merged_costs(fitted, timed_part(parts).num_examples(dataset))

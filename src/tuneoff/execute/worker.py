@@ -182,6 +182,8 @@ def _stop_children(running: Iterable[int]) -> None:
 
 
 def _run(message: dict[str, Any], channel: TextIO) -> None:
+    if message.get("gpu"):  # before CUDA starts
+        os.environ["CUDA_VISIBLE_DEVICES"] = message["gpu"]
     log = os.open(message["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())

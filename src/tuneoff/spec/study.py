@@ -199,7 +199,9 @@ class StudySpec(Options):
         None,
         description="time for the whole study, e.g. 10m, stored runs included: the best verdict within it, by a race",
     )
-    workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
+    workers: int | None = Field(
+        None, ge=1, description="jobs at once; by default one per core, or several per GPU, as memory allows"
+    )
     keep: Literal["all", "recommended", "none"] = Field(
         "recommended",
         description="trained models that stay on disk; recommended: those of the strategy that the verdict picks, and "

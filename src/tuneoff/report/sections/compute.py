@@ -7,6 +7,7 @@ from tuneoff import formats
 from tuneoff.comparison.result import Comparison
 from tuneoff.comparison.rows import Row
 from tuneoff.costs import COSTS, Rates
+from tuneoff.formats import join_names
 from tuneoff.report.chart import COLOURS, WIDTH
 from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, table_if_any
 from tuneoff.report.steps import inference_blocks, step_blocks, step_chart
@@ -84,10 +85,13 @@ def whole_study(comparison: Comparison) -> str:
     if rates.usd_per_hour is not None:
         text += f" That time costs {formats.money(elapsed / 3600 * rates.usd_per_hour)} USD."
     joules = [session.joules for session in sessions if session.joules is not None]
-    if len(joules) < len(sessions):
+    gpu_joules = [session.gpu_joules for session in sessions if session.gpu_joules is not None]
+    parts = {"processors": joules, "GPUs": gpu_joules}
+    known = {part: sum(used) for part, used in parts.items() if used and len(used) == len(sessions)}
+    if not known:
         return f"{text} The energy is unknown: this machine has no readable counters."
-    used = f"{sum(joules) / 3600:,.1f} Wh{_emitted(sum(joules), rates)}"
-    return f"{text} The machine's processors used {used} in that time, including other work."
+    used = join_names([f"{part} used {total / 3600:,.1f} Wh{_emitted(total, rates)}" for part, total in known.items()])
+    return f"{text} The machine's {used} in that time, including other work."
 
 
 def _emitted(joules: float, rates: Rates) -> str:

@@ -1,0 +1,68 @@
+"""Jobs on GPUs: how many share one, and which one each sees. No GPU is needed."""
+
+import pytest
+
+from tests.studies import changed
+from tuneoff.execute.executor import Slots
+from tuneoff.execute.local import LocalExecutor, gpu_places
+from tuneoff.gpus import Gpu
+
+GB = 10**9
+BERT = 110_000_000  # parameters
+
+
+def gpu(uuid, total, free=None, name="H100"):
+    return Gpu(uuid, name, total * GB, (total if free is None else free) * GB)
+
+
+@pytest.mark.parametrize(
+    ("found", "count", "expected"),
+    [
+        ([], None, ()),
+        ([gpu("a", 16)], None, ("a",)),  # a T4 is filled by one
+        ([gpu("a", 80)], None, ("a",) * 4),
+        ([gpu("a", 80), gpu("b", 80)], None, ("a", "b") * 4),
+        ([gpu("a", 80), gpu("b", 80, free=7)], None, ("a", "b", "a", "a", "a")),  # somebody else uses b
+        ([gpu("a", 80, free=1), gpu("b", 80, free=2)], None, ("b",)),  # and here both
+        ([gpu("a", 16, name="T4"), gpu("b", 80)], None, ("b",) * 4),  # another kind gives other bits
+        ([gpu("a", 16), gpu("b", 16)], 3, ("a", "b", "a")),
+        ([gpu("a", 80), gpu("b", 80)], 1, ("a",)),
+    ],
+)
+def test_jobs_share_gpus_by_their_memory(found, count, expected, monkeypatch):
+    monkeypatch.setattr("tuneoff.gpus.gpus", lambda: found)
+    assert gpu_places(BERT, count) == expected
+
+
+def test_a_job_gets_the_gpu_that_is_free():
+    slots = Slots(workers=3, threads=1, gpus=("a", "b", "a"))
+    assert slots.free_gpu([]) == "a"
+    assert slots.free_gpu(["a"]) == "a"
+    assert slots.free_gpu(["a", "a"]) == "b"
+    assert slots.free_gpu(["b"]) == "a"
+    assert slots.free_gpu(["a", "b", "a"]) == ""
+    assert Slots(workers=2, threads=1).free_gpu([]) == ""
+    assert slots.with_threads(1, keeps_workers=True).gpus == ("a", "b", "a")
+
+
+@pytest.mark.slow
+def test_each_job_sees_its_own_gpu_alone(small, tmp_path, monkeypatch):
+    (tmp_path / "seen.py").write_text(
+        "import os\nfrom pathlib import Path\n"
+        "def gpu(labels, predicted, probabilities):\n"
+        "    with Path(__file__).with_name('seen.txt').open('a') as file:\n"
+        "        print(os.environ.get('CUDA_VISIBLE_DEVICES'), file=file)\n"
+        "    return 1.0\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    class TwoGpus(LocalExecutor):
+        """The local executor with two jobs at once, each on a GPU."""
+
+        def slots(self, num_jobs, largest_model, requested=None):
+            return Slots(workers=2, threads=1, gpus=("GPU-a", "GPU-b"))
+
+    with TwoGpus() as executor:
+        changed(small, metric="seen:gpu").run(executor=executor)
+    seen = (tmp_path / "seen.txt").read_text().split()
+    assert {"GPU-a", "GPU-b"} <= set(seen) <= {"GPU-a", "GPU-b", "None"}  # None: the study's own process

@@ -1,0 +1,124 @@
+"""GPUs by NVIDIA's driver, whose library the tests stand in for: no GPU is needed."""
+
+import types
+
+import pynvml
+import pytest
+
+from tuneoff import gpus
+from tuneoff.gpus import Gpu, gpu_joules
+
+GB = 10**9
+
+
+class Driver:
+    """The driver's library with some GPUs: (uuid, name, total and free bytes, millijoules)."""
+
+    def __init__(self, *described):
+        self.described = list(described)
+        self.is_open = False
+
+    def library(self):
+        def of(field):
+            return lambda handle: self.described[handle][field]
+
+        def open_library():
+            self.is_open = True
+
+        def close():
+            self.is_open = False
+
+        def by_uuid(uuid):
+            assert uuid.startswith("MIG-")
+            self.described.append((uuid, "H200 MIG 1g.18gb", 18 * GB, 18 * GB, 0))
+            return len(self.described) - 1
+
+        count = len(self.described)
+        return {
+            "nvmlInit": open_library,
+            "nvmlShutdown": close,
+            "nvmlDeviceGetCount": lambda: count,
+            "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetHandleByUUID": by_uuid,
+            "nvmlDeviceGetUUID": of(0),
+            "nvmlDeviceGetName": of(1),
+            "nvmlDeviceGetMemoryInfo": lambda handle: types.SimpleNamespace(
+                total=self.described[handle][2], free=self.described[handle][3]
+            ),
+            "nvmlDeviceGetTotalEnergyConsumption": of(4),
+        }
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """A function that installs a driver with some GPUs."""
+    monkeypatch.setattr(gpus, "has_gpu_node", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+
+    def with_gpus(*described):
+        driver = Driver(*described)
+        for name, function in driver.library().items():
+            monkeypatch.setattr(pynvml, name, function)
+        return driver
+
+    return with_gpus
+
+
+A = ("GPU-aaaa", "H100", 80 * GB, 79 * GB, 5_000)
+B = ("GPU-bbbb", b"H100", 80 * GB, 10 * GB, 7_500)  # earlier versions of the library return bytes
+T4 = ("GPU-cccc", "T4", 16 * GB, 15 * GB, 100)
+
+
+def test_gpus_are_listed_and_the_library_is_closed(install):
+    driver = install(A, B)
+    assert gpus.gpus() == [Gpu("GPU-aaaa", "H100", 80 * GB, 79 * GB), Gpu("GPU-bbbb", "H100", 80 * GB, 10 * GB)]
+    assert not driver.is_open
+    assert gpu_joules() == 12.5
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("1", ["GPU-bbbb"]),
+        ("1,0", ["GPU-bbbb", "GPU-aaaa"]),
+        ("GPU-aa", ["GPU-aaaa"]),
+        ("MIG-1", ["MIG-1"]),
+        ("", []),
+        ("0,-1,1", ["GPU-aaaa"]),  # as CUDA: nothing after an unknown name
+        ("7", []),
+    ],
+)
+def test_the_mask_of_cuda_is_followed(install, visible, expected, monkeypatch):
+    install(A, B)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [gpu.uuid for gpu in gpus.gpus()] == expected
+
+
+@pytest.mark.parametrize(("order", "expected"), [("", []), ("PCI_BUS_ID", ["GPU-cccc"])])
+def test_numbers_of_gpus_of_several_kinds_are_those_of_cuda_in_one_order_only(install, order, expected, monkeypatch):
+    install(A, T4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", order)
+    assert [gpu.uuid for gpu in gpus.gpus()] == expected
+
+
+def test_without_a_driver_there_are_no_gpus(install, monkeypatch):
+    install(A)
+
+    def missing():
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", missing)
+    assert gpus.gpus() == []
+    assert gpu_joules() is None
+
+
+def test_gpus_that_count_no_energy_have_none(install, monkeypatch):
+    install(A)
+
+    def unsupported(handle):
+        raise pynvml.NVMLError_NotSupported
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", unsupported)
+    assert gpu_joules() is None
