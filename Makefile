@@ -7,16 +7,19 @@ BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LOWEST_READY := $(LOWEST)/.ready
 
+# one thread a test; files whole, because tests of a file share a study
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+
 .PHONY: audit demo test check lint lowest format bench soak hashes clean
 
 demo: $(READY)        ## the quickstart study, offline: leaderboard, verdict and report
 	$(BIN)/tuneoff run studies:quickstart
 
 test: $(READY)        ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: lint           ## format, lint, types, fast tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 lint: $(READY)        ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -31,7 +34,7 @@ audit: $(READY)       ## known vulnerabilities of the pinned packages, where the
 	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lowest: $(LOWEST_READY)   ## fast tests at the lower bounds of the dependencies; their deprecations are no errors
-	$(LOWEST)/bin/python -m pytest -m "not slow" -W default
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -57,7 +60,7 @@ hashes:               ## requirements-hashed.txt from constraints.txt (needs uv)
 $(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt torch==2.13.0
-	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[demo,sentencepiece]' pytest mlxtend playwright
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[demo,sentencepiece]' pytest pytest-xdist mlxtend playwright
 	touch $@
 
 clean:
