@@ -19,6 +19,7 @@ from tuneoff.engine.loss import Loss
 from tuneoff.engine.precision import LossScale, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import DivergedError
+from tuneoff.execute.speed import measure_speed
 
 MODELS = ["bert", "distilbert", "modernbert", "mpnet"]
 STRATEGY_NAMES = [
@@ -334,3 +335,10 @@ def test_the_pretended_gpu_finds_waits_and_mixed_devices():
         assert sum(gpu.waits.values()) == 4
         assert sum(gpu.mistakes.values()) == 1
         assert gpu.copies_to == 1
+
+
+def test_the_speed_for_plans_is_measured_on_the_gpu(encoder):
+    with pretended_gpu() as gpu:
+        assert measure_speed(encoder, toy_table(), Recipe(batch_size=8), 2) > 0
+        assert not gpu.mistakes
+        assert "_flash_attention_forward" in gpu.operators

@@ -12,28 +12,34 @@ from tuneoff.encoder.load import load_model
 from tuneoff.encoder.packed import reads_first_tokens
 from tuneoff.engine.inputs import SplitInputs, batch_logits
 from tuneoff.engine.loss import loss_of
-from tuneoff.engine.precision import compute_dtype, resolve
+from tuneoff.engine.precision import compute_dtype, deterministic, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.execute.estimate import LAST_BLOCK_SHARE
+from tuneoff.machine import device
 
 
 def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
-    """Operations per second of training steps of this encoder on one thread of this machine; no weight is updated."""
-    threads, cpu = torch.get_num_threads(), torch.device("cpu")
+    """Operations per second of training steps of this encoder on the GPU, or one thread, of this machine.
+
+    No weight is updated.
+    """
+    threads, where = torch.get_num_threads(), device()
     torch.set_num_threads(1)
     try:
-        model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train()
+        model = load_model(model_name, tuple(map(str, range(num_labels))), seed=0).train().to(where)
         sizes = [float(sum(parameter.numel() for parameter in block.parameters())) for block in blocks(model)]
         if reads_first_tokens(model):
             sizes[-1] *= LAST_BLOCK_SHARE
         per_token = 6.0 * sum(sizes)
         speeds = []
-        with compute_dtype(resolve(recipe.precision, cpu), model):
+        with deterministic(where), compute_dtype(resolve(recipe.precision, where), model):
             loss = loss_of(recipe, table.labels, num_labels)
             for examples in itertools.islice(training_batches(table.lengths, recipe.batch_size, seed=0, epoch=0), 4):
                 started = time.perf_counter()
                 logits, batch = batch_logits(model, SplitInputs(table), examples)
                 loss.summed(logits, batch.labels).backward()
+                if where.type != "cpu":
+                    torch.cuda.synchronize()
                 speeds.append(per_token * batch.num_tokens / (time.perf_counter() - started))
         return max(speeds)
     finally:
