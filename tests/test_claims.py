@@ -51,3 +51,16 @@ def test_a_damaged_claim_is_no_obstacle_on_this_machine(content, tmp_path):
     else:
         with claimed(tmp_path):
             pass
+
+
+def test_a_folder_in_which_nothing_was_stored_is_removed(tmp_path):
+    folder = tmp_path / "study"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="refused"), claimed(folder):
+        raise ValueError("refused")
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "study.yaml").write_text("name: toy")
+    with claimed(folder):
+        pass
+    assert (folder / "study.yaml").is_file()

@@ -22,10 +22,20 @@ from tuneoff.errors import StoreError
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """A context in which no other process runs the study in a folder. Raises StoreError, which names the process."""
+    """A context in which no other process runs the study in a folder. Raises StoreError, which names the process.
+
+    A folder in which nothing was stored is removed at the end: of a study that was refused.
+    """
     try:
-        with filelock.FileLock(folder / ".lock", timeout=0), _claim_file(folder):
-            yield
+        with filelock.FileLock(folder / ".lock", timeout=0):
+            try:
+                with _claim_file(folder):
+                    yield
+            finally:
+                if [path.name for path in folder.iterdir()] == [".lock"]:
+                    with contextlib.suppress(OSError):  # Windows removes no file that is open
+                        (folder / ".lock").unlink()
+                        folder.rmdir()
     except filelock.Timeout:
         raise StoreError(_message(folder, _read(folder / ".running.json"))) from None
 
