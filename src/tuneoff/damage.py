@@ -164,7 +164,9 @@ def _damaged_files(store: StudyStore) -> Iterator[Damage]:
 
 
 def _damaged_yaml(path: Path, read: Callable[[Path], object]) -> Iterator[Damage]:
-    problem = _unreadable(lambda: read(path)) or seal_problem(path)
+    problem = _unreadable(lambda: read(path))
+    if not problem and (problem := seal_problem(path)):
+        problem += ": damaged, or edited, and then running the study again keeps the edit"
     if problem:
         has_copy = copy_of(path).is_file() and not seal_problem(path, of_copy=True)
         yield Damage(path, problem, _REMEDIES[path.name] if has_copy else "")
