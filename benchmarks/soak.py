@@ -2,7 +2,7 @@
 
 python benchmarks/soak.py [--minutes 60] [--kills 200] [--examples 10000] [--runs 500]
 
-Two lanes go on at once, one a core. Prints one table, and exits with 1 if anything in it is wrong.
+Two parts go on at once, one a core. Prints one table, and exits with 1 if anything in it is wrong or not done.
 """
 
 import argparse
@@ -41,8 +41,8 @@ READERS = {
 NAMED = {
     "hostile model folders": ("tests/hostile/test_models.py", "another or runs_nothing"),
     "hostile models of runs": ("tests/hostile/test_saved_models.py", "runs_nothing"),
-    "hostile data files": ("tests/hostile/test_data_files.py", "hostile or huge"),
-    "hostile study files and options": ("tests/hostile/test_specs.py", "hostile"),
+    "hostile data files": ("tests/hostile/test_data_files.py", "a_hostile_data_file or a_huge_data_file"),
+    "hostile study files and options": ("tests/hostile/test_specs.py", "a_hostile_study_file or a_hostile_argument"),
     "moments of a full disk": ("tests/test_full_disk.py", "goes_on_later"),
 }
 COUNTED = {
@@ -80,29 +80,26 @@ def main() -> None:
             cwd=ROOT,
             check=True,
         )
-        first = [
-            lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
+        steps: list[Callable[[], list[Part]]] = [  # the longest first
             lambda: script("soak_kills.py", [model, "--kills", str(args.kills)], deadline),
+            *[
+                lambda name=name, suite=suite: [tests(name, *suite, deadline)]  # type: ignore[misc]
+                for name, suite in {**NAMED, **COUNTED, **READERS}.items()
+            ],
+            lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
         ]
-        second: list[Callable[[], list[Part]]] = [
-            lambda name=name, suite=suite: [tests(name, *suite, deadline)]  # type: ignore[misc]
-            for name, suite in {**NAMED, **COUNTED, **READERS}.items()
-        ]
-        both = lanes.submit(run, first), lanes.submit(run, second)
-        parts = [part for lane in both for part in lane.result()]
+        parts = [part for done in lanes.map(run, steps) for part in done]
     libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "hypothesis", "pyarrow"))
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
     print(table(parts))
-    sys.exit(any(part.wrong for part in parts))
+    sys.exit(any(part.wrong or not part.done for part in parts))
 
 
-def run(steps: "list[Callable[[], list[Part]]]") -> list[Part]:
-    """Run some steps one after the other, and say how each ended."""
-    parts: list[Part] = []
-    for step in steps:
-        for part in step():
-            print(f"{part.name}: {part.done:,} done, {part.wrong} wrong, {part.seconds:.0f} s", flush=True)
-            parts.append(part)
+def run(step: "Callable[[], list[Part]]") -> list[Part]:
+    """Run a step, and say how it ended."""
+    parts = step()
+    for part in parts:
+        print(f"{part.name}: {part.done:,} done, {part.wrong} wrong, {part.seconds:.0f} s", flush=True)
     return parts
 
 
