@@ -62,7 +62,7 @@ def test_an_error_of_the_first_device_is_raised_on_all(of_two):
 def test_parts_have_about_as_many_tokens():
     rng = np.random.default_rng(0)
     for _ in range(200):
-        count, lengths = rng.integers(1, 9), rng.integers(1, 129, rng.integers(1, 65))
+        count, lengths = int(rng.integers(1, 9)), rng.integers(1, 129, rng.integers(1, 65))
         parts = token_parts(lengths, count)
         assert sorted(np.concatenate(parts)) == list(range(len(lengths)))
         tokens = [int(lengths[part].sum()) for part in parts]

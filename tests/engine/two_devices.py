@@ -4,6 +4,7 @@ import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -18,7 +19,7 @@ from tuneoff.errors import TuneoffError
 from tuneoff.scoring.metrics import evaluate
 
 # 64 examples in batches of 7: the last batch of each epoch has one example, and so none for the second device
-CASES = {
+CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
     "full": ("full", 1e-3, {}),
     "lora": ("lora", 5e-3, {}),
     "head": ("head", 1e-2, {}),
@@ -75,7 +76,7 @@ def main(rank: int, port: int, folder: Path) -> None:
     store = dist.TCPStore("127.0.0.1", port, 2, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     devices = DeviceGroup()
-    results = {}
+    results: dict[str, Any] = {}
     for name in CASES:
         trained, weights = train_case(name, devices)
         results[name] = {"steps": trained.steps, "epochs": trained.epochs, "best_step": trained.best_step}
@@ -87,7 +88,10 @@ def main(rank: int, port: int, folder: Path) -> None:
         devices.from_first(fail)
     except (TuneoffError, ValueError) as error:
         results["error"] = repr(error)
-    results["random"] = [devices.seed_step(0, step) or torch.rand(3) for step in range(2)]
+    results["random"] = []
+    for step in range(2):
+        devices.seed_step(0, step)
+        results["random"].append(torch.rand(3))
     torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
 

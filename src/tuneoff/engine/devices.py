@@ -1,9 +1,10 @@
 """Several devices that train one model: each computes a part of every step's batch, and their gradients are summed.
 
-Algorithm: one process per device, each with the whole model. In a step every device draws the same batch, takes its part
-of it (token_parts), and divides the loss of that part by the weight of the whole batch, as the loop does with the parts
-of gradient accumulation (loss.py). So the sum of all gradients is that of one device, up to the order of additions; it
-is clipped after the sum, and every device makes the same step with the same bits. The first device alone validates.
+Algorithm: one process per device, each with the whole model. In a step every device draws the same batch, takes its
+part of it (token_parts), and divides the loss of that part by the weight of the whole batch, as the loop does with the
+parts of gradient accumulation (loss.py). So the sum of all gradients is that of one device, up to the order of
+additions; it is clipped after the sum, and every device makes the same step with the same bits. The first device alone
+validates.
 
 torch's DistributedDataParallel is not used: it acts on calls of one wrapped module, while the loop calls the blocks of
 a model one by one, with the outputs of frozen ones from a cache; it does not know the masters, whose gradients are fp32
@@ -16,7 +17,8 @@ trained parameter (Li et al., "PyTorch Distributed", VLDB 2020, describe what ov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from tuneoff.compat import copy_all
-from tuneoff.errors import TuneoffError
+from tuneoff.errors import DeviceError, TuneoffError, one_line
 
 
 class DeviceGroup:
@@ -71,7 +73,8 @@ class DeviceGroup:
             if gradient is None:
                 view.zero_()
         self._buffer[-1] = sum(losses, start=self._buffer.new_zeros(()))
-        dist.all_reduce(self._buffer)
+        with _together():
+            dist.all_reduce(self._buffer)
         for view, master in zip(self._views, trained, strict=True):
             master.grad = view
         return self._buffer[-1].clone()
@@ -79,7 +82,8 @@ class DeviceGroup:
     def _prepare(self, masters: Sequence[Tensor]) -> None:
         """Agree on the masters that get gradients, which are the same in every step, and make room for these."""
         has_gradient = torch.tensor([float(master.grad is not None) for master in masters], device=masters[0].device)
-        dist.all_reduce(has_gradient)
+        with _together():
+            dist.all_reduce(has_gradient)
         self._is_trained = [count > 0 for count in has_gradient.tolist()]
         trained = [master for master, is_trained in zip(masters, self._is_trained, strict=True) if is_trained]
         sizes = [master.numel() for master in trained]
@@ -88,7 +92,10 @@ class DeviceGroup:
         self._views = [part.view(master.shape) for part, master in zip(parts, trained, strict=True)]
 
     def from_first(self, action: Callable[[], Any]) -> Any:
-        """Do something on the first device alone, and return its result on all. Its error is raised on all."""
+        """Do something on the first device alone, and return its result on all. Its error is raised on all.
+
+        Raises DeviceError if one of them is gone.
+        """
         result, error = None, None
         if self.is_first:
             try:
@@ -96,12 +103,22 @@ class DeviceGroup:
             except Exception as raised:  # passed on: the others would wait for ever
                 error = raised
         outcome = [result, None if error is None else str(error) or type(error).__name__]
-        dist.broadcast_object_list(outcome)
+        with _together():
+            dist.broadcast_object_list(outcome)
         if error is not None:
             raise error
         if outcome[1] is not None:
             raise TuneoffError(f"the first device: {outcome[1]}")
         return outcome[0]
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """A context in which all devices take part. Raises DeviceError if one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo or nccl
+        raise DeviceError(f"another device is gone ({one_line(error, 150)})") from error
 
 
 def token_parts(lengths: np.ndarray, count: int) -> list[np.ndarray]:

@@ -208,9 +208,7 @@ def train(
                     part = devices.part(examples, lengths[examples])
                     devices.seed_step(dropout_seed, len(trained.steps))
                 weight, parts = loss.weight(inputs.labels[examples]), _num_parts(recipe, devices)
-                losses, num_tokens = _gradient(
-                    master_weights, model, inputs, part, loss, weight, parts, trained, scale
-                )
+                losses, num_tokens = _gradient(master_weights, model, inputs, part, loss, weight, parts, trained, scale)
                 stepping = time.perf_counter()
                 gradients = master_weights.pull_gradients()
                 if devices:

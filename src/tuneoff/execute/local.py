@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from tuneoff.errors import StopRequested, StoreError
+from tuneoff.errors import ConfigError, StopRequested, StoreError
 from tuneoff.execute.worker_process import WorkerProcess
+from tuneoff.formats import counted
 from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
 from tuneoff.signals import stop_signals
@@ -26,19 +27,20 @@ if TYPE_CHECKING:
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
 KILLED = -9  # exit code of a process that the system has killed
+LOST = 0  # of a job that was lost with its machine, or with one of its devices
 
 
-def num_workers(num_jobs: int, largest_model: int, requested: int | None = None) -> int:
+def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
     """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
 
-    largest_model: parameters.
+    largest_model: parameters. devices: of each job; on a CPU each takes a core and the memory of a job.
     """
     if requested is not None:
         return max(1, min(requested, num_jobs))
     if has_gpu():
         return 1  # one run fills a GPU's memory
     fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
-    return max(1, min(cores(), fitting, num_jobs))
+    return max(1, min(cores() // devices, fitting // devices, num_jobs))
 
 
 def bytes_of_job(largest_model: int) -> float:
@@ -46,12 +48,31 @@ def bytes_of_job(largest_model: int) -> float:
     return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
 
 
-def local_slots(num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
-    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally."""
+def local_slots(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
+    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally.
+
+    Raises ConfigError for more devices than this machine has.
+    """
     from tuneoff.execute.executor import Slots
 
-    workers = num_workers(num_jobs, largest_model, requested)
-    return Slots(workers, threads=max(1, cores() // workers), cores=cores())
+    if devices > 1:
+        _check_devices(devices)
+    workers = num_workers(num_jobs, largest_model, requested, devices)
+    return Slots(workers, threads=max(1, cores() // (workers * devices)), cores=cores(), devices=devices)
+
+
+def _check_devices(devices: int) -> None:
+    """Raise ConfigError for more devices than this machine has: GPUs, or cores without one."""
+    count, kind = cores(), "core"
+    if has_gpu():
+        import torch
+
+        count, kind = torch.cuda.device_count(), "GPU"
+    if devices > count:
+        raise ConfigError(
+            f"devices {devices} are more than this machine has ({counted(count, kind)}); use at most {count}, or a "
+            "cluster (--on)"
+        )
 
 
 class LocalExecutor:
@@ -66,9 +87,9 @@ class LocalExecutor:
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
 
-    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on this machine, and the threads of each."""
-        return local_slots(num_jobs, largest_model, requested)
+        return local_slots(num_jobs, largest_model, requested, devices)
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job.
@@ -136,7 +157,7 @@ class LocalExecutor:
             while waiting or running:
                 while worker.is_ready and waiting and len(running) < slots.workers:
                     job = waiting.pop(0)
-                    worker.submit(_message(job, store, slots.threads, halvings=int(job.job_id in killed)))
+                    worker.submit(_message(job, store, slots, halvings=int(job.job_id in killed)))
                     running[job.job_id] = job
                     on_event(Event("started", job))
                 handle(worker.next_message())
@@ -153,14 +174,15 @@ class LocalExecutor:
             raise
 
 
-def _message(job: Job, store: StudyStore, threads: int, halvings: int) -> dict[str, Any]:
+def _message(job: Job, store: StudyStore, slots: Slots, halvings: int) -> dict[str, Any]:
     """Return a job as the worker process reads it (worker.py)."""
     from tuneoff.cache import checks_folder
 
     return {
         "job_id": job.job_id,
         "job": job.model_dump(mode="json"),
-        "threads": threads,
+        "threads": slots.threads,
+        "devices": slots.devices,
         "halvings": halvings,
         "folder": str(store.folder),
         "log": str(store.log),

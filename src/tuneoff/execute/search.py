@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from tuneoff.data.splits import parts_of
 from tuneoff.errors import TuneoffError
+from tuneoff.execute.devices import Devices
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.runs import SearchStore
@@ -23,14 +24,23 @@ Progress = Callable[[float], None]
 
 
 def search_one(
-    run: RunSpec, search: SearchSpec, new: SearchRecord, inputs: JobInputs, store: SearchStore, on_progress: Progress
+    run: RunSpec,
+    search: SearchSpec,
+    new: SearchRecord,
+    inputs: JobInputs,
+    store: SearchStore,
+    on_progress: Progress,
+    devices: Devices | None = None,
 ) -> SearchRecord:
-    """Run the trials that are missing from the budget, and store the search after each. new: before any trial."""
+    """Run the trials that are missing from the budget, and store the search after each. new: before any trial.
+
+    devices: that train together; None for one.
+    """
     record = store.open(new)
     while not record.is_spent(search):
         space = search.space_of(run.strategy)
         sampler = Sampler(run.strategy, space, search, run.metric, record.trials, recipe_values(run.recipe, space))
-        record.trials.append(_run_trial(run, search, sampler, record, inputs, on_progress))
+        record.trials.append(_run_trial(run, search, sampler, record, inputs, on_progress, devices))
         store.write(record)
     return record
 
@@ -42,6 +52,7 @@ def _run_trial(
     record: SearchRecord,
     inputs: JobInputs,
     on_progress: Progress,
+    devices: Devices | None,
 ) -> Trial:
     trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
@@ -66,7 +77,7 @@ def _run_trial(
             on_progress(min(1.0, seconds() / (search.budget or 1)))
 
     try:
-        trial.score = _validation_score(trial_run, inputs, progress, should_stop)
+        trial.score = _validation_score(trial_run, inputs, progress, should_stop, devices)
         trial.state = state
     except Exception as error:  # a failed trial is stored as one, and the search goes on
         trial.state = FAILED
@@ -77,10 +88,14 @@ def _run_trial(
 
 
 def _validation_score(
-    run: RunSpec, inputs: JobInputs, on_progress: Progress, should_stop: Callable[[float], bool]
+    run: RunSpec,
+    inputs: JobInputs,
+    on_progress: Progress,
+    should_stop: Callable[[float], bool],
+    devices: Devices | None,
 ) -> float:
     dataset = inputs.dataset(run)
-    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop)
+    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop, devices=devices)
     labels = parts_of(dataset, run.fold, run.subset, run.seed, run.division)["validation"].labels(dataset)
     selection = run.selection(dataset.label_names, dataset.is_multilabel)
     return selection.score(labels, fitted.probabilities["validation"])

@@ -200,6 +200,9 @@ class StudySpec(Options):
         description="time for the whole study, e.g. 10m, stored runs included: the best verdict within it, by a race",
     )
     workers: int | None = Field(None, ge=1, description="jobs at once; by default one per core, as memory allows")
+    devices: int = Field(
+        1, ge=1, description="GPUs, or processes on a CPU, that train each run together; the batch stays the recipe's"
+    )
     keep: Literal["all", "recommended", "none"] = Field(
         "recommended",
         description="trained models that stay on disk; recommended: those of the strategy that the verdict picks, and "
