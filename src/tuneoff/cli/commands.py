@@ -361,7 +361,8 @@ def plan(
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(
-        f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}{checkpoints}"
+        f"{jobs_text}, {workers} at once{missing.slots.devices_text}: about {seconds(missing.seconds)}, {disk} on disk "
+        f"in {folder}{checkpoints}"
     )
     if missing.race:
         console.print(visible(f"{missing.race[0].upper()}{missing.race[1:]}."))

@@ -61,7 +61,7 @@ class RayExecutor:
             raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
         if self._address == "ray":
-            options |= {"include_dashboard": False, "num_cpus": cores()}
+            options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
         else:
             options |= {"address": self._address}
         handlers = {number: signal.getsignal(number) for number in stop_signals()}
@@ -196,7 +196,9 @@ class RayExecutor:
                     job = waiting.pop(0)
                     running[submit(job, store, int(job.job_id in killed))] = job
                 if time.monotonic() - looked > _LOOK_SECONDS:
-                    self._hold_agents(self._nodes())
+                    nodes = self._nodes()
+                    self._hold_agents(nodes)
+                    _check_room(nodes, slots)
                     looked = time.monotonic()
                 if asked:
                     raise StopRequested(asked[0])
@@ -288,6 +290,16 @@ class RayExecutor:
                 on_event(Event("progress", job, share=event["share"]))
             else:
                 store.searches.write(SearchRecord.from_json(event["record"]))
+
+
+def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:
+    """Raise StoreError if machines have left and those that stay cannot hold the devices of a job: Ray would wait."""
+    room = sum(int(node["Resources"]["CPU"] // slots.threads) for node in nodes)
+    if room < slots.devices:
+        raise StoreError(
+            f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; stored "
+            "runs stay: add a machine, or use fewer --devices, and run the same command"
+        )
 
 
 def _check_answers(address: str) -> None:

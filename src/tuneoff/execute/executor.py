@@ -33,6 +33,11 @@ class Slots:
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
     devices: int = 1  # on which a job trains
 
+    @property
+    def devices_text(self) -> str:
+        """Text for plans: nothing for one device."""
+        return f" on {self.devices} devices each" if self.devices > 1 else ""
+
     def with_threads(self, threads: int, keeps_workers: bool) -> "Slots":
         """Return slots with another number of threads, at most that of the cores, and no more workers than they allow.
 
