@@ -295,10 +295,10 @@ class RayExecutor:
 def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:
     """Raise StoreError if machines have left and those that stay cannot hold the devices of a job: Ray would wait."""
     room = sum(int(node["Resources"]["CPU"] // slots.threads) for node in nodes)
-    if room < slots.devices:
+    if room < slots.devices and slots.devices > 1:
         raise StoreError(
-            f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; stored "
-            "runs stay: add a machine, or use fewer --devices, and run the same command"
+            f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; "
+            "stored runs stay: add a machine, or use fewer --devices, and run the same command"
         )
 
 
