@@ -9,7 +9,12 @@ import torch
 from torch import distributed as dist
 
 from tests.engine.two_devices import CASES, train_case
-from tuneoff.engine.devices import token_parts
+from tests.pretended_gpu import pretended_gpu
+from tests.training import NO_DROPOUT, adapted_model, toy_table
+from tuneoff.engine.devices import DeviceGroup, token_parts
+from tuneoff.engine.inputs import SplitInputs
+from tuneoff.engine.loop import TrainingSettings, train
+from tuneoff.engine.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +62,29 @@ def test_an_error_of_the_first_device_is_raised_on_all(of_two):
         "ValueError('no score')",
         "TuneoffError('the first device: no score')",
     ]
+
+
+def test_summing_gradients_does_not_wait_for_a_gpu(monkeypatch):
+    """One device of a group of one, on the pretended GPU, where sums over devices change nothing."""
+    for name, value in {"get_rank": 0, "get_world_size": 1, "all_reduce": None, "broadcast_object_list": None}.items():
+        monkeypatch.setattr(dist, name, lambda *_, value=value: value)
+    losses, waits = [], []
+    for devices in (None, DeviceGroup()):
+        adapted = adapted_model("full", **NO_DROPOUT)
+        with pretended_gpu() as gpu:
+            adapted.model.to("cuda")
+            gpu.forget_counts()
+
+            def count(_, gpu=gpu):
+                waits.append(dict(gpu.waits))
+                gpu.waits.clear()
+
+            settings = TrainingSettings(Recipe(epochs=1, batch_size=8), 1e-3, 0, torch.float32)
+            trained = train(adapted, SplitInputs(toy_table()), settings, None, count, devices=devices)
+            assert not gpu.mistakes
+        losses.append([step["loss"] for step in trained.steps])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-6)
+    assert [bool(of_step) for of_step in waits] == 2 * [True, *[False] * 7]  # the first one prepares
 
 
 def test_parts_have_about_as_many_tokens():
