@@ -79,7 +79,7 @@ def test_a_resumed_study_has_the_threads_of_its_stored_runs(small, capfd):
 
         cores = 2
 
-        def slots(self, num_jobs, largest_model, requested=None):
+        def slots(self, num_jobs, largest_model, requested=None, devices=1):
             return Slots(1, self.cores, self.cores)
 
     small.run()

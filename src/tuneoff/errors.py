@@ -61,6 +61,14 @@ class NoMemoryError(TuneoffError, MemoryError):
     """Work that does not fit in memory even in the smallest parts."""
 
 
+class DeviceError(TuneoffError, RuntimeError):
+    """Devices that train one run together, of which one is missing or has failed."""
+
+    def __init__(self, message: str, was_killed: bool = False) -> None:
+        super().__init__(message)
+        self.was_killed = was_killed
+
+
 class StopRequested(BaseException):
     """A signal asked this process to stop: Ctrl-C, SIGTERM, or SIGHUP of a closed terminal."""
 

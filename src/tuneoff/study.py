@@ -198,7 +198,7 @@ class Study:
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
         predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
         imported = self._read_imported(self.spec.imported)
-        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers, **self._devices)
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
         searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
         race = self._race(prepared, searches, slots, speed, clock) if self.spec.is_raced else None
@@ -258,6 +258,11 @@ class Study:
             missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
+
+    @property
+    def _devices(self) -> dict[str, int]:
+        """Argument of slots; executors of earlier versions have none, and train on one device."""
+        return {"devices": self.spec.devices} if self.spec.devices > 1 else {}
 
     def _race(
         self, prepared: Prepared, searches: Sequence[Job], slots: Slots, speed: float | None, clock: Clock
@@ -510,7 +515,7 @@ class Study:
             speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
         grid = estimates(prepared, runs)
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
-        slots = local_slots(len(grid), largest_model(grid), self.spec.workers)
+        slots = local_slots(len(grid), largest_model(grid), self.spec.workers, **self._devices)
         if (threads := self.store.threads()) is not None:
             slots = self._with_stored_threads(slots, threads)
         in_order = [charged[job.job_id] for job in missing]

@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tests.studies import changed
-from tuneoff.errors import StoreError
+from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.executor import Event, Slots
+from tuneoff.machine import cores
 from tuneoff.runs import OK
 
 ray = pytest.importorskip("ray")
@@ -133,6 +134,82 @@ def test_a_job_whose_process_dies_three_times_is_failed(cluster, small, tmp_path
     (failed,) = comparison.failures
     assert "was killed" in failed.reason
     assert started.count(failed.run_id) == 3
+
+
+DEVICES = {"epochs": 3, "max_length": 16, "batch_size": 5, "precision": "fp32"}
+
+
+@pytest.mark.skipif(cores() < 2, reason="two devices are two cores")
+def test_a_run_on_devices_of_two_machines_has_the_bits_of_two_processes_of_one(cluster, small, tmp_path):
+    strategies = ["tfidf", "head:learning_rate=0.05", "full:learning_rate=0.001"]
+    study = changed(small, strategies=strategies, recipe=DEVICES, search=2, devices=2)
+    events: list[Event] = []
+    with RayExecutor(cluster.address) as executor:
+        there = study.run(events.append, executor=executor)
+    assert there.failures == ()
+    assert {name for name in ("cache 0", "cache 1") if list((tmp_path / name).glob("prefix-*"))} == {
+        "cache 0",
+        "cache 1",
+    }
+    here = type(study)(study.spec, tmp_path / "here").run(executor=None)
+    assert scores(there) == scores(here)
+    for record in there.records:
+        files = [
+            folder / "runs" / record.run_id / "predictions.parquet" for folder in (study.folder, tmp_path / "here")
+        ]
+        assert files[0].read_bytes() == files[1].read_bytes()
+        assert record.machine.get("devices") == (None if record.strategy == "tfidf" else 2)
+    trials = [[(trial.options, trial.scores) for s in c.searches for trial in s.trials] for c in (there, here)]
+    assert trials[0] == trials[1]
+    kinds = [event.kind for event in events if event.job.run.strategy.name == "full" and not event.job.is_search]
+    assert kinds[0] == "started"
+    assert kinds[-1] == "done"
+
+
+def kill_device(folder):
+    """Kill one process of Ray Train. folder: of the caches, by which they differ from those of other clusters."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            is_device = "RayTrainWorker" in " ".join(process.info["cmdline"] or [])
+            if is_device and process.environ().get("TUNEOFF_CACHE", "").startswith(str(folder)):
+                process.kill()
+                return True
+    return False
+
+
+def test_a_device_that_dies_takes_no_run_along(cluster, small, tmp_path):
+    strategies, recipe = ["full:learning_rate=0.001"], {**DEVICES, "epochs": 60}
+    study = changed(small, strategies=strategies, recipe=recipe, devices=2)
+    is_killed = False
+
+    def kill(event: Event) -> None:
+        nonlocal is_killed
+        if event.kind == "progress" and not is_killed:
+            is_killed = kill_device(tmp_path)
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(kill, executor=executor)
+    assert is_killed
+    assert [record.status for record in comparison.records] == [OK]
+
+
+def test_more_devices_than_the_cluster_has_are_one_line(cluster, small):
+    with RayExecutor(cluster.address) as executor:
+        assert executor.slots(4, 10**6, devices=2) == Slots(1, 1, devices=2)
+        with pytest.raises(ConfigError, match=r"devices 3 are more than the cluster has room for \(2\); use at most 2"):
+            executor.slots(4, 10**6, devices=3)
+        study = changed(
+            small, strategies=["full:learning_rate=0.001"], recipe={**DEVICES, "epochs": 400}, seeds=[0], devices=2
+        )
+        second = next(node for node in cluster.list_all_nodes() if not node.head)
+        nodes = [second]
+
+        def leave(event: Event) -> None:
+            if event.kind == "progress" and nodes:
+                cluster.remove_node(nodes.pop(), allow_graceful=False)
+
+        with pytest.raises(StoreError, match="has room for 1 of the 2 devices of a run; stored runs stay"):
+            study.run(leave, executor=executor)
 
 
 def test_an_address_without_a_cluster_is_one_line():

@@ -59,7 +59,7 @@ def test_each_job_sees_its_own_gpu_alone(small, tmp_path, monkeypatch):
     class TwoGpus(LocalExecutor):
         """The local executor with two jobs at once, each on a GPU."""
 
-        def slots(self, num_jobs, largest_model, requested=None):
+        def slots(self, num_jobs, largest_model, requested=None, devices=1):
             return Slots(workers=2, threads=1, gpus=("GPU-a", "GPU-b"))
 
     with TwoGpus() as executor:

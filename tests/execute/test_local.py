@@ -77,7 +77,7 @@ def test_an_executor_decides_how_many_jobs_run_at_once(small):
     class OneThread(LocalExecutor):
         """The local executor with one job at a time, on one thread."""
 
-        def slots(self, num_jobs, largest_model, requested=None):
+        def slots(self, num_jobs, largest_model, requested=None, devices=1):
             assert num_jobs == 2
             assert largest_model > 0
             return Slots(workers=1, threads=1)

@@ -12,6 +12,7 @@ from tuneoff.cli.imports import end_imports
 from tuneoff.cli.options import (
     COST_HELP,
     Cost,
+    Devices,
     GramsPerKwh,
     Imported,
     Json,
@@ -140,6 +141,7 @@ def compare(
     time: Time = None,
     race: Race = False,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    devices: Devices = None,
     track: Track = None,
     keep: Keep = None,
     replace: Replace = False,
@@ -183,6 +185,7 @@ def compare(
             "time": time,
             "race": race,
             "workers": workers,
+            **({} if devices is None else {"devices": devices}),
             "track": split_lists(track),
             **({} if margin is None else {"margin": margin}),
             **({"keep": keep} if keep else {}),
@@ -228,6 +231,7 @@ def run(
     time: Time = None,
     race: Race = False,
     workers: Annotated[Optional[int], typer.Option(help="jobs at once")] = None,  # noqa: UP045
+    devices: Devices = None,
     track: Track = None,
     keep: Keep = None,
     replace: Replace = False,
@@ -282,6 +286,7 @@ def run(
                 options |= {"evaluate": parse_folds(folds), "seeds": None}
             options |= {key: value for key, value in changes.items() if value}
             options |= {} if margin is None else {"margin": margin}
+            options |= {} if devices is None else {"devices": devices}
             if models:  # the study's strategies for certain encoders run on those that take their place
                 options["strategies"] = without_encoders(options["strategies"], models)
             return study_from(options)
@@ -356,7 +361,8 @@ def plan(
     workers = min(missing.slots.workers, len(missing.estimates))
     folder = visible(str(study.folder))
     console.print(
-        f"{jobs_text}, {workers} at once: about {seconds(missing.seconds)}, {disk} on disk in {folder}{checkpoints}"
+        f"{jobs_text}, {workers} at once{missing.slots.devices_text}: about {seconds(missing.seconds)}, {disk} on disk "
+        f"in {folder}{checkpoints}"
     )
     if missing.race:
         console.print(visible(f"{missing.race[0].upper()}{missing.race[1:]}."))

@@ -93,7 +93,7 @@ def plan_line(plan: Plan) -> str:
     time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
     final = ", then the picked strategy once more on all examples" if plan.dataset.folds else ""
     most = "at most " if plan.race else ""
-    return f"{most}{jobs}, {workers} at once{time}{final}"
+    return f"{most}{jobs}, {workers} at once{plan.slots.devices_text}{time}{final}"
 
 
 def _source_name(spec: DataSpec) -> str:

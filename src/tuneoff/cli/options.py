@@ -25,6 +25,10 @@ Replace = Annotated[
         "--replace", help="do not extend the stored study of this name: replace its settings (runs stay on disk)"
     ),
 ]
+Devices = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="train each run on several GPUs, or processes on a CPU, together; the batch stays the same"),
+]
 On = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -30,6 +30,7 @@ from tuneoff.data.batches import training_batches
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.encoder.dropout import use_fast_dropout
 from tuneoff.engine.checkpoint import checkpointing
+from tuneoff.engine.devices import DeviceGroup
 from tuneoff.engine.inputs import SplitInputs, logits_of
 from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.master_weights import MasterWeights, mean_snapshot
@@ -116,13 +117,15 @@ def train(
     on_progress: Callable[[float], None] = lambda share: None,
     checkpoint: Checkpoint | None = None,
     on_end: Callable[[State], None] | None = None,
+    devices: DeviceGroup | None = None,
 ) -> Trained:
     """Train a model, and leave it with the weights of the best validation: after an epoch, or a step within one.
 
     Without validation it keeps the weights of the last epoch. inputs: of the train split. on_progress: called after
     each step with the share of steps done. checkpoint: from which the training goes on if it is stored, and into which
     it writes its state from time to time. on_end: called with the state at the end, from which a training goes on that
-    the validation's should_stop does not end.
+    the validation's should_stop does not end. devices: this one among several that train the model together; all call
+    this function with the same arguments, but the first alone validates, and has a checkpoint.
     Raises DivergedError if the norm of a gradient is not finite, NoMemoryError if a step does not fit in memory, and
     StopRequested, with the checkpoint written, after a signal to stop.
     """
@@ -134,13 +137,18 @@ def train(
     num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
     steps_per_epoch = math.ceil(len(inputs) / recipe.batch_size) * passes
     trained = Trained(halvings=settings.halvings)
+    lengths = inputs.lengths if devices else np.empty(0)
+    if devices:
+        devices.start()
+        validation = validation and _on_first(validation, devices)
     best_weights = _BestWeights(validation, recipe.average) if validation else None
     loss = loss_of(recipe, inputs.labels, model.config.num_labels)
     sampling_weights = None
     if recipe.sampling == "balanced":
         sampling_weights = example_weights(inputs.labels, model.config.num_labels)
     # for dropout; training_batches has its own generator
-    torch.manual_seed(settings.seed if settings.dropout_seed is None else settings.dropout_seed)
+    dropout_seed = settings.seed if settings.dropout_seed is None else settings.dropout_seed
+    torch.manual_seed(dropout_seed)
     began, stopping = time.perf_counter(), checkpoint.training() if checkpoint else nullcontext()
     with (
         deterministic(device),
@@ -178,7 +186,10 @@ def train(
             return capture(master_weights, optimizer, best_weights.kept if best_weights else [], until_now, at)
 
         at = Position()
-        if checkpoint and (stored := checkpoint.read()):
+        stored = checkpoint.read() if checkpoint else None
+        if devices:
+            stored = devices.from_first(lambda: stored)
+        if stored:
             kept = best_weights.kept if best_weights else []
             at = restore(stored, master_weights, optimizer, kept, trained)
             trained.halvings = max(trained.halvings, settings.halvings)
@@ -194,9 +205,19 @@ def train(
                 share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * share
-                losses, num_tokens = _gradient(master_weights, model, inputs, examples, loss, recipe, trained, scale)
+                part = examples
+                if devices:
+                    part = devices.part(examples, lengths[examples])
+                    devices.seed_step(dropout_seed, len(trained.steps))
+                weight, parts = loss.weight(inputs.labels[examples]), _num_parts(recipe, devices)
+                losses, num_tokens = _gradient(master_weights, model, inputs, part, loss, weight, parts, trained, scale)
                 stepping = time.perf_counter()
-                has_diverged = _step(master_weights, optimizer, recipe.clip, scale)
+                gradients = master_weights.pull_gradients()
+                if devices:
+                    losses = [devices.sum_gradients(master_weights.masters, losses)]
+                    gradients = [master.grad for master in master_weights.masters if master.grad is not None]
+                    num_tokens = int(lengths[examples].sum())
+                has_diverged = _step(gradients, master_weights, optimizer, recipe.clip, scale)
                 trained.phases.optimizer += time.perf_counter() - stepping
                 readings.add(
                     {
@@ -330,6 +351,20 @@ class _BestWeights:
         master_weights.write_back(weights)
 
 
+def _on_first(validation: Validation, devices: DeviceGroup) -> Validation:
+    """Return a validation that the first device makes and decides, for all of them."""
+    return replace(
+        validation,
+        evaluate=lambda: devices.from_first(validation.evaluate),
+        should_stop=lambda scores: devices.from_first(lambda: validation.should_stop(scores)),
+    )
+
+
+def _num_parts(recipe: Recipe, devices: DeviceGroup | None) -> int:
+    """Return the parts in which a device computes its share of a step: together as many as the recipe has, or more."""
+    return math.ceil(recipe.accumulation / devices.count) if devices else recipe.accumulation
+
+
 def _batches(
     inputs: SplitInputs, settings: TrainingSettings, epoch: int, passes: int, sampling_weights: np.ndarray | None
 ) -> Iterator[np.ndarray]:
@@ -366,20 +401,24 @@ def _gradient(
     inputs: SplitInputs,
     examples: np.ndarray,
     loss: Loss,
-    recipe: Recipe,
+    weight: float,
+    num_parts: int,
     trained: Trained,
     scale: LossScale | None,
 ) -> tuple[list[torch.Tensor], int]:
     """Compute the gradient of a batch in parts that fit in memory. Returns the parts' losses and the number of tokens.
 
+    examples: of the batch, or those of this device, which may be none. weight: of the whole batch. num_parts: at least.
     Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are all
     steps after it. Where an operation has no deterministic form on a GPU, it is allowed from then on.
     Raises NoMemoryError if a single example does not fit.
     """
+    if len(examples) == 0:
+        return [], 0
     while True:
-        parts, random_state = recipe.accumulation * 2**trained.halvings, _random_states(model)
+        parts, random_state = num_parts * 2**trained.halvings, _random_states(model)
         try:
-            return _backward(model, inputs, examples, loss, parts, trained.phases, scale)
+            return _backward(model, inputs, examples, loss, parts, weight, trained.phases, scale)
         except (MemoryError, RuntimeError, OSError) as error:
             is_ordered = not lacks_determinism(error)
             if is_ordered and not is_out_of_memory(error):
@@ -434,15 +473,17 @@ def _backward(
     examples: np.ndarray,
     loss: Loss,
     parts: int,
+    weight: float,
     phases: PhaseSeconds,
     scale: LossScale | None,
 ) -> tuple[list[torch.Tensor], int]:
     """Compute the gradient of a batch's mean loss. Adds to the phases.
 
-    parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation). Returns the loss of
-    each, (), the sum of which is that of the batch, and the number of tokens.
+    parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation). weight: by which the
+    summed loss is divided. Returns the loss of each part, (), the sum of which is that of the batch, and the number of
+    tokens.
     """
-    losses, num_tokens, weight = [], 0, loss.weight(inputs.labels[examples])
+    losses, num_tokens = [], 0
     device = next(model.parameters()).device
     for part in np.array_split(examples, min(parts, len(examples))):
         started = time.perf_counter()
@@ -461,13 +502,18 @@ def _backward(
 
 
 def _step(
-    master_weights: MasterWeights, optimizer: AdamW, max_norm: float, scale: LossScale | None
+    gradients: list[torch.Tensor],
+    master_weights: MasterWeights,
+    optimizer: AdamW,
+    max_norm: float,
+    scale: LossScale | None,
 ) -> torch.Tensor | bool:
     """Update the weights with clipped gradients, unless these are not finite. Returns True if training has diverged.
 
+    gradients: of the master weights.
     On a GPU that is a tensor, (), of 1.0 or 0.0, and the optimizer itself leaves the step out.
     """
-    norm = get_total_norm(master_weights.pull_gradients())
+    norm = get_total_norm(gradients)
     if norm.device.type == "cpu":
         if not torch.isfinite(norm):
             return True

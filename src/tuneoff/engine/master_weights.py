@@ -84,6 +84,11 @@ class MasterWeights:
     def __getitem__(self, parameter: nn.Parameter) -> Tensor:
         return self._master_of[parameter]
 
+    @property
+    def masters(self) -> list[Tensor]:
+        """The master weights themselves, in an order that is the same in every process."""
+        return list(self._master_of.values())
+
     @torch.no_grad()
     def pull_gradients(self) -> list[Tensor]:
         """After backward: give every master the gradient of its parameter, in fp32. Returns these gradients."""

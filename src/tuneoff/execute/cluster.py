@@ -14,14 +14,14 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Self
 
 from tuneoff.cache import cache_folder
-from tuneoff.errors import LibraryError, StopRequested, StoreError, one_line
+from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
-from tuneoff.execute.local import KILLED, bytes_of_job, local_slots
+from tuneoff.execute.local import KILLED, LOST, bytes_of_job, local_slots
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
 from tuneoff.machine import cores, versions
 from tuneoff.notices import notice
@@ -29,13 +29,13 @@ from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
 from tuneoff.signals import stop_signals, stops_call
 from tuneoff.spec.run import Job
+from tuneoff.strategies import GradientConfig
 
 _POLL_SECONDS = 0.2
 _AGENT_SECONDS = 120.0  # that an agent may take to start
 _CONNECT_SECONDS = 10.0  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
 _MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored as failed
-_LOST = 0  # exit code of a job that was lost with its machine
 # of the study's own process, on which jobs depend
 _VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _SAME_VERSIONS = ("python", "tuneoff", "torch", "transformers")
@@ -61,7 +61,7 @@ class RayExecutor:
             raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
         if self._address == "ray":
-            options |= {"include_dashboard": False, "num_cpus": cores()}
+            options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
         else:
             options |= {"address": self._address}
         handlers = {number: signal.getsignal(number) for number in stop_signals()}
@@ -104,16 +104,17 @@ class RayExecutor:
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
-    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on all machines, and the threads of each.
 
-        Raises StoreError for machines with other versions of the libraries that decide results, or too small for a job.
+        Raises StoreError for machines with other versions of the libraries that decide results, or too small for a job,
+        ConfigError for more devices than the cluster has.
         """
         self._bytes_of_job = bytes_of_job(largest_model)
         nodes = self._nodes()
         self._check(nodes)
         if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
-            return local_slots(num_jobs, largest_model, requested)  # as without Ray
+            return local_slots(num_jobs, largest_model, requested, devices)  # as without Ray
         fitting = [
             int(min(n["Resources"]["CPU"], n["Resources"].get("memory", 0) // self._bytes_of_job)) for n in nodes
         ]
@@ -122,10 +123,17 @@ class RayExecutor:
                 f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory that a run needs; "
                 "choose a smaller encoder or a larger machine"
             )
-        workers = max(1, min(requested or sum(fitting), sum(fitting), num_jobs))
+        room = int(self._ray.cluster_resources().get("GPU", 0)) or sum(fitting) if devices > 1 else sum(fitting)
+        if devices > room:
+            raise ConfigError(
+                f"devices {devices} are more than the cluster has room for ({room}); use at most {room}, or add "
+                "machines"
+            )
+        at_once = room // devices
+        workers = max(1, min(requested or at_once, at_once, num_jobs))
         total = sum(int(node["Resources"]["CPU"]) for node in nodes)
         smallest = min(int(n["Resources"]["CPU"]) for n, count in zip(nodes, fitting, strict=True) if count)
-        return Slots(workers, threads=max(1, min(smallest, total // workers)))
+        return Slots(workers, max(1, min(smallest, total // (workers * devices))), devices=devices)
 
     def _hold_agents(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Hold the agents of all machines, also of those that have joined."""
@@ -173,7 +181,7 @@ class RayExecutor:
             if code == KILLED:
                 killed.add(job.job_id)
             # a search whose process dies is stored with a failed trial, which may be the reason
-            if crash and crashes[job.job_id] < _MAX_CRASHES and (code == _LOST or not job.is_search):
+            if crash and crashes[job.job_id] < _MAX_CRASHES and (code == LOST or not job.is_search):
                 waiting.insert(0, job)
                 return
             record = record_crash(job, store, crash) if crash else stored_record(job, store)
@@ -188,7 +196,9 @@ class RayExecutor:
                     job = waiting.pop(0)
                     running[submit(job, store, int(job.job_id in killed))] = job
                 if time.monotonic() - looked > _LOOK_SECONDS:
-                    self._hold_agents(self._nodes())
+                    nodes = self._nodes()
+                    self._hold_agents(nodes)
+                    _check_room(nodes, slots)
                     looked = time.monotonic()
                 if asked:
                     raise StopRequested(asked[0])
@@ -213,7 +223,7 @@ class RayExecutor:
         try:
             result = self._ray.get(reference)
         except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
-            return f"its machine died, or Ray's process on it ({one_line(error, 150)})", _LOST
+            return f"its machine died, or Ray's process on it ({one_line(error, 150)})", LOST
         except of_ray.RayTaskError as error:
             raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
         if "search" in result:
@@ -227,23 +237,24 @@ class RayExecutor:
         largest = max(int(node["Resources"]["CPU"]) for node in self._nodes())
         if slots.threads > largest:
             notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
-        return Slots(slots.workers, min(slots.threads, largest), slots.cores)
+        return replace(slots, threads=min(slots.threads, largest))
 
     def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
+        from tuneoff.execute.cluster_devices import run_on_devices
         from tuneoff.execute.node import run_there
 
         for name, packed in needed(job.run for job in jobs).items():
             if name not in self._parcels:
                 self._parcels[name] = [self._ray.put(packed())]
         encoders = {n: entry for n, entry in encoder_entries(job.run for job in jobs).items() if entry in self._parcels}
-        remote = self._ray.remote(run_there).options(
-            num_cpus=slots.threads,
-            num_gpus=1 if self._ray.cluster_resources().get("GPU") else 0,
-            memory=int(self._bytes_of_job) if len(self._nodes()) > 1 else None,
-            max_retries=0,  # by Ray, which would send the arguments of the first try, without the trials since
-            scheduling_strategy="SPREAD",
-        )
+        # by Ray, which would send the arguments of the first try, without the trials since
+        never: dict[str, Any] = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
+        num_gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
+        memory = int(self._bytes_of_job) if len(self._nodes()) > 1 else None
+        alone = self._ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=num_gpus, memory=memory, **never)
+        together = self._ray.remote(run_on_devices).options(num_cpus=0, **never)
+        resources = {"CPU": slots.threads} | ({"GPU": 1} if num_gpus else {}) | ({"memory": memory} if memory else {})
 
         def submit(job: Job, store: StudyStore, halvings: int) -> Any:
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
@@ -254,6 +265,9 @@ class RayExecutor:
                 "threads": slots.threads,
                 "halvings": halvings,
             }
+            remote = alone
+            if slots.devices > 1 and isinstance(job.run.strategy, GradientConfig) and not stored:
+                remote, message = together, {**message, "devices": slots.devices, "resources": resources}
             return remote.remote(
                 self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
             )
@@ -276,6 +290,16 @@ class RayExecutor:
                 on_event(Event("progress", job, share=event["share"]))
             else:
                 store.searches.write(SearchRecord.from_json(event["record"]))
+
+
+def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:
+    """Raise StoreError if machines have left and those that stay cannot hold the devices of a job: Ray would wait."""
+    room = sum(int(node["Resources"]["CPU"] // slots.threads) for node in nodes)
+    if room < slots.devices and slots.devices > 1:
+        raise StoreError(
+            f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; "
+            "stored runs stay: add a machine, or use fewer --devices, and run the same command"
+        )
 
 
 def _check_answers(address: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from tuneoff.runs import RunRecord, StudyStore
@@ -30,9 +30,15 @@ class Slots:
     """
 
     workers: int
-    threads: int
+    threads: int  # with several devices, of each of them
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
+    devices: int = 1  # on which a job trains
     gpus: tuple[str, ...] = ()  # of each job at once, as CUDA_VISIBLE_DEVICES names it; empty: jobs see all GPUs
+
+    @property
+    def devices_text(self) -> str:
+        """Text for plans: nothing for one device."""
+        return f" on {self.devices} devices each" if self.devices > 1 else ""
 
     def with_threads(self, threads: int, keeps_workers: bool) -> "Slots":
         """Return slots with another number of threads, at most that of the cores, and no more workers than they allow.
@@ -40,11 +46,11 @@ class Slots:
         Stored runs have had that number: how many fit depends on memory that is free at the moment, and sums on the
         number of threads. keeps_workers: the user has chosen their number.
         """
-        cores = self.cores or self.workers * self.threads
-        threads = min(threads, cores)
+        cores = (self.cores or self.workers * self.threads * self.devices) // self.devices
+        threads = min(threads, max(1, cores))
         fitting = max(1, min(self.workers, cores // threads))
         workers = self.workers if keeps_workers else fitting
-        return Slots(workers, threads, self.cores, self.gpus[:workers])
+        return replace(self, workers=workers, threads=threads, gpus=self.gpus[:workers])
 
     def free_gpu(self, used: Iterable[str]) -> str:
         """Return the GPU of the next job. used: those of the running jobs."""
@@ -55,11 +61,12 @@ class Slots:
 class Executor(Protocol):
     """Something that runs jobs."""
 
-    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the number of jobs at once, and of threads of each, for the whole grid of a study.
 
         num_jobs: runs of the grid. largest_model: parameters of its largest model. requested: the study's own number
-        of jobs at once; None leaves it to the executor.
+        of jobs at once; None leaves it to the executor. devices: on which a job trains.
+        Raises ConfigError for more devices than there are.
         """
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from tuneoff.data.splits import Part, parts_of
 from tuneoff.data.tokens import TokenTable
 from tuneoff.encoder.anatomy import blocks
 from tuneoff.encoder.packed import final_states, forward, pool
+from tuneoff.engine.devices import DeviceGroup
 from tuneoff.engine.inputs import SplitInputs, average_windows, cached_prefix_inputs, embeddings, predict_logits
 from tuneoff.engine.loop import Trained, TrainingSettings, Validation, train
 from tuneoff.engine.movement import movement
@@ -37,6 +38,7 @@ from tuneoff.engine.precision import inference, resolve
 from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.training_state import State
 from tuneoff.errors import DivergedError
+from tuneoff.execute.devices import Devices
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device
 from tuneoff.scoring.selection import Selection
@@ -44,6 +46,7 @@ from tuneoff.scoring.thresholds import labels_from_probabilities
 from tuneoff.skops_file import SKOPS, save_skops
 from tuneoff.spec.run import RunSpec
 from tuneoff.strategies import EmbeddingsConfig, GradientConfig, count_parameters, operations_per_token
+from tuneoff.strategies.base import Adapted
 
 SAMPLE_TEXTS = 64  # whose throughput is measured with and without merged weights
 EVAL_SPLITS = ("validation", "test")  # predicted and scored by a run that has them
@@ -87,7 +90,8 @@ class _Request:
     parts: dict[str, Part]  # the examples that the run reads, by purpose
     checkpoint: Checkpoint | None
     halvings: int
-    on_end: Callable[[State], None] | None
+    on_end: Callable[[State], None] | None = None
+    devices: Devices | None = None
 
     def labels(self, purpose: str) -> np.ndarray:
         """Return the labels of the examples of a purpose, (N,) or (N, C)."""
@@ -134,18 +138,22 @@ def fit(
     checkpoint: Checkpoint | None = None,
     halvings: int = 0,
     on_end: Callable[[State], None] | None = None,
+    devices: Devices | None = None,
 ) -> Fitted:
     """Fit a strategy on train and predict the evaluation splits, as far as the run has them.
 
     eval_splits: a search passes validation alone, and so never reads test. should_stop: for a strategy that trains in
     epochs, called with the validation score after each; True ends training. checkpoint, halvings: of a training by
     gradient, which goes on from the checkpoint; halvings of the micro-batch, for lack of memory. on_end: of one by
-    gradient too, called with its state at the end, from which a run goes on that should_stop does not end.
+    gradient too, called with its state at the end, from which a run goes on that should_stop does not end. devices:
+    that make such a training together; None for one.
     Raises DivergedError if a probability is not finite.
     """
     parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
     present = [purpose for purpose in eval_splits if purpose in parts]
-    request = _Request(spec, dataset, inputs, present, on_progress, should_stop, parts, checkpoint, halvings, on_end)
+    request = _Request(
+        spec, dataset, inputs, present, on_progress, should_stop, parts, checkpoint, halvings, on_end, devices
+    )
     fitted = _FIT[spec.definition.fits_on](request)
     if not all(np.isfinite(values).all() for values in fitted.probabilities.values()):
         raise DivergedError("the model gives no finite probabilities; lower the learning rate, or check the encoder")
@@ -198,7 +206,7 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
     assert spec.model_fingerprint is not None
     assert isinstance(config, EmbeddingsConfig)
     assert probabilities is not None
-    tables, model = _tables_and_model(request)
+    tables, model = _tables_and_model(request, ("train", *request.eval_splits))
     vectors: dict[str, np.ndarray] = {}
     seconds_per_text: dict[str, float] = {}  # of the encoder, by split
     costs = {"tokenize_seconds": sum(table.seconds for table in tables.values()), "prefix_seconds": 0.0}
@@ -256,30 +264,94 @@ def _fit_on_embeddings(request: _Request) -> Fitted:
 
 def _fit_model(request: _Request) -> Fitted:
     """Adapt the model, train it, and predict with the weights of the best epoch in fp32."""
-    spec, dataset, parts, eval_splits = request.spec, request.dataset, request.parts, request.eval_splits
-    tables, model = _tables_and_model(request)
+    if request.devices is None or not isinstance(request.spec.config, GradientConfig):
+        return _fit_model_on(request, None)
+    announcement = {
+        "spec": request.spec.model_dump(mode="json"),
+        "eval_splits": list(request.eval_splits),
+        "halvings": request.halvings,
+    }
+    with request.devices.training(announcement) as devices:
+        return _fit_model_on(request, devices)
+
+
+def take_part(devices: DeviceGroup, inputs: JobInputs) -> None:
+    """Compute this device's part of every training that the first device announces, until there is none left."""
+    while (announced := devices.from_first(lambda: None)) is not None:
+        spec = RunSpec.model_validate(announced["spec"])
+        dataset = inputs.dataset(spec)
+        parts = parts_of(dataset, spec.fold, spec.subset, spec.seed, spec.division)
+        splits, halvings = announced["eval_splits"], announced["halvings"]
+        ignore: Any = lambda _: None  # noqa: E731  the first device reports and decides
+        request = _Request(spec, dataset, inputs, splits, ignore, ignore, parts, None, halvings)
+        adapted, tables, dtype = _adapted_model(request, ("train",))
+        train_inputs = _ModelInputs(request, adapted, tables).of("train", dtype)
+        validation = Validation(dict, spec.metric) if "validation" in parts else None
+        with suppress(DivergedError):  # as on the first device, which stores it
+            train(adapted, train_inputs, _settings(request, dtype), validation, devices=devices)
+
+
+def _adapted_model(request: _Request, purposes: Sequence[str]) -> tuple[Adapted, dict[str, TokenTable], torch.dtype]:
+    """Return the adapted model, the tokens of the stored splits with some purposes, and the training's dtype."""
+    spec = request.spec
+    tables, model = _tables_and_model(request, purposes)
     torch.manual_seed(spec.seed_of("head"))  # initialises the parameters that a strategy adds
     adapted = spec.definition.apply(model, spec.config)
     dtype = resolve(spec.recipe.precision, device())
-    first = adapted.first_trained_block
-    is_frozen = first == len(blocks(model))
-    stored: dict[tuple[str, torch.dtype], SplitInputs] = {}
+    return adapted, tables, dtype
 
-    def inputs_of(purpose: str, dtype: torch.dtype) -> SplitInputs:
+
+class _ModelInputs:
+    """Inputs of an adapted model by purpose. Those of one split are computed once, or come from the cache."""
+
+    def __init__(self, request: _Request, adapted: Adapted, tables: dict[str, TokenTable]) -> None:
+        self._request, self._adapted, self._tables = request, adapted, tables
+        self._of_split: dict[tuple[str, torch.dtype], SplitInputs] = {}
+
+    def of(self, purpose: str, dtype: torch.dtype) -> SplitInputs:
         """Return the inputs of the examples of a purpose, from frozen blocks that compute in a precision."""
-        split, rows = parts[purpose].split, parts[purpose].rows
+        model, first, part = self._adapted.model, self._adapted.first_trained_block, self._request.parts[purpose]
         # where no block trains, the final predictions are made from the vectors of the training
-        key = split, request.dtype_of(split) if is_frozen else dtype
-        if key not in stored:
-            stored[key] = cached_prefix_inputs(model, tables[split], first, spec.model_fingerprint or "", key[1])
-        return replace(stored[key], subset=rows)
+        key = part.split, self._request.dtype_of(part.split) if first == len(blocks(model)) else dtype
+        if key not in self._of_split:
+            fingerprint = self._request.spec.model_fingerprint or ""
+            self._of_split[key] = cached_prefix_inputs(model, self._tables[part.split], first, fingerprint, key[1])
+        return replace(self._of_split[key], subset=part.rows)
 
-    part_inputs = {purpose: inputs_of(purpose, dtype) for purpose in ("train", *eval_splits)}
+    @property
+    def seconds(self) -> float:
+        """Seconds that the frozen blocks took."""
+        return sum(inputs.seconds for inputs in self._of_split.values())
+
+
+def _settings(request: _Request, dtype: torch.dtype) -> TrainingSettings:
+    """Return the settings of a training by gradient."""
+    spec = request.spec
+    assert isinstance(spec.config, GradientConfig)
+    return TrainingSettings(
+        spec.recipe,
+        spec.config.learning_rate,
+        spec.seed_of("order"),
+        dtype,
+        last_epoch=spec.final.epochs if spec.final else None,
+        dropout_seed=spec.seed_of("dropout"),
+        halvings=request.halvings,
+    )
+
+
+def _fit_model_on(request: _Request, devices: DeviceGroup | None) -> Fitted:
+    """Fit a model, with the other devices if there are any. See _fit_model."""
+    spec, dataset, parts, eval_splits = request.spec, request.dataset, request.parts, request.eval_splits
+    adapted, tables, dtype = _adapted_model(request, ("train", *eval_splits))
+    model, first = adapted.model, adapted.first_trained_block
+    is_frozen = first == len(blocks(model))
+    model_inputs = _ModelInputs(request, adapted, tables)
+    part_inputs = {purpose: model_inputs.of(purpose, dtype) for purpose in ("train", *eval_splits)}
     # fp32, so that any library that loads the saved model reproduces the stored predictions
-    final = {purpose: inputs_of(purpose, torch.float32) for purpose in eval_splits}
+    final = {purpose: model_inputs.of(purpose, torch.float32) for purpose in eval_splits}
     costs = {
         "tokenize_seconds": sum(table.seconds for table in tables.values()),
-        "prefix_seconds": sum(inputs.seconds for inputs in stored.values()),
+        "prefix_seconds": model_inputs.seconds,
     }
     trained, started = None, time.perf_counter()
     if isinstance(spec.config, GradientConfig):
@@ -289,23 +361,15 @@ def _fit_model(request: _Request) -> Fitted:
             return request.selection.evaluate(part_inputs["validation"].labels, by_class)
 
         validation = Validation(evaluate, spec.metric, lambda scores: request.should_stop(scores[spec.metric]))
-        settings = TrainingSettings(
-            spec.recipe,
-            spec.config.learning_rate,
-            spec.seed_of("order"),
-            dtype,
-            last_epoch=spec.final.epochs if spec.final else None,
-            dropout_seed=spec.seed_of("dropout"),
-            halvings=request.halvings,
-        )
         trained = train(
             adapted,
             part_inputs["train"],
-            settings,
+            _settings(request, dtype),
             validation if "validation" in parts else None,
             request.on_progress,
             request.checkpoint,
             request.on_end,
+            devices,
         )
         started -= trained.earlier_seconds
         costs |= {
@@ -357,7 +421,7 @@ def _fit_model(request: _Request) -> Fitted:
     shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
     counts["added_matrices"] = sum(shapes[name] > 1 for name in adapted.added)
     classify = _classify_from_text(request, model, tables, lambda batch: average_windows(forward(model, batch), batch))
-    merging = {"merged": adapted.merged, "classify_sample": classify_sample} if adapted.merged else {}
+    merging: dict[str, Any] = {"merged": adapted.merged, "classify_sample": classify_sample} if adapted.merged else {}
     return Fitted(
         by_split,
         costs,
@@ -404,10 +468,10 @@ def _classify_from_text(
     return classify_one
 
 
-def _tables_and_model(request: _Request) -> tuple[dict[str, TokenTable], Any]:
-    """Return the tokens of the stored splits that the run reads, and the pretrained model."""
+def _tables_and_model(request: _Request, purposes: Sequence[str]) -> tuple[dict[str, TokenTable], Any]:
+    """Return the tokens of the stored splits with some purposes, and the pretrained model."""
     spec, dataset = request.spec, request.dataset
-    splits = dict.fromkeys(request.parts[purpose].split for purpose in ("train", *request.eval_splits))
+    splits = dict.fromkeys(request.parts[purpose].split for purpose in purposes)
     tables = request.inputs.tokens(spec, dataset, tuple(splits))
     return tables, request.inputs.model(spec, dataset).to(device())
 

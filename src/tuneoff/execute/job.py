@@ -11,6 +11,7 @@ from tuneoff.search.record import FAILED, SearchRecord, Trial
 from tuneoff.spec.run import Job
 
 if TYPE_CHECKING:
+    from tuneoff.execute.devices import Devices
     from tuneoff.execute.inputs import JobInputs
 
 Record = RunRecord | SearchRecord
@@ -22,21 +23,22 @@ def run_job(
     store: StudyStore,
     on_progress: Callable[[float], None] = lambda share: None,
     halvings: int = 0,
+    devices: "Devices | None" = None,
 ) -> None:
     """Run a job and store its record. on_progress: called with the share that is done, 0 to 1.
 
-    halvings: of a run's micro-batch, because an earlier process of it was killed.
+    halvings: of a run's micro-batch, because an earlier process of it was killed. devices: that train it together.
     """
     from tuneoff.execute.run import predict_tests, run_one
     from tuneoff.execute.search import search_one
 
     if job.search:
-        search_one(job.run, job.search, job.new_search, inputs, store, on_progress)
+        search_one(job.run, job.search, job.new_search, inputs, store, on_progress, devices)
     else:
         if only_predicts(job, store):
             predict_tests(job.run, missing_tests(job, store), inputs, store.runs)
         else:
-            run_one(job.run, inputs, store.runs, on_progress, halvings)
+            run_one(job.run, inputs, store.runs, on_progress, halvings, devices)
 
 
 def is_finished(job: Job, store: StudyStore) -> bool:

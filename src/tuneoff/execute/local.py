@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
-from tuneoff.errors import StopRequested, StoreError
+from tuneoff.errors import ConfigError, StopRequested, StoreError
 from tuneoff.execute.worker_process import WorkerProcess
+from tuneoff.formats import counted
 from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
 from tuneoff.signals import stop_signals
@@ -31,19 +32,21 @@ _BYTES_PER_WORKER = 1.5 * 2**30
 _GPU_BYTES_OF_JOB = 20 * 10**9
 _MOST_JOBS_OF_GPU = 4
 KILLED = -9  # exit code of a process that the system has killed
+LOST = 0  # of a job that was lost with its machine, or with one of its devices
 
 
-def num_workers(num_jobs: int, largest_model: int, requested: int | None = None) -> int:
+def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
     """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
 
-    On a machine with GPUs there are as many as the GPUs hold (gpu_places). largest_model: parameters.
+    On a machine with GPUs there are as many as the GPUs hold (gpu_places), or one where each takes several devices.
+    largest_model: parameters. devices: of each job; on a CPU each takes a core and the memory of a job.
     """
     if requested is not None:
         return max(1, min(requested, num_jobs))
     if has_gpu():
-        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs))
+        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs)) if devices == 1 else 1
     fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
-    return max(1, min(cores(), fitting, num_jobs))
+    return max(1, min(cores() // devices, fitting // devices, num_jobs))
 
 
 def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
@@ -79,13 +82,33 @@ def bytes_of_job(largest_model: int) -> float:
     return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
 
 
-def local_slots(num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
-    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally."""
+def local_slots(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
+    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally.
+
+    Raises ConfigError for more devices than this machine has.
+    """
     from tuneoff.execute.executor import Slots
 
-    workers = num_workers(num_jobs, largest_model, requested)
-    places = gpu_places(largest_model, workers) if has_gpu() else ()
-    return Slots(workers, threads=max(1, cores() // workers), cores=cores(), gpus=places)
+    if devices > 1:
+        _check_devices(devices)
+    workers = num_workers(num_jobs, largest_model, requested, devices)
+    places = gpu_places(largest_model, workers) if has_gpu() and devices == 1 else ()
+    threads = max(1, cores() // (workers * devices))
+    return Slots(workers, threads, cores=cores(), gpus=places, devices=devices)
+
+
+def _check_devices(devices: int) -> None:
+    """Raise ConfigError for more devices than this machine has: GPUs, or cores without one."""
+    count, kind = cores(), "core"
+    if has_gpu():
+        import torch
+
+        count, kind = torch.cuda.device_count(), "GPU"
+    if devices > count:
+        raise ConfigError(
+            f"devices {devices} are more than this machine has ({counted(count, kind)}); use at most {count}, or a "
+            "cluster (--on)"
+        )
 
 
 class LocalExecutor:
@@ -100,9 +123,9 @@ class LocalExecutor:
     def __exit__(self, *_: object) -> None:
         self._worker.stop()
 
-    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None) -> Slots:
+    def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on this machine, and the threads of each."""
-        return local_slots(num_jobs, largest_model, requested)
+        return local_slots(num_jobs, largest_model, requested, devices)
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job.
@@ -172,7 +195,7 @@ class LocalExecutor:
                 while worker.is_ready and waiting and len(running) < slots.workers:
                     job = waiting.pop(0)
                     places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
-                    worker.submit(_message(job, store, slots.threads, int(job.job_id in killed), gpu))
+                    worker.submit(_message(job, store, slots, int(job.job_id in killed), gpu))
                     running[job.job_id] = job
                     on_event(Event("started", job))
                 handle(worker.next_message())
@@ -189,14 +212,15 @@ class LocalExecutor:
             raise
 
 
-def _message(job: Job, store: StudyStore, threads: int, halvings: int, gpu: str) -> dict[str, Any]:
+def _message(job: Job, store: StudyStore, slots: Slots, halvings: int, gpu: str) -> dict[str, Any]:
     """Return a job as the worker process reads it (worker.py)."""
     from tuneoff.cache import checks_folder
 
     return {
         "job_id": job.job_id,
         "job": job.model_dump(mode="json"),
-        "threads": threads,
+        "threads": slots.threads,
+        "devices": slots.devices,
         "halvings": halvings,
         "gpu": gpu,
         "folder": str(store.folder),

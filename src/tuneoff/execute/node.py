@@ -38,7 +38,7 @@ class Agent:
     def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
         """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
         self._is_home = home == (socket.gethostname(), str(cache_folder()))
-        self._is_stopped = False
+        self._is_stopped, self._environment = False, dict(environment)
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
         os.environ.update(environment)
@@ -54,6 +54,11 @@ class Agent:
         self._is_ready = threading.Event()
         self._messages: dict[str, queue.Queue[dict[str, Any]]] = {}  # by job
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def surroundings(self) -> dict[str, Any]:
+        """Return what a job of this machine needs in a process that this agent did not start."""
+        names = [*self._environment, "TUNEOFF_ENCODERS", "TUNEOFF_CHECKPOINT_SECONDS"]
+        return {"environment": {name: os.environ[name] for name in names}, "checks": str(self._checks)}
 
     def versions(self) -> dict[str, str]:
         """Return the versions of this machine's libraries."""
@@ -89,13 +94,7 @@ class Agent:
         start and of progress.
         """
         job_id = message["job_id"]
-        store = StudyStore(self._folder / job_id)
-        shutil.rmtree(store.folder, ignore_errors=True)  # of a task that was retried
-        store.folder.mkdir()
-        if search:
-            store.searches.write(SearchRecord.from_json(search))
-        if stored:
-            store.runs.adopt(job_id, lambda folder: unpack(stored, folder))
+        store = store_of(self._folder / job_id, job_id, search, stored)
         message = {**message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._messages[job_id] = mailbox
@@ -106,11 +105,7 @@ class Agent:
             self._worker.submit(message)
             watcher.started.remote(job_id)
             crash, code = self._follow(job_id, mailbox, store, watcher)
-            result: dict[str, Any] = {"crash": crash, "code": code}
-            if search is not None:
-                return result | {"search": asdict(store.searches.read(job_id))}
-            folder = store.runs.path(job_id)
-            return result | ({"run": pack(folder)} if folder.is_dir() else {})
+            return {"crash": crash, "code": code, **pack_run(store, job_id, search is not None)}
         finally:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
@@ -169,11 +164,32 @@ class Agent:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def store_of(folder: Path, job_id: str, search: dict[str, Any] | None, stored: bytes | None) -> StudyStore:
+    """Return an empty store for one job, with the record of a search so far, or a run that only predicts."""
+    store = StudyStore(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # of a task that was retried
+    folder.mkdir()
+    if search:
+        store.searches.write(SearchRecord.from_json(search))
+    if stored:
+        store.runs.adopt(job_id, lambda into: unpack(stored, into))
+    return store
+
+
+def pack_run(store: StudyStore, job_id: str, is_search: bool) -> dict[str, Any]:
+    """Return what a job has stored: the record of a search, or the packed folder of a run, if there is one."""
+    if is_search:
+        return {"search": asdict(store.searches.read(job_id))}
+    folder = store.runs.path(job_id)
+    return {"run": pack(folder)} if folder.is_dir() else {}
+
+
 class Watcher:
     """Events of all machines, until the study's own process fetches them."""
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
+        self._results: dict[str, dict[str, Any]] = {}  # of jobs on several devices
 
     def started(self, job_id: str) -> None:
         """Note that a job started."""
@@ -186,6 +202,14 @@ class Watcher:
     def trial(self, job_id: str, record: dict[str, Any]) -> None:
         """Note the record of a search after another trial."""
         self._events.append({"kind": "trial", "job_id": job_id, "record": record})
+
+    def end(self, job_id: str, result: dict[str, Any]) -> None:
+        """Keep the record of a job on several devices."""
+        self._results[job_id] = result
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """Return that record, once; None for a job that left none."""
+        return self._results.pop(job_id, None)
 
     def fetch(self) -> list[dict[str, Any]]:
         """Return the events since the last call."""
@@ -224,8 +248,20 @@ def run_there(
     watcher: Any,
 ) -> dict[str, Any]:
     """Run a job on the machine to which Ray sent this task. parcels: name -> reference in a list, fetched if needed."""
+    agent = agent_with(session, environment, home, parcels, encoders)
+    return ray.get(agent.run.remote(message, search, stored, watcher))
+
+
+def agent_with(
+    session: str,
+    environment: Mapping[str, str],
+    home: tuple[str, str],
+    parcels: Mapping[str, list[Any]],
+    encoders: Mapping[str, str],
+) -> Any:
+    """Return the agent of this machine, which has everything that a job reads. Arguments as of run_there."""
     agent = agent_of(session, ray.get_runtime_context().get_node_id(), environment, home)
     for name in ray.get(agent.lacks.remote(list(parcels))):
         ray.get(agent.install.remote(name, parcels[name][0]))
     ray.get(agent.use_encoders.remote(encoders))
-    return ray.get(agent.run.remote(message, search, stored, watcher))
+    return agent

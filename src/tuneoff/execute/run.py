@@ -21,8 +21,9 @@ from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.meter import latency, peak_operations, throughput
 from tuneoff.engine.precision import resolve
 from tuneoff.engine.resume import Checkpoint
-from tuneoff.errors import DivergedError, NoMemoryError, TuneoffError, join_limited, one_line
+from tuneoff.errors import DeviceError, DivergedError, NoMemoryError, TuneoffError, join_limited, one_line
 from tuneoff.execute.checkpoints import checkpoint_of
+from tuneoff.execute.devices import Devices
 from tuneoff.execute.fit import Fitted, fit, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, host_peak_bytes, machine, peak_bytes, versions
@@ -38,17 +39,19 @@ def run_one(
     store: RunStore,
     on_progress: Callable[[float], None] = lambda share: None,
     halvings: int = 0,
+    devices: Devices | None = None,
 ) -> RunRecord:
     """Fit, evaluate and store one run. An error is stored too, as a failed or diverged run.
 
     A run that was stopped goes on from its checkpoint. halvings: of the micro-batch, because an earlier process that
-    ran it was killed, probably for lack of memory.
+    ran it was killed, probably for lack of memory. devices: that train it together; None for one.
     """
     started = time.perf_counter()
-    checkpoint = checkpoint_of(spec, store)
+    num_devices = devices.count if devices and isinstance(spec.config, GradientConfig) else 1
+    checkpoint = checkpoint_of(spec, store, num_devices)
     try:
         dataset = inputs.dataset(spec)
-        fitted = _fit_in_memory(spec, dataset, inputs, on_progress, checkpoint, halvings)
+        fitted = _fit_in_memory(spec, dataset, inputs, on_progress, checkpoint, halvings, devices)
         scores = _scores(spec, dataset, fitted)  # by a function of the user's own too, which may fail
     except Exception as error:
         record = store.write(_unsuccessful(spec, error), history=_history(getattr(error, "trained", None)))
@@ -69,12 +72,13 @@ def run_one(
         fitted.costs |= _merged_costs(fitted, timed_part(parts).num_examples(dataset))
     if fitted.costs.get("operations"):
         dtype = resolve(spec.recipe.precision, device())
-        fitted.costs["peak_operations_per_second"] = peak_operations(dtype, device())
+        fitted.costs["peak_operations_per_second"] = num_devices * peak_operations(dtype, device())
     # after everything that is timed or counted: neither changes a number of the run
     tests = _predict_tests(spec, fitted, dataset, inputs)
     movement = _movement(fitted) if not spec.subset else {}
     record = _record(
         spec,
+        num_devices,
         status=OK,
         metrics=scores,
         per_class={
@@ -122,14 +126,16 @@ def _fit_in_memory(
     on_progress: Callable[[float], None],
     checkpoint: Checkpoint,
     halvings: int,
+    devices: Devices | None,
 ) -> Fitted:
     """Fit a run, and once more in smaller micro-batches where memory lacks elsewhere than in a step's gradient."""
-    arguments: dict[str, Any] = {"on_progress": on_progress, "checkpoint": checkpoint}
+    arguments: dict[str, Any] = {"on_progress": on_progress, "checkpoint": checkpoint, "devices": devices}
     try:
         return fit(spec, dataset, inputs, **arguments, halvings=halvings)
     except Exception as error:
         is_final = isinstance(error, NoMemoryError) or not isinstance(spec.config, GradientConfig)
-        if is_final or not is_out_of_memory(error):
+        was_killed = isinstance(error, DeviceError) and error.was_killed
+        if is_final or not (is_out_of_memory(error) or was_killed):
             raise
     release_memory()  # outside the handler, whose traceback keeps the model
     return fit(spec, dataset, inputs, **arguments, halvings=halvings + 1)
@@ -250,7 +256,7 @@ def _history(trained: Trained | None) -> pd.DataFrame | None:
     return pd.concat([steps, pd.DataFrame(trained.epochs).assign(kind="epoch"), *evaluations], ignore_index=True)
 
 
-def _record(spec: RunSpec, status: str, **fields: Any) -> RunRecord:
+def _record(spec: RunSpec, num_devices: int = 1, *, status: str, **fields: Any) -> RunRecord:
     return RunRecord(
         run_id=spec.run_id,
         group=spec.group,
@@ -261,7 +267,7 @@ def _record(spec: RunSpec, status: str, **fields: Any) -> RunRecord:
         status=status,
         spec=spec.model_dump(mode="json"),
         versions=versions(),
-        machine=machine(),
+        machine=machine() | ({"devices": num_devices} if num_devices > 1 else {}),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         **{name: _without_nan(value) for name, value in fields.items()},
     )

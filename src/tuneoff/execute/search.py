@@ -13,6 +13,7 @@ from tuneoff.data.splits import parts_of
 from tuneoff.engine.training_state import State
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.checkpoints import keep_best_trial
+from tuneoff.execute.devices import Devices
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.runs import StudyStore
@@ -20,28 +21,36 @@ from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Tria
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec, recipe_values
 from tuneoff.spec.run import RunSpec
+from tuneoff.strategies import GradientConfig
 
 Progress = Callable[[float], None]
 
 
 def search_one(
-    run: RunSpec, search: SearchSpec, new: SearchRecord, inputs: JobInputs, store: StudyStore, on_progress: Progress
+    run: RunSpec,
+    search: SearchSpec,
+    new: SearchRecord,
+    inputs: JobInputs,
+    store: StudyStore,
+    on_progress: Progress,
+    devices: Devices | None = None,
 ) -> SearchRecord:
     """Run the trials that are missing from the budget, and store the search after each. new: before any trial.
 
-    The state at the end of the best trial is stored as the checkpoint of the run with its options.
+    The state at the end of the best trial is stored as the checkpoint of the run with its options. devices: that train
+    together; None for one.
     """
     record = store.searches.open(new)
+    num_devices = devices.count if devices and isinstance(run.strategy, GradientConfig) else 1
     while not record.is_spent(search):
         space = search.space_of(run.strategy)
         sampler = Sampler(run.strategy, space, search, run.metric, record.trials, recipe_values(run.recipe, space))
         best, ends = record.best, list[State]()
-        trial = _run_trial(run, search, sampler, record, inputs, on_progress, ends.append)
+        trial = _run_trial(run, search, sampler, record, inputs, on_progress, ends.append, devices)
         record.trials.append(trial)
         if ends and record.best is trial:
-            keep_best_trial(
-                run.searched(trial.options), ends[0], run.searched(best.options) if best else None, store.runs
-            )
+            earlier = run.searched(best.options) if best else None
+            keep_best_trial(run.searched(trial.options), ends[0], earlier, store.runs, num_devices)
         store.searches.write(record)
     return record
 
@@ -54,6 +63,7 @@ def _run_trial(
     inputs: JobInputs,
     on_progress: Progress,
     on_end: Callable[[State], None],
+    devices: Devices | None,
 ) -> Trial:
     trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
@@ -78,7 +88,7 @@ def _run_trial(
             on_progress(min(1.0, seconds() / (search.budget or 1)))
 
     try:
-        trial.score = _validation_score(trial_run, inputs, progress, should_stop, on_end)
+        trial.score = _validation_score(trial_run, inputs, progress, should_stop, on_end, devices)
         trial.state = state
     except Exception as error:  # a failed trial is stored as one, and the search goes on
         trial.state = FAILED
@@ -94,9 +104,10 @@ def _validation_score(
     on_progress: Progress,
     should_stop: Callable[[float], bool],
     on_end: Callable[[State], None],
+    devices: Devices | None,
 ) -> float:
     dataset = inputs.dataset(run)
-    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop, on_end=on_end)
+    fitted = fit(run, dataset, inputs, ("validation",), on_progress, should_stop, on_end=on_end, devices=devices)
     labels = parts_of(dataset, run.fold, run.subset, run.seed, run.division)["validation"].labels(dataset)
     selection = run.selection(dataset.label_names, dataset.is_multilabel)
     return selection.score(labels, fitted.probabilities["validation"])

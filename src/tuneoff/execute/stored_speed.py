@@ -58,5 +58,6 @@ def _read() -> dict[str, float]:
 
 def _keys(spec: StudySpec, slots: Slots) -> list[str]:
     """Return the name of each encoder with everything else that its speed depends on."""
-    machine = f"{processor()}, {slots.workers} x {slots.threads} threads, {spec.recipe.precision}"
+    devices = f"{slots.devices} x " if slots.devices > 1 else ""
+    machine = f"{processor()}, {slots.workers} x {devices}{slots.threads} threads, {spec.recipe.precision}"
     return [f"{model}, {machine}" for model in spec.model]

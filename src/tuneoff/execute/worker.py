@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> None:
-    """Run jobs until standard input ends; with --one JOB, run that job."""
+    """Run jobs until standard input ends; with --one JOB, run that job; with --device, be a device of a job."""
     _die_with_parent()
     _handle_stop_signals(lambda *_: None)  # a scheduler may signal every process; the main process asks when it is time
     # libraries may print to standard output, which must not mix with events
@@ -46,6 +46,11 @@ def main() -> None:
     if "--one" in sys.argv:
         _run(json.loads(sys.argv[-1]), channel)
         return
+    if "--device" in sys.argv:
+        _import_libraries()
+        from tuneoff.execute.devices import run_device
+
+        sys.exit(run_device(json.loads(sys.argv[-1])))
     if CAN_FORK:
         _import_libraries()
     _send(channel, event="ready")
@@ -229,8 +234,14 @@ def _run_job(message: dict[str, Any], channel: TextIO) -> None:
             last_sent = time.monotonic()
             _send(channel, event="progress", job_id=message["job_id"], share=share)
 
-    store = StudyStore(Path(message["folder"]))
-    run_job(Job.model_validate(message["job"]), CachedInputs(), store, report, message["halvings"])
+    job, store = Job.model_validate(message["job"]), StudyStore(Path(message["folder"]))
+    if message.get("devices", 1) == 1:
+        run_job(job, CachedInputs(), store, report, message["halvings"])
+        return
+    from tuneoff.execute.devices import LocalDevices
+
+    with LocalDevices(message["devices"], message["threads"]) as devices:
+        run_job(job, CachedInputs(), store, report, message["halvings"], devices)
 
 
 def _describe(error: Exception) -> str:

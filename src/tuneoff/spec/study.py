@@ -202,6 +202,9 @@ class StudySpec(Options):
     workers: int | None = Field(
         None, ge=1, description="jobs at once; by default one per core, or several per GPU, as memory allows"
     )
+    devices: int = Field(
+        1, ge=1, description="GPUs, or processes on a CPU, that train each run together; the batch stays the recipe's"
+    )
     keep: Literal["all", "recommended", "none"] = Field(
         "recommended",
         description="trained models that stay on disk; recommended: those of the strategy that the verdict picks, and "

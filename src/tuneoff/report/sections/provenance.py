@@ -51,4 +51,6 @@ def _machine(machine: Mapping[str, str | int | None]) -> str:
     parts += [f"{machine['gpu']}"] if machine.get("gpu") else []
     if (threads := machine.get("threads")) is not None:
         parts.append(f"{threads} {'thread' if threads == 1 else 'threads'} per run")
+    if devices := machine.get("devices"):
+        parts[-1] += f", on each of {devices} devices"
     return ", ".join(parts)
