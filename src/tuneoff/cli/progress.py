@@ -23,6 +23,9 @@ from tuneoff.study import Plan
 
 _MIN_SECONDS = 5.0  # of a job, before its speed replaces that of earlier studies
 _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the bar alone
+_MAX_BARS = 20  # of running jobs, of which a cluster may have thousands
+_MANY = 500  # jobs, from which on the whole is computed no more than once in a while: it takes milliseconds
+_WHOLE_SECONDS = 0.5
 
 
 class StudyProgress:
@@ -48,6 +51,8 @@ class StudyProgress:
         self._started: dict[str, float] = {}  # job id -> time
         self._seconds: dict[str, float] = {}  # job id -> time that it has taken so far
         self._tasks: dict[str, TaskID] = {}
+        self._machines: dict[str, str] = {}  # job id -> machine of a cluster, of running jobs
+        self._next_whole = 0.0  # time at which the study's bar changes again
         self._stopped: dict[str, str] = {}  # job id -> title, of jobs that stopped without a record
 
     def __enter__(self) -> "StudyProgress":
@@ -82,22 +87,31 @@ class StudyProgress:
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
             self._stopped.pop(job_id, None)
-            self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note="")
+            if event.machine:
+                self._machines[job_id] = event.machine
+            if len(self._tasks) < _MAX_BARS:
+                note = f"on {visible(event.machine)}" if event.machine else ""
+                self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note=note)
         elif event.kind == "progress":
-            self._bars.update(self._tasks[job_id], completed=event.share)
+            if job_id in self._tasks:
+                self._bars.update(self._tasks[job_id], completed=event.share)
         elif event.kind == "stopped":
             self._remove(job_id)
             self._stopped[job_id] = title
             if event.note:
-                self._console.print(f"{escape(title)}: {event.note}")
+                self._console.print(f"{escape(title)}: {visible(event.note)}")
         elif event.record is not None:
             self._remove(job_id)
             is_search = isinstance(event.record, SearchRecord)
             line = _search_line(event.record) if is_search else _run_line(event.record, event.job.run.metric)  # type: ignore[arg-type]
-            self._console.print(f"{escape(title)}: {line}")
-        self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+            where = f", on {visible(event.machine)}" if event.machine else ""
+            self._console.print(f"{escape(title)}: {line}{where}")
+        if len(self._estimates) < _MANY or time.monotonic() > self._next_whole:
+            self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+            self._next_whole = time.monotonic() + _WHOLE_SECONDS
 
     def _remove(self, job_id: str) -> None:
+        self._machines.pop(job_id, None)
         if job_id in self._tasks:  # it was stopped before it was announced
             self._bars.remove_task(self._tasks.pop(job_id))
 
@@ -121,8 +135,10 @@ class StudyProgress:
 
     def _note(self) -> str:
         finished = sum(share >= 1.0 for share in self._shares.values())
-        left = self._seconds_left()
-        return f"{finished} of {len(self._estimates)}" + (f", about {rough_seconds(left)} left" if left else "")
+        note, left = f"{finished} of {len(self._estimates)}", self._seconds_left()
+        if self._machines:
+            note += f", {len(self._machines)} running on {counted(len(set(self._machines.values())), 'machine')}"
+        return note + (f", about {rough_seconds(left)} left" if left else "")
 
     def _seconds_left(self) -> float | None:
         """Return the expected time until all jobs are done; None without a speed."""

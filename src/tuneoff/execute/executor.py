@@ -1,7 +1,7 @@
 """Executor protocol: run jobs somewhere and report events. The local one uses this machine's cores."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from tuneoff.runs import RunRecord, StudyStore
@@ -18,6 +18,7 @@ class Event:
     share: float = 0.0  # of the job that is done, 0 to 1
     record: RunRecord | SearchRecord | None = None
     note: str = ""  # of a job that stopped: why
+    machine: str = ""  # that runs the job, of a cluster; empty: this one
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Slots:
     workers: int
     threads: int
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
+    machines: int = 1  # of a cluster
 
     def with_threads(self, threads: int, keeps_workers: bool) -> "Slots":
         """Return slots with another number of threads, at most that of the cores, and no more workers than they allow.
@@ -41,7 +43,7 @@ class Slots:
         cores = self.cores or self.workers * self.threads
         threads = min(threads, cores)
         fitting = max(1, min(self.workers, cores // threads))
-        return Slots(self.workers if keeps_workers else fitting, threads, self.cores)
+        return replace(self, workers=self.workers if keeps_workers else fitting, threads=threads)
 
 
 class Executor(Protocol):

@@ -38,6 +38,7 @@ class Agent:
     def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
         """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
         self._is_home = home == (socket.gethostname(), str(cache_folder()))
+        self._node = ray.get_runtime_context().get_node_id()
         self._is_stopped = False
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
@@ -104,7 +105,7 @@ class Agent:
             if self._broken:
                 raise StoreError(self._broken)
             self._worker.submit(message)
-            watcher.started.remote(job_id)
+            watcher.started.remote(job_id, self._node)
             crash, code = self._follow(job_id, mailbox, store, watcher)
             result: dict[str, Any] = {"crash": crash, "code": code}
             if search is not None:
@@ -175,9 +176,9 @@ class Watcher:
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
 
-    def started(self, job_id: str) -> None:
-        """Note that a job started."""
-        self._events.append({"kind": "started", "job_id": job_id})
+    def started(self, job_id: str, node: str) -> None:
+        """Note that a job started. node: Ray's id of its machine."""
+        self._events.append({"kind": "started", "job_id": job_id, "node": node})
 
     def progress(self, job_id: str, share: float) -> None:
         """Note the share of a job that is done."""
