@@ -18,13 +18,14 @@ from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, s
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
+from tuneoff.spec.run import Job
 from tuneoff.strategies.base import format_option
 from tuneoff.study import Plan
 
 _MIN_SECONDS = 5.0  # of a job, before its speed replaces that of earlier studies
 _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the bar alone
 _MAX_BARS = 20  # of running jobs, of which a cluster may have thousands
-_MANY = 500  # jobs, from which on the whole is computed no more than once in a while: it takes milliseconds
+_MANY = 100  # jobs, from which on the whole is computed no more than once in a while: it takes milliseconds
 _WHOLE_SECONDS = 0.5
 
 
@@ -50,6 +51,7 @@ class StudyProgress:
         self._shares: dict[str, float] = {}  # job id -> share that is done
         self._started: dict[str, float] = {}  # job id -> time
         self._seconds: dict[str, float] = {}  # job id -> time that it has taken so far
+        self._named: dict[int, tuple[Job, str, str]] = {}  # by identity, with the job, so that it stays the same one
         self._tasks: dict[str, TaskID] = {}
         self._machines: dict[str, str] = {}  # job id -> machine of a cluster, of running jobs
         self._next_whole = 0.0  # time at which the study's bar changes again
@@ -81,8 +83,7 @@ class StudyProgress:
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
-        encoders = encoder_names(self._plan.spec.model) if self._plan else {}
-        job_id, title = event.job.job_id, event.job.title_among(encoders)
+        job_id, title = self._names(event.job)
         self._shares[job_id] = event.share
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
@@ -109,6 +110,13 @@ class StudyProgress:
         if len(self._estimates) < _MANY or time.monotonic() > self._next_whole:
             self._bars.update(self._whole, completed=self._share_done(), note=self._note())
             self._next_whole = time.monotonic() + _WHOLE_SECONDS
+
+    def _names(self, job: Job) -> tuple[str, str]:
+        """Return the id and the title of a job, computed once for each: a cluster reports fifty times a second."""
+        if id(job) not in self._named:
+            encoders = encoder_names(self._plan.spec.model) if self._plan else {}
+            self._named[id(job)] = job, job.job_id, job.title_among(encoders)
+        return self._named[id(job)][1:]
 
     def _remove(self, job_id: str) -> None:
         self._machines.pop(job_id, None)

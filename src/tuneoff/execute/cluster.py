@@ -38,6 +38,7 @@ _CONNECT_SECONDS = 10.0  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
 _HEAD_SECONDS = 1.0  # between two looks at its head
 _RECONNECT_SECONDS = 60.0  # that a head may be away
+_REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of all jobs
 _RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
 # of the study's own process, on which jobs depend
 _VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -89,6 +90,7 @@ class RayExecutor:
         self.ray = ray
         is_client = address.startswith("ray://")
         self._head = address if is_client else ray.get_runtime_context().gcs_address
+        self._cluster = _cluster_id(self._head)
         self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
@@ -106,11 +108,14 @@ class RayExecutor:
         self.ray.shutdown()
 
     def check_head(self) -> None:
-        """Raise ConnectionLost if the head does not answer."""
+        """Raise ConnectionLost if the head does not answer, or is another one at the same address."""
         try:
             _check_answers(self._head)
-        except OSError as error:
+            identity = _cluster_id(self._head)
+        except (OSError, self.ray.exceptions.RpcError) as error:
             raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
+        if identity != self._cluster:
+            raise ConnectionLost("the head of the cluster was restarted")
 
     def reconnect(self, check_stop: Callable[[], None]) -> None:
         """Connect to a head that was restarted. Raises StoreError if none answers in time.
@@ -259,6 +264,7 @@ class RayExecutor:
                 "job": job.model_dump(mode="json"),
                 "threads": slots.threads,
                 "halvings": halvings,
+                "report_seconds": report_seconds(slots.workers),
             }
             return remote.remote(
                 self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
@@ -297,11 +303,12 @@ class _RayMachines:
         """Wait a moment for tasks to end, look at the machines now and then, and stop if that is asked for."""
         self._check_stop()
         now = time.monotonic()
-        if now - self._looked_at_head > _HEAD_SECONDS:
+        is_time = now - self._looked > _LOOK_SECONDS
+        if is_time or now - self._looked_at_head > _HEAD_SECONDS:
             self._looked_at_head = now
             self._executor.check_head()
         with self._noticing_loss():
-            if now - self._looked > _LOOK_SECONDS:
+            if is_time:
                 self._looked = now
                 self._executor.look_at_machines()
             ended, _ = self._ray.wait(handles, timeout=_POLL_SECONDS)
@@ -359,9 +366,24 @@ class _RayMachines:
             raise ConnectionLost(f"the cluster does not answer ({one_line(error, 100)})") from error
 
 
+def report_seconds(workers: int) -> float:
+    """Return the seconds between two reports of a job's progress: of all jobs, no more reports than can be read."""
+    return max(_REPORT_SECONDS, workers / _REPORTS_A_SECOND)
+
+
+# ---- private names of Ray; not in compat.py, which imports torch: this process has no other use for it yet
+
+
+def _cluster_id(head: str) -> str:
+    """Return the id of the cluster at an address, or "": Ray ends this process if it asks a restarted head anything."""
+    import ray._raylet
+
+    client = getattr(ray._raylet, "GcsClient", None)
+    return "" if client is None or head.startswith("ray://") else str(client(address=head).cluster_id)
+
+
 def _silence(ray: Any) -> None:
     """Keep Ray from printing the log of each machine that dies, for which it has no option."""
-    # private, but not in compat.py, which imports torch: this process has no other use for it yet
     if hasattr(ray._private.worker, "print_to_stdstream"):
         ray._private.worker.print_to_stdstream = lambda *_, **__: None
 

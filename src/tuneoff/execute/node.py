@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -106,7 +107,7 @@ class Agent:
                 raise StoreError(self._broken)
             self._worker.submit(message)
             watcher.started.remote(job_id, self._node)
-            crash, code = self._follow(job_id, mailbox, store, watcher)
+            crash, code = self._follow(message, mailbox, store, watcher)
             result: dict[str, Any] = {"crash": crash, "code": code}
             if search is not None:
                 return result | {"search": asdict(store.searches.read(job_id))}
@@ -117,18 +118,20 @@ class Agent:
             shutil.rmtree(store.folder, ignore_errors=True)
 
     def _follow(
-        self, job_id: str, mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
+        self, message: Mapping[str, Any], mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
     ) -> tuple[str, int]:
         """Wait for the end of a job, and tell the watcher of its progress.
 
         Returns the reason of a crash, or "", and the exit code.
         """
-        seen = 0.0
+        job_id, seen, reported = message["job_id"], 0.0, time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
                 event = mailbox.get(timeout=_POLL_SECONDS)
                 if event["event"] == "progress":
-                    watcher.progress.remote(job_id, event["share"])
+                    if time.monotonic() - reported > message["report_seconds"]:
+                        reported = time.monotonic()
+                        watcher.progress.remote(job_id, event["share"])
                 elif event["event"] == "done":
                     return "", 0
                 elif event["event"] == "stopped":
