@@ -45,7 +45,11 @@ FAULTS = {
     "stragglers and failures": Faults(slow_machines=0.02, dying_machines=0.02, killed_runs=0.005),
 }
 # without frozen blocks, whose outputs machines would share on one machine and not on several
-REAL = {"strategies": ["full", "lora", "adapter", "bitfit"], "limit": 240, "epochs": 2}
+REAL: dict[str, Any] = {
+    "strategies": ["full", "lora", "adapter", "bitfit"],
+    "limits": {"train": 240, "validation": 60, "test": 60},
+    "epochs": 2,
+}
 
 
 def main() -> None:
@@ -351,7 +355,7 @@ def timed(executor: Any, folder: Path, num_seeds: int, workers: int | None = Non
     """Run the study. Returns its events with their times."""
     given = {
         "name": folder.name,
-        "data": {"source": "packaged:rotten-tomatoes", "limit": REAL["limit"]},
+        "data": {"source": "packaged:rotten-tomatoes", "limits": REAL["limits"]},
         "strategies": REAL["strategies"],
         "baselines": False,
         "seeds": list(range(num_seeds)),
@@ -407,11 +411,11 @@ def measure_recovery(cluster: Any, folder: Path) -> float:
 
     given = {
         "name": "recovery",
-        "data": {"source": "packaged:rotten-tomatoes", "limit": REAL["limit"]},
+        "data": {"source": "packaged:rotten-tomatoes", "limits": REAL["limits"]},
         "strategies": ["full"],
         "baselines": False,
         "seeds": [0, 1],
-        "recipe": {"epochs": 3 * int(REAL["epochs"])},
+        "recipe": {"epochs": 3 * REAL["epochs"]},
         "keep": "none",
     }
     try:

@@ -329,7 +329,7 @@ class _RayMachines:
                 result = self._ray.get(handle)
             except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
                 self._executor.check_head()  # every machine dies with it, which says nothing of the job
-                return f"its machine died, or Ray's process on it ({one_line(error, 150)})", LOST
+                return f"its machine died, or Ray's process on it ({one_line(error, 70)})", LOST
             except of_ray.RayTaskError as error:
                 self._executor.check_head()
                 raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
