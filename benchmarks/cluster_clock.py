@@ -7,7 +7,6 @@ down and die by events of this clock. Records that come back are real folders of
 
 import heapq
 import itertools
-import shutil
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -110,7 +109,6 @@ class ClockMachines:
         self._events: list[tuple[float, int, str, Any]] = []
         self._numbers, self._handles = itertools.count(), itertools.count()
         self._link_free, self._report_seconds = 0.0, report_seconds(num_machines)
-        self._stored: list[str] = []
         expected = sum(seconds.values()) / num_machines
         for index in dying[: round(faults.dying_machines * num_machines)]:
             self._at(float(rng.uniform(0, expected)), "die", int(index))
@@ -123,9 +121,6 @@ class ClockMachines:
         spent = time.perf_counter() - self._left + cost
         self.now += spent
         self.tally.busy_seconds += spent
-        for job_id in self._stored:  # 10,000 runs would fill the disk
-            shutil.rmtree(self._store.runs.path(job_id), ignore_errors=True)
-        self._stored = []
 
     def _leave(self) -> None:
         self._left = time.perf_counter()
@@ -177,7 +172,6 @@ class ClockMachines:
         if not task.outcome[0]:
             parcel = self._parcels[job.run.strategy.name]
             self._store.runs.adopt(task.job_id, lambda folder: unpack(parcel, folder))
-            self._stored.append(task.job_id)
             self.tally.bytes_received += len(parcel)
         return task.outcome
 

@@ -137,7 +137,8 @@ class StudyProgress:
 
     def _share_done(self) -> float:
         """Return the share of the expected time of all jobs that is done."""
-        seconds_of = {job_id: e.seconds(self._speed or _GUESSED_SPEED) for job_id, e in self._estimates.items()}
+        speed = self._speed or _GUESSED_SPEED  # once: it looks at all jobs
+        seconds_of = {job_id: e.seconds(speed) for job_id, e in self._estimates.items()}
         done = sum(seconds * self._shares.get(job_id, 0.0) for job_id, seconds in seconds_of.items())
         return done / max(1e-9, sum(seconds_of.values()))
 
