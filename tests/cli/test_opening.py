@@ -1,5 +1,7 @@
 """The first lines of a comparison on the screen: data, evaluation, problems, and what will run."""
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
@@ -91,6 +93,13 @@ def test_a_search_with_a_time_budget_takes_its_budget(tweets):
     spec = spec_of(tweets)
     jobs = jobs_of(spec, 4, 0, SearchSpec(budget=600))
     assert plan_line(plan_of(spec, jobs)) == "4 searches, 2 at once: about 20 min"
+
+
+def test_the_machines_of_a_cluster_are_counted(tweets):
+    spec = spec_of(tweets)
+    plan = plan_of(spec, jobs_of(spec, 0, 9), speed=None, workers=4)
+    plan = dataclasses.replace(plan, slots=dataclasses.replace(plan.slots, machines=3))
+    assert plan_line(plan) == "9 runs, 4 at once on 3 machines"
 
 
 def test_the_most_harmful_findings_come_first_and_no_more_than_five(toy, tmp_path, encoder):

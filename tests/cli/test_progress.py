@@ -62,3 +62,30 @@ def test_the_first_lines_are_printed_once_and_text_of_the_data_is_made_harmless(
         progress.on_plan(plan_of(odd, jobs_of(odd, 0, 1)))
     assert printed.getvalue().count("odd.csv: 60 examples, 2 classes ([red]␛]0;x 50 %, negative 50 %)") == 1
     assert "\x1b" not in printed.getvalue()
+
+
+def test_on_a_cluster_machines_are_named(spec):
+    printed = io.StringIO()
+    progress = StudyProgress(Console(file=printed, width=200), "toy", has_opening=False)
+    jobs = jobs_of(spec, searches=0, runs=3)
+    progress.on_plan(plan_of(spec, jobs, speed=None))
+    for job, machine in zip(jobs, ["amber", "[b]", "amber"], strict=True):
+        progress.on_event(Event("started", job, machine=machine))
+    assert note(progress) == "0 of 3, 3 running on 2 machines"
+    assert [task.fields["note"] for task in progress._bars.tasks[1:]] == ["on amber", r"on \[b]", "on amber"]
+    progress.on_event(Event("stopped", jobs[0], note="its machine died; it runs again", machine="amber"))
+    assert "lora seed 0: its machine died; it runs again" in printed.getvalue()
+    assert note(progress) == "0 of 3, 2 running on 2 machines"
+    progress.on_event(Event("started", jobs[0], machine="[b]"))
+    assert len(progress._bars.tasks) == 4  # no bar of its first try is left
+
+
+def test_bars_of_many_jobs_do_not_fill_the_screen(progress, spec):
+    jobs = jobs_of(spec, searches=0, runs=40)
+    progress.on_plan(plan_of(spec, jobs))
+    for job in jobs:
+        progress.on_event(Event("started", job, machine="m"))
+        progress.on_event(Event("progress", job, share=0.5))
+    assert len(progress._bars.tasks) == 21
+    progress.on_event(Event("stopped", jobs[30]))
+    assert note(progress).startswith("0 of 40, 39 running on 1 machine, about ")

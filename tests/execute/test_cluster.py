@@ -223,7 +223,7 @@ def test_an_address_without_a_cluster_is_one_line():
 
 def test_machines_with_other_versions_or_little_memory_are_named(cluster, monkeypatch):
     with RayExecutor(cluster.address) as executor:
-        assert executor.slots(4, 10**6) == Slots(2, 1)
+        assert executor.slots(4, 10**6) == Slots(2, 1, machines=2)
         with pytest.raises(StoreError, match=r"no machine of the cluster has the .* GiB of memory"):
             executor.slots(4, 10**9)
         monkeypatch.setattr("tuneoff.execute.cluster.versions", lambda: {"python": "3.0", "tuneoff": "0.1.0"})

@@ -11,6 +11,7 @@ from tuneoff.cli.hub import stay_offline_without_network
 from tuneoff.cli.imports import end_imports
 from tuneoff.cli.options import (
     COST_HELP,
+    CopyTo,
     Cost,
     Devices,
     GramsPerKwh,
@@ -146,6 +147,7 @@ def compare(
     keep: Keep = None,
     replace: Replace = False,
     on: On = None,
+    copy_to: CopyTo = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -195,9 +197,10 @@ def compare(
         if more_data:
             from tuneoff.cli.datasets import set_of
 
-            run_set_on_screen(set_of([data["source"], *more_data], options, name), executor, replace, as_json, quiet)
+            study_set = set_of([data["source"], *more_data], options, name)
+            run_set_on_screen(study_set, executor, replace, as_json, quiet, copy_to)
             return
-        run_study_on_screen(study_from(options, "compare"), None, executor, replace, as_json, quiet)
+        run_study_on_screen(study_from(options, "compare"), None, executor, replace, as_json, quiet, copy_to)
 
 
 def run(
@@ -236,6 +239,7 @@ def run(
     keep: Keep = None,
     replace: Replace = False,
     on: On = None,
+    copy_to: CopyTo = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -295,13 +299,13 @@ def run(
             check_is_of_all(
                 {"--data": data, "--predictions": predictions, "--test-set": test_set, "--import": imported}
             )
-            run_set_on_screen(study_set.changed(change, name), executor, replace, as_json, quiet)
+            run_set_on_screen(study_set.changed(change, name), executor, replace, as_json, quiet, copy_to)
             return
         study = Study.open(study_name)
         spec = change(study.spec)
         spec = study_from({**spec.model_dump(mode="json"), "name": name or spec.name})
         stay_offline_without_network(spec.model, spec.data.source)
-        run_study_on_screen(spec, None if name else study.folder, executor, replace, as_json, quiet)
+        run_study_on_screen(spec, None if name else study.folder, executor, replace, as_json, quiet, copy_to)
 
 
 def plan(

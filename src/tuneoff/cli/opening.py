@@ -93,7 +93,8 @@ def plan_line(plan: Plan) -> str:
     time = f": about {rough_seconds(plan.seconds)}" if plan.seconds else ""
     final = ", then the picked strategy once more on all examples" if plan.dataset.folds else ""
     most = "at most " if plan.race else ""
-    return f"{most}{jobs}, {workers} at once{plan.slots.devices_text}{time}{final}"
+    where = f" on {min(workers, plan.slots.machines)} machines" if plan.slots.machines > 1 else ""
+    return f"{most}{jobs}, {workers} at once{where}{plan.slots.devices_text}{time}{final}"
 
 
 def _source_name(spec: DataSpec) -> str:

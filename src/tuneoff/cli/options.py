@@ -36,6 +36,13 @@ On = Annotated[
         "that this machine belongs to, ray to start one here"
     ),
 ]
+CopyTo = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        help="keep a copy of the study at an address, such as s3://bucket/study: each run as it ends; stored runs that "
+        "this machine lacks come from there"
+    ),
+]
 Keep = Annotated[
     OptionalText,
     typer.Option(

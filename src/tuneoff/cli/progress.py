@@ -18,11 +18,15 @@ from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, s
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
+from tuneoff.spec.run import Job
 from tuneoff.strategies.base import format_option
 from tuneoff.study import Plan
 
 _MIN_SECONDS = 5.0  # of a job, before its speed replaces that of earlier studies
 _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the bar alone
+_MAX_BARS = 20  # of running jobs, of which a cluster may have thousands
+_MANY = 100  # jobs, from which on the whole is computed no more than once in a while: it takes milliseconds
+_WHOLE_SECONDS = 0.5
 
 
 class StudyProgress:
@@ -47,7 +51,10 @@ class StudyProgress:
         self._shares: dict[str, float] = {}  # job id -> share that is done
         self._started: dict[str, float] = {}  # job id -> time
         self._seconds: dict[str, float] = {}  # job id -> time that it has taken so far
+        self._named: dict[int, tuple[Job, str, str]] = {}  # by identity, with the job, so that it stays the same one
         self._tasks: dict[str, TaskID] = {}
+        self._machines: dict[str, str] = {}  # job id -> machine of a cluster, of running jobs
+        self._next_whole = 0.0  # time at which the study's bar changes again
         self._stopped: dict[str, str] = {}  # job id -> title, of jobs that stopped without a record
 
     def __enter__(self) -> "StudyProgress":
@@ -76,28 +83,43 @@ class StudyProgress:
 
     def on_event(self, event: Event) -> None:
         """Show an event."""
-        encoders = encoder_names(self._plan.spec.model) if self._plan else {}
-        job_id, title = event.job.job_id, event.job.title_among(encoders)
+        job_id, title = self._names(event.job)
         self._shares[job_id] = event.share
         self._seconds[job_id] = time.monotonic() - self._started.setdefault(job_id, time.monotonic())
         if event.kind == "started":
             self._stopped.pop(job_id, None)
-            self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note="")
+            if event.machine:
+                self._machines[job_id] = event.machine
+            if len(self._tasks) < _MAX_BARS:
+                note = f"on {visible(event.machine)}" if event.machine else ""
+                self._tasks[job_id] = self._bars.add_task(f"  {escape(title)}", total=1.0, note=note)
         elif event.kind == "progress":
-            self._bars.update(self._tasks[job_id], completed=event.share)
+            if job_id in self._tasks:
+                self._bars.update(self._tasks[job_id], completed=event.share)
         elif event.kind == "stopped":
             self._remove(job_id)
             self._stopped[job_id] = title
             if event.note:
-                self._console.print(f"{escape(title)}: {event.note}")
+                self._console.print(f"{escape(title)}: {visible(event.note)}")
         elif event.record is not None:
             self._remove(job_id)
             is_search = isinstance(event.record, SearchRecord)
             line = _search_line(event.record) if is_search else _run_line(event.record, event.job.run.metric)  # type: ignore[arg-type]
-            self._console.print(f"{escape(title)}: {line}")
-        self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+            where = f", on {visible(event.machine)}" if event.machine else ""
+            self._console.print(f"{escape(title)}: {line}{where}")
+        if len(self._estimates) < _MANY or time.monotonic() > self._next_whole:
+            self._bars.update(self._whole, completed=self._share_done(), note=self._note())
+            self._next_whole = time.monotonic() + _WHOLE_SECONDS
+
+    def _names(self, job: Job) -> tuple[str, str]:
+        """Return the id and the title of a job, computed once for each: a cluster reports fifty times a second."""
+        if id(job) not in self._named:
+            encoders = encoder_names(self._plan.spec.model) if self._plan else {}
+            self._named[id(job)] = job, job.job_id, job.title_among(encoders)
+        return self._named[id(job)][1:]
 
     def _remove(self, job_id: str) -> None:
+        self._machines.pop(job_id, None)
         if job_id in self._tasks:  # it was stopped before it was announced
             self._bars.remove_task(self._tasks.pop(job_id))
 
@@ -115,14 +137,17 @@ class StudyProgress:
 
     def _share_done(self) -> float:
         """Return the share of the expected time of all jobs that is done."""
-        seconds_of = {job_id: e.seconds(self._speed or _GUESSED_SPEED) for job_id, e in self._estimates.items()}
+        speed = self._speed or _GUESSED_SPEED  # once: it looks at all jobs
+        seconds_of = {job_id: e.seconds(speed) for job_id, e in self._estimates.items()}
         done = sum(seconds * self._shares.get(job_id, 0.0) for job_id, seconds in seconds_of.items())
         return done / max(1e-9, sum(seconds_of.values()))
 
     def _note(self) -> str:
         finished = sum(share >= 1.0 for share in self._shares.values())
-        left = self._seconds_left()
-        return f"{finished} of {len(self._estimates)}" + (f", about {rough_seconds(left)} left" if left else "")
+        note, left = f"{finished} of {len(self._estimates)}", self._seconds_left()
+        if self._machines:
+            note += f", {len(self._machines)} running on {counted(len(set(self._machines.values())), 'machine')}"
+        return note + (f", about {rough_seconds(left)} left" if left else "")
 
     def _seconds_left(self) -> float | None:
         """Return the expected time until all jobs are done; None without a speed."""

@@ -19,16 +19,18 @@ from tuneoff.cli.output import (
     print_tracked,
     visible,
 )
-from tuneoff.errors import StopRequested
+from tuneoff.errors import ConfigError, StopRequested
 
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
     from tuneoff.datasets import StudySet
-    from tuneoff.execute.executor import Executor
+    from tuneoff.execute.executor import Event, Executor
     from tuneoff.race import Clock
     from tuneoff.spec.study import StudySpec
     from tuneoff.study import Study
     from tuneoff.trackers import Tracked
+
+    OnEvent = Callable[[Event], None]
 
 
 @contextmanager
@@ -50,8 +52,15 @@ def started_executor(on: str | None = None) -> "Iterator[Executor]":
 
 
 def run_study_on_screen(
-    spec: "StudySpec", folder: Path | None, executor: "Executor", replace: bool, as_json: bool, quiet: bool
+    spec: "StudySpec",
+    folder: Path | None,
+    executor: "Executor",
+    replace: bool,
+    as_json: bool,
+    quiet: bool,
+    copy_to: str | None = None,
 ) -> None:
+    """Run a study, and print its result. copy_to: address of a copy of its folder."""
     from tuneoff.cli.stored import print_orphans
     from tuneoff.race import Clock
     from tuneoff.study import RESULTS, Study
@@ -63,13 +72,26 @@ def run_study_on_screen(
     show = lambda comparison: print_result(comparison, study.folder, as_json, quiet)  # noqa: E731
     # a user's time starts with the command, imports included
     clock = Clock(started=time.monotonic() - max(0.0, time.time() - psutil.Process().create_time()))
-    comparison = _completed(study, executor, replace, screen, not as_json, tracked, show, clock)
+    with _mirror(copy_to, study.folder) as watched:
+        comparison = _completed(study, executor, replace, screen, not as_json, tracked, show, clock, watched)
     print_report(comparison, study.folder, as_json, quiet)
     for result in tracked:
         print_tracked(result, error_console if quiet and result.error else screen)
     print_orphans(study.folder, screen)
     if comparison.failures and not comparison.rows:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _mirror(address: str | None, folder: Path) -> "Iterator[Callable[[OnEvent], OnEvent]]":
+    """A context in which a study's folder is copied. Yields what wraps the function that is called for each event."""
+    if address is None:
+        yield lambda on_event: on_event
+        return
+    from tuneoff.mirror import Mirror
+
+    with Mirror(address, folder) as mirror:
+        yield mirror.watched
 
 
 def _completed(
@@ -81,8 +103,12 @@ def _completed(
     tracked: "list[Tracked]",
     on_comparison: "Callable[[Comparison], None]",
     clock: "Clock | None" = None,
+    watched: "Callable[[OnEvent], OnEvent]" = lambda on_event: on_event,
 ) -> "Comparison":
-    """Run a study with progress on the screen. on_comparison: prints the result, before the report is written."""
+    """Run a study with progress on the screen.
+
+    on_comparison: prints the result, before the report is written. watched: wraps what is called for each event.
+    """
     from tuneoff.cli.progress import StudyProgress
 
     with StudyProgress(screen, study.spec.name, has_opening=has_opening) as progress:
@@ -92,7 +118,8 @@ def _completed(
             on_comparison(comparison)
 
         try:
-            return study.run(progress.on_event, progress.on_plan, executor, replace, tracked.append, show, clock)
+            on_event = watched(progress.on_event)
+            return study.run(on_event, progress.on_plan, executor, replace, tracked.append, show, clock)
         except (KeyboardInterrupt, StopRequested) as stop:
             # --quiet silences no reason for ending early
             has_checkpoint = lambda job_id: study.store.runs.checkpoint(job_id).is_file()  # noqa: E731
@@ -101,10 +128,19 @@ def _completed(
             raise typer.Exit(stop.exit_code if isinstance(stop, StopRequested) else 130) from None
 
 
-def run_set_on_screen(study_set: "StudySet", executor: "Executor", replace: bool, as_json: bool, quiet: bool) -> None:
+def run_set_on_screen(
+    study_set: "StudySet",
+    executor: "Executor",
+    replace: bool,
+    as_json: bool,
+    quiet: bool,
+    copy_to: str | None = None,
+) -> None:
     """Run the study of each dataset, print its conclusion, and write and print the overview."""
     from tuneoff.cli.datasets import print_overview
 
+    if copy_to:
+        raise ConfigError("--copy-to does not go with a study of several datasets; run each with its own address")
     end_imports()
     screen = Console(quiet=True) if quiet else error_console if as_json else console
     tracked: list[Tracked] = []

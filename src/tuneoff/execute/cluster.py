@@ -2,27 +2,29 @@
 
 Ray schedules, moves data and notices machines that die; nothing here schedules across machines. A task hands its job to
 the agent of its machine (node.py). Records come back through Ray and are written here, so that only this process needs
-the study's folder. A job whose machine dies is submitted again with what is stored by then, so that a search goes on
-with its next trial; a job that kills its process, or loses its machine, three times is failed.
+the study's folder. What follows a job that is lost is decided in dispatch.py. When the head is lost, this process
+leaves the cluster, waits a minute for the address to answer again, and submits what ran.
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Self
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError, one_line
+from tuneoff.execute.dispatch import ConnectionLost, Dispatch
 from tuneoff.execute.executor import Event, Slots
-from tuneoff.execute.job import is_finished, only_predicts, record_crash, stored_record
-from tuneoff.execute.local import KILLED, LOST, bytes_of_job, local_slots
+from tuneoff.execute.job import only_predicts
+from tuneoff.execute.local import LOST, bytes_of_job, local_slots
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
+from tuneoff.formats import counted
 from tuneoff.machine import cores, versions
 from tuneoff.notices import notice
 from tuneoff.runs import StudyStore
@@ -35,7 +37,10 @@ _POLL_SECONDS = 0.2
 _AGENT_SECONDS = 120.0  # that an agent may take to start
 _CONNECT_SECONDS = 10.0  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
-_MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored as failed
+_HEAD_SECONDS = 1.0  # between two looks at its head
+_RECONNECT_SECONDS = 60.0  # that a head may be away
+_REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of all jobs
+_RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
 # of the study's own process, on which jobs depend
 _VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _SAME_VERSIONS = ("python", "tuneoff", "torch", "transformers")
@@ -51,22 +56,24 @@ class RayExecutor:
     def __init__(self, address: str) -> None:
         self._address, self._session = address, f"tuneoff-{uuid.uuid4().hex[:8]}"
         self._bytes_of_job = 0.0
-        self._parcels: dict[str, list[Any]] = {}
+        self._names: dict[str, str] = {}  # of machines, by Ray's ids
+        self._head = ""  # address of the head, host:port
         self._connect()
 
-    def _connect(self) -> None:
+    def _connect(self, address: str | None = None) -> None:
         try:
             import ray
         except ImportError as error:
             raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
-        if self._address == "ray":
+        address = address or self._address
+        if address == "ray":
             options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
         else:
-            options |= {"address": self._address}
+            options |= {"address": address}
         handlers = {number: signal.getsignal(number) for number in stop_signals()}
         try:
-            _check_answers(self._address)
+            _check_answers(address)
             ray.init(**options)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise StoreError(
@@ -76,25 +83,68 @@ class RayExecutor:
         for number, handler in handlers.items():  # Ray's own end the process without a word
             with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(number, handler)
+        _silence(ray)
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from tuneoff.execute.node import Watcher
 
-        self._ray = ray
+        self.ray = ray
+        is_client = address.startswith("ray://")
+        self._head = address if is_client else ray.get_runtime_context().gcs_address
+        self._cluster = _cluster_id(self._head)
         self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
             ray.remote(Watcher).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here).remote()
         )
-        self._parcels = {}
+        self._parcels: dict[str, list[Any]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):  # of machines that are gone
-            self._ray.get([agent.stop.remote() for agent in self._agents.values()], timeout=10)
-        self._ray.shutdown()
+            _check_answers(self._head)
+            self.ray.get([agent.stop.remote() for agent in self._agents.values()], timeout=10)
+        self.ray.shutdown()
+
+    def check_head(self) -> None:
+        """Raise ConnectionLost if the head does not answer, or is another one at the same address."""
+        try:
+            _check_answers(self._head)
+            identity = _cluster_id(self._head)
+        except (OSError, self.ray.exceptions.RpcError) as error:
+            raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
+        if identity != self._cluster:
+            raise ConnectionLost("the head of the cluster was restarted")
+
+    def reconnect(self, check_stop: Callable[[], None]) -> None:
+        """Connect to a head that was restarted. Raises StoreError if none answers in time.
+
+        check_stop: called while it waits.
+        """
+        notice(
+            f"the Ray cluster at {self._head} does not answer; waiting up to {_RECONNECT_SECONDS:.0f} s for it to come "
+            "back"
+        )
+        self.ray.shutdown()
+        deadline = time.monotonic() + _RECONNECT_SECONDS
+        while True:
+            check_stop()
+            try:
+                self._connect(self._head)
+                self._check(self._nodes())
+            except StoreError as error:
+                if time.monotonic() > deadline:
+                    raise StoreError(
+                        f"the Ray cluster at {self._head} was lost and has not come back within "
+                        f"{_RECONNECT_SECONDS:.0f} s; start it again and run the same command: what is stored counts"
+                    ) from error
+                self.ray.shutdown()
+                time.sleep(1.0)
+            else:
+                notice(f"connected to the Ray cluster at {self._head} again; jobs that ran on it run again")
+                return
 
     @property
     def _home(self) -> tuple[dict[str, str], tuple[str, str]]:
@@ -102,7 +152,7 @@ class RayExecutor:
         return environment, (socket.gethostname(), str(cache_folder()))
 
     def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        return [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
 
     def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on all machines, and the threads of each.
@@ -123,7 +173,7 @@ class RayExecutor:
                 f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory that a run needs; "
                 "choose a smaller encoder or a larger machine"
             )
-        room = int(self._ray.cluster_resources().get("GPU", 0)) or sum(fitting) if devices > 1 else sum(fitting)
+        room = int(self.ray.cluster_resources().get("GPU", 0)) or sum(fitting) if devices > 1 else sum(fitting)
         if devices > room:
             raise ConfigError(
                 f"devices {devices} are more than the cluster has room for ({room}); use at most {room}, or add "
@@ -133,12 +183,36 @@ class RayExecutor:
         workers = max(1, min(requested or at_once, at_once, num_jobs))
         total = sum(int(node["Resources"]["CPU"]) for node in nodes)
         smallest = min(int(n["Resources"]["CPU"]) for n, count in zip(nodes, fitting, strict=True) if count)
-        return Slots(workers, max(1, min(smallest, total // (workers * devices))), devices=devices)
+        machines = min(workers, sum(count > 0 for count in fitting))
+        threads = max(1, min(smallest, total // (workers * devices)))
+        return Slots(workers, threads, devices=devices, machines=machines)
+
+    def look_at_machines(self, slots: Slots) -> None:
+        """Say which machines have died or joined, and hold the agents of those that are there.
+
+        Raises StoreError if those that are left have no room for the devices of a job.
+        """
+        nodes, before = self._nodes(), set(self._agents)
+        self._hold_agents(nodes)
+        for node in before - set(self._agents):
+            notice(f"machine {self.name_of(node)} of the cluster is gone; {counted(len(nodes), 'machine')} left")
+        for node in set(self._agents) - before:
+            notice(f"machine {self.name_of(node)} has joined the cluster")
+        _check_room(nodes, slots)
+
+    def name_of(self, node: str) -> str:
+        """Return the name of a machine: its host's, with a number if several Ray nodes are on one host."""
+        return self._names.get(node, node[:8])
 
     def _hold_agents(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         """Hold the agents of all machines, also of those that have joined."""
         from tuneoff.execute.node import agent_of
 
+        for node in nodes:
+            if node["NodeID"] not in self._names:
+                host, taken = node["NodeManagerHostname"], set(self._names.values())
+                names = (host if number == 1 else f"{host} ({number})" for number in itertools.count(1))
+                self._names[node["NodeID"]] = next(name for name in names if name not in taken)
         present = {node["NodeID"] for node in nodes}
         self._agents = {node: agent for node, agent in self._agents.items() if node in present}
         self._agents |= {
@@ -151,7 +225,7 @@ class RayExecutor:
         for node in nodes:
             host = node["NodeManagerHostname"]
             try:
-                theirs = self._ray.get(self._agents[node["NodeID"]].versions.remote(), timeout=_AGENT_SECONDS)
+                theirs = self.ray.get(self._agents[node["NodeID"]].versions.remote(), timeout=_AGENT_SECONDS)
             except Exception as error:  # Ray raises many types
                 raise StoreError(
                     f"machine {host} of the cluster cannot run jobs ({one_line(error, 200)}); install tuneoff "
@@ -166,71 +240,12 @@ class RayExecutor:
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
-        waiting, running, is_started = list(jobs), dict[Any, Job](), set[str]()
-        crashes, killed, asked = Counter[str](), set[str](), list[int]()
+        asked: list[int] = []
         slots = self._within_machines(slots)
-        submit, looked = self._task(slots, jobs), time.monotonic()
-
-        def end(job: Job, reference: Any) -> None:
-            """Store what came back, and announce it, or wait for another try."""
-            if job.job_id not in is_started:  # its report is on the way
-                on_event(Event("started", job))
-            is_started.discard(job.job_id)
-            crash, code = self._fetch(job, reference, store)
-            crashes[job.job_id] += bool(crash)
-            if code == KILLED:
-                killed.add(job.job_id)
-            # a search whose process dies is stored with a failed trial, which may be the reason
-            if crash and crashes[job.job_id] < _MAX_CRASHES and (code == LOST or not job.is_search):
-                waiting.insert(0, job)
-                return
-            record = record_crash(job, store, crash) if crash else stored_record(job, store)
-            on_event(Event("done", job, share=1.0, record=record))
-            if crash and job.is_search and not is_finished(job, store):
-                waiting.insert(0, job)  # a search whose trial crashed goes on with its next trial
-
+        machines = _RayMachines(self, slots, jobs, store, asked)
         # kept until the next look: Ray, which waits in C++, drops what a handler raises
-        with stops_call(lambda number, _: asked.append(number)), self._cancelled_at_the_end(running):
-            while waiting or running:
-                while waiting and len(running) < slots.workers:
-                    job = waiting.pop(0)
-                    running[submit(job, store, int(job.job_id in killed))] = job
-                if time.monotonic() - looked > _LOOK_SECONDS:
-                    nodes = self._nodes()
-                    self._hold_agents(nodes)
-                    _check_room(nodes, slots)
-                    looked = time.monotonic()
-                if asked:
-                    raise StopRequested(asked[0])
-                ended, _ = self._ray.wait(list(running), timeout=_POLL_SECONDS)
-                self._report({job.job_id: job for job in running.values()}, is_started, store, on_event)
-                for reference in ended:
-                    end(running.pop(reference), reference)
-
-    @contextlib.contextmanager
-    def _cancelled_at_the_end(self, running: Mapping[Any, Job]) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            for reference in running:
-                with contextlib.suppress(Exception):  # of machines that are gone
-                    self._ray.cancel(reference, force=True)
-
-    def _fetch(self, job: Job, reference: Any, store: StudyStore) -> tuple[str, int]:
-        """Store the record that came back. Returns the reason of a crash, or "", and the exit code of the process."""
-        of_ray = self._ray.exceptions
-        died = (of_ray.NodeDiedError, of_ray.ActorDiedError, of_ray.ActorUnavailableError)
-        try:
-            result = self._ray.get(reference)
-        except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
-            return f"its machine died, or Ray's process on it ({one_line(error, 150)})", LOST
-        except of_ray.RayTaskError as error:
-            raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
-        if "search" in result:
-            store.searches.write(SearchRecord.from_json(result["search"]))
-        elif "run" in result:
-            store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
-        return result["crash"], result["code"]
+        with stops_call(lambda number, _: asked.append(number)):
+            Dispatch(jobs, machines, store, slots.workers, on_event).run()
 
     def _within_machines(self, slots: Slots) -> Slots:
         """Return slots whose threads are at most the cores of the largest machine: Ray waits for ever for more."""
@@ -239,21 +254,21 @@ class RayExecutor:
             notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
         return replace(slots, threads=min(slots.threads, largest))
 
-    def _task(self, slots: Slots, jobs: Sequence[Job]) -> Callable[[Job, StudyStore, int], Any]:
+    def sender(self, jobs: Sequence[Job], slots: Slots) -> Callable[[Job, StudyStore, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
         from tuneoff.execute.cluster_devices import run_on_devices
         from tuneoff.execute.node import run_there
 
         for name, packed in needed(job.run for job in jobs).items():
             if name not in self._parcels:
-                self._parcels[name] = [self._ray.put(packed())]
+                self._parcels[name] = [self.ray.put(packed())]
         encoders = {n: entry for n, entry in encoder_entries(job.run for job in jobs).items() if entry in self._parcels}
         # by Ray, which would send the arguments of the first try, without the trials since
         never: dict[str, Any] = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
-        num_gpus = 1 if self._ray.cluster_resources().get("GPU") else 0
+        num_gpus = 1 if self.ray.cluster_resources().get("GPU") else 0
         memory = int(self._bytes_of_job) if len(self._nodes()) > 1 else None
-        alone = self._ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=num_gpus, memory=memory, **never)
-        together = self._ray.remote(run_on_devices).options(num_cpus=0, **never)
+        alone = self.ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=num_gpus, memory=memory, **never)
+        together = self.ray.remote(run_on_devices).options(num_cpus=0, **never)
         resources = {"CPU": slots.threads} | ({"GPU": 1} if num_gpus else {}) | ({"memory": memory} if memory else {})
 
         def submit(job: Job, store: StudyStore, halvings: int) -> Any:
@@ -264,6 +279,7 @@ class RayExecutor:
                 "job": job.model_dump(mode="json"),
                 "threads": slots.threads,
                 "halvings": halvings,
+                "report_seconds": report_seconds(slots.workers),
             }
             remote = alone
             if slots.devices > 1 and isinstance(job.run.strategy, GradientConfig) and not stored:
@@ -274,22 +290,120 @@ class RayExecutor:
 
         return submit
 
-    def _report(
-        self, running: Mapping[str, Job], is_started: set[str], store: StudyStore, on_event: Callable[[Event], None]
+    def fetch_reports(self) -> list[dict[str, Any]]:
+        """Return what the machines have reported since the last call."""
+        reports = self.ray.get(self._watcher.fetch.remote(), timeout=_RPC_SECONDS)
+        return [
+            {**report, "machine": self.name_of(report["node"])} if "node" in report else report for report in reports
+        ]
+
+
+class _RayMachines:
+    """The machines of a Ray cluster, for the jobs of one call of execute.
+
+    stops: signals that ask this process to stop.
+    """
+
+    def __init__(
+        self, executor: RayExecutor, slots: Slots, jobs: Sequence[Job], store: StudyStore, stops: Sequence[int]
     ) -> None:
-        """Pass on what the machines reported of running jobs, and store the trials of searches."""
-        for event in self._ray.get(self._watcher.fetch.remote()):
-            job = running.get(event["job_id"])
-            if job is None:  # a report that came after the job's end
-                continue
-            if event["kind"] == "started":
-                if job.job_id not in is_started:  # not a task that is retried
-                    on_event(Event("started", job))
-                is_started.add(job.job_id)
-            elif event["kind"] == "progress":
-                on_event(Event("progress", job, share=event["share"]))
-            else:
-                store.searches.write(SearchRecord.from_json(event["record"]))
+        self._executor, self._slots, self._jobs, self._store, self._stops = executor, slots, jobs, store, stops
+        self._looked = self._looked_at_head = time.monotonic()
+        self._submit = executor.sender(jobs, slots)
+        self._ray = executor.ray
+
+    def submit(self, job: Job, halvings: int) -> Any:
+        """Submit a task."""
+        with self._noticing_loss():
+            return self._submit(job, self._store, halvings)
+
+    def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
+        """Wait a moment for tasks to end, look at the machines now and then, and stop if that is asked for."""
+        self._check_stop()
+        now = time.monotonic()
+        is_time = now - self._looked > _LOOK_SECONDS
+        if is_time or now - self._looked_at_head > _HEAD_SECONDS:
+            self._looked_at_head = now
+            self._executor.check_head()
+        with self._noticing_loss():
+            if is_time:
+                self._looked = now
+                self._executor.look_at_machines(self._slots)
+            ended, _ = self._ray.wait(handles, timeout=_POLL_SECONDS)
+            # it returns the first one, also of many
+            return self._ray.wait(handles, num_returns=len(handles), timeout=0)[0] if ended else []
+
+    def reports(self) -> Sequence[Mapping[str, Any]]:
+        """Fetch what machines have reported."""
+        with self._noticing_loss():
+            return self._executor.fetch_reports()
+
+    def collect(self, job: Job, handle: Any) -> tuple[str, int]:
+        """Store the record that came back."""
+        of_ray, store = self._ray.exceptions, self._store
+        died = (of_ray.NodeDiedError, of_ray.ActorDiedError, of_ray.ActorUnavailableError)
+        with self._noticing_loss():
+            try:
+                result = self._ray.get(handle)
+            except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
+                self._executor.check_head()  # every machine dies with it, which says nothing of the job
+                return f"its machine died, or Ray's process on it ({one_line(error, 70)})", LOST
+            except of_ray.RayTaskError as error:
+                self._executor.check_head()
+                raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
+        if "search" in result:
+            store.searches.write(SearchRecord.from_json(result["search"]))
+        elif "run" in result:
+            store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
+        return result["crash"], result["code"]
+
+    def cancel(self, handles: Sequence[Any]) -> None:
+        """End tasks that run."""
+        for handle in handles:
+            with contextlib.suppress(Exception):  # of machines that are gone
+                self._ray.cancel(handle, force=True)
+
+    def reconnect(self) -> None:
+        """Connect to the restarted head."""
+        self._executor.reconnect(self._check_stop)
+        self._submit = self._executor.sender(self._jobs, self._slots)
+
+    def _check_stop(self) -> None:
+        if self._stops:
+            raise StopRequested(self._stops[0])
+
+    @contextlib.contextmanager
+    def _noticing_loss(self) -> Iterator[None]:
+        """A context in which errors of Ray that only a lost head explains are ConnectionLost."""
+        of_ray = self._ray.exceptions
+        try:
+            yield
+        except (of_ray.RaySystemError, of_ray.ActorDiedError, of_ray.ActorUnavailableError, of_ray.RpcError) as error:
+            raise ConnectionLost(f"the connection to the cluster was lost ({one_line(error, 100)})") from error
+        except (of_ray.GetTimeoutError, ConnectionError) as error:
+            raise ConnectionLost(f"the cluster does not answer ({one_line(error, 100)})") from error
+
+
+def report_seconds(workers: int) -> float:
+    """Return the seconds between two reports of a job's progress: of all jobs, no more reports than can be read."""
+    return max(_REPORT_SECONDS, workers / _REPORTS_A_SECOND)
+
+
+# ---- private names of Ray; not in compat.py, which imports torch: this process has no other use for it yet
+
+
+def _cluster_id(head: str) -> str:
+    """Return the id of the cluster at an address, or "": Ray ends this process if it asks a restarted head anything."""
+    import ray._raylet
+
+    client = getattr(ray._raylet, "GcsClient", None)
+    return "" if client is None or head.startswith("ray://") else str(client(address=head).cluster_id)
+
+
+def _silence(ray: Any) -> None:
+    """Keep Ray from printing the log of each machine that dies, for which it has no option."""
+    if hasattr(ray._private.worker, "print_to_stdstream"):
+        ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:

@@ -29,7 +29,6 @@ from tuneoff.runs import StudyStore
 from tuneoff.spec.run import Job
 
 _TIMEOUT_SECONDS = 2 * 24 * 3600  # of a wait for the first device, which may validate for long
-_REPORT_SECONDS = 0.2
 
 
 def run_on_devices(
@@ -145,13 +144,13 @@ def _run_first(devices: RayDevices, store: StudyStore, message: Mapping[str, Any
 
     def report(share: float) -> None:
         nonlocal last
-        if time.monotonic() - last > _REPORT_SECONDS:
+        if time.monotonic() - last > message["report_seconds"]:
             last = time.monotonic()
             watcher.progress.remote(job_id, share)
             if job.is_search and store.searches.path(job_id).is_file():
                 watcher.trial.remote(job_id, asdict(store.searches.read(job_id)))
 
-    watcher.started.remote(job_id)
+    watcher.started.remote(job_id, ray.get_runtime_context().get_node_id())
     try:
         run_job(job, CachedInputs(), store, report, message["halvings"], devices)
     except _Lost as error:

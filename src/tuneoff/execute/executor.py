@@ -19,6 +19,7 @@ class Event:
     share: float = 0.0  # of the job that is done, 0 to 1
     record: RunRecord | SearchRecord | None = None
     note: str = ""  # of a job that stopped: why
+    machine: str = ""  # that runs the job, of a cluster; empty: this one
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Slots:
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
     devices: int = 1  # on which a job trains
     gpus: tuple[str, ...] = ()  # of each job at once, as CUDA_VISIBLE_DEVICES names it; empty: jobs see all GPUs
+    machines: int = 1  # of a cluster
 
     @property
     def devices_text(self) -> str:

@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -38,6 +39,7 @@ class Agent:
     def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
         """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
         self._is_home = home == (socket.gethostname(), str(cache_folder()))
+        self._node = ray.get_runtime_context().get_node_id()
         self._is_stopped, self._environment = False, dict(environment)
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
@@ -103,26 +105,28 @@ class Agent:
             if self._broken:
                 raise StoreError(self._broken)
             self._worker.submit(message)
-            watcher.started.remote(job_id)
-            crash, code = self._follow(job_id, mailbox, store, watcher)
+            watcher.started.remote(job_id, self._node)
+            crash, code = self._follow(message, mailbox, store, watcher)
             return {"crash": crash, "code": code, **pack_run(store, job_id, search is not None)}
         finally:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
 
     def _follow(
-        self, job_id: str, mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
+        self, message: Mapping[str, Any], mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
     ) -> tuple[str, int]:
         """Wait for the end of a job, and tell the watcher of its progress.
 
         Returns the reason of a crash, or "", and the exit code.
         """
-        seen = 0.0
+        job_id, seen, reported = message["job_id"], 0.0, time.monotonic()
         while True:
             with contextlib.suppress(queue.Empty):
                 event = mailbox.get(timeout=_POLL_SECONDS)
                 if event["event"] == "progress":
-                    watcher.progress.remote(job_id, event["share"])
+                    if time.monotonic() - reported > message["report_seconds"]:
+                        reported = time.monotonic()
+                        watcher.progress.remote(job_id, event["share"])
                 elif event["event"] == "done":
                     return "", 0
                 elif event["event"] == "stopped":
@@ -191,9 +195,9 @@ class Watcher:
         self._events: list[dict[str, Any]] = []
         self._results: dict[str, dict[str, Any]] = {}  # of jobs on several devices
 
-    def started(self, job_id: str) -> None:
-        """Note that a job started."""
-        self._events.append({"kind": "started", "job_id": job_id})
+    def started(self, job_id: str, node: str) -> None:
+        """Note that a job started. node: Ray's id of its machine."""
+        self._events.append({"kind": "started", "job_id": job_id, "node": node})
 
     def progress(self, job_id: str, share: float) -> None:
         """Note the share of a job that is done."""

@@ -1,0 +1,248 @@
+"""Machines on a clock of their own, for cluster.py: they take jobs from the real loop and run them for a stored time.
+
+The clock advances by what the loop and everything that it calls take in this process, measured as they run, by the
+stated costs of calls of Ray, which are not made, and by waiting for the next event. Machines start jobs, end them, slow
+down and die by events of this clock. Records that come back are real folders of stored runs, unpacked and read.
+"""
+
+import heapq
+import itertools
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tuneoff.execute.cluster import report_seconds
+from tuneoff.execute.dispatch import LOST
+from tuneoff.execute.local import KILLED
+from tuneoff.execute.parcels import unpack
+from tuneoff.runs import StudyStore
+from tuneoff.spec.run import Job
+
+POLL_SECONDS = 0.2  # that a wait lasts at most, as in execute/cluster.py
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds that Ray takes, of the study's own process unless it says otherwise; cluster.py measures them."""
+
+    submit: float = 1e-4  # of a task
+    wait: float = 1e-4  # for jobs that end
+    wait_per_job: float = 1e-6  # more, for each that runs
+    fetch: float = 1e-3  # of the reports
+    fetch_per_report: float = 1e-5
+    get: float = 5e-4  # of a result
+    start: float = 0.3  # on a machine, from a free core to a job that trains, and from its end to a free core
+    bytes_per_second: float = 1.25e8  # of the network of the study's machine: 1 Gbit/s, not measured
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong."""
+
+    slow_machines: float = 0.0  # share
+    slowness: float = 2.0  # times as long as on others
+    dying_machines: float = 0.0  # share, each at some time of the study; none comes back
+    killed_runs: float = 0.0  # share of tries that are killed at some time, as for lack of memory
+    notice_seconds: float = 30.0  # until the death of a machine is noticed: of one that vanishes; Ray's health check
+
+
+@dataclass
+class _Machine:
+    slowness: float = 1.0
+    is_alive: bool = True
+    task: "_Task | None" = None
+
+
+@dataclass
+class _Task:
+    handle: int
+    job: Job
+    job_id: str
+    machine: int = -1
+    outcome: tuple[str, int] = ("", 0)
+    is_over: bool = False
+
+
+@dataclass
+class Tally:
+    """What happened."""
+
+    busy_seconds: float = 0.0  # of the study's own process
+    num_loops: int = 0
+    num_reports: int = 0
+    num_deaths: int = 0
+    num_killed: int = 0
+    recovery_seconds: list[float] = field(default_factory=list)  # from a death until the lost job starts elsewhere
+    bytes_received: int = 0
+
+
+class ClockMachines:
+    """Machines of one slot each."""
+
+    def __init__(
+        self,
+        store: StudyStore,
+        seconds: Mapping[str, float],
+        parcels: Mapping[str, bytes],
+        num_machines: int,
+        costs: Costs,
+        faults: Faults,
+        rng: np.random.Generator,
+    ) -> None:
+        """seconds: of each job on a machine that is not slow. parcels: what comes back, by strategy."""
+        self.now, self.tally = 0.0, Tally()
+        self._store, self._seconds, self._parcels, self._costs, self._faults = store, seconds, parcels, costs, faults
+        self._rng, self._left = rng, time.perf_counter()
+        slow, dying = (rng.permutation(num_machines) for _ in range(2))
+        self._machines = [_Machine() for _ in range(num_machines)]
+        for index in slow[: round(faults.slow_machines * num_machines)]:
+            self._machines[index].slowness = faults.slowness
+        self._free, self._pending = deque(range(num_machines)), deque[_Task]()
+        self._tasks: dict[int, _Task] = {}
+        self._died: dict[str, float] = {}  # time of the death that a job waits to be started again after
+        self._ended: list[int] = []
+        self._reports: list[dict[str, Any]] = []
+        self._events: list[tuple[float, int, str, Any]] = []
+        self._numbers, self._handles = itertools.count(), itertools.count()
+        self._link_free, self._report_seconds = 0.0, report_seconds(num_machines)
+        expected = sum(seconds.values()) / num_machines
+        for index in dying[: round(faults.dying_machines * num_machines)]:
+            self._at(float(rng.uniform(0, expected)), "die", int(index))
+
+    def _at(self, when: float, kind: str, what: Any) -> None:
+        heapq.heappush(self._events, (when, next(self._numbers), kind, what))
+
+    def _enter(self, cost: float = 0.0) -> None:
+        """Charge what the loop has done since the last call, and the cost of this one."""
+        spent = time.perf_counter() - self._left + cost
+        self.now += spent
+        self.tally.busy_seconds += spent
+
+    def _leave(self) -> None:
+        self._left = time.perf_counter()
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._leave()
+
+    # ---- what the loop calls
+
+    def submit(self, job: Job, halvings: int) -> int:
+        """Queue a job, as Ray does."""
+        self._enter(self._costs.submit)
+        task = _Task(next(self._handles), job, job.job_id)
+        self._tasks[task.handle] = task
+        self._pending.append(task)
+        self._place()
+        self._leave()
+        return task.handle
+
+    def wait(self, handles: Sequence[int]) -> Sequence[int]:
+        """Let time pass until a job has ended, at most POLL_SECONDS."""
+        self._enter(self._costs.wait + self._costs.wait_per_job * len(handles))
+        self.tally.num_loops += 1
+        deadline = self.now + POLL_SECONDS
+        while self._events and self._events[0][0] <= (self.now if self._ended else deadline):
+            when, _, kind, what = heapq.heappop(self._events)
+            self.now = max(self.now, when)
+            getattr(self, f"_{kind}")(what)
+        if not self._ended:
+            self.now = deadline
+        ended, self._ended = self._ended, []
+        self._leave()
+        return ended
+
+    def reports(self) -> Sequence[Mapping[str, Any]]:
+        """Return what the machines have reported."""
+        self._enter(self._costs.fetch + self._costs.fetch_per_report * len(self._reports))
+        reports, self._reports = self._reports, []
+        self.tally.num_reports += len(reports)
+        self._leave()
+        return reports
+
+    def collect(self, job: Job, handle: int) -> tuple[str, int]:
+        """Store the folder that comes back, as cluster.py does."""
+        self._enter(self._costs.get)
+        task = self._tasks.pop(handle)
+        self._leave()
+        if not task.outcome[0]:
+            parcel = self._parcels[job.run.strategy.name]
+            self._store.runs.adopt(task.job_id, lambda folder: unpack(parcel, folder))
+            self.tally.bytes_received += len(parcel)
+        return task.outcome
+
+    def cancel(self, handles: Sequence[int]) -> None:
+        """Stop the clock."""
+        self._enter()
+
+    def reconnect(self) -> None:
+        """Never: the connection is not lost."""
+        raise AssertionError
+
+    # ---- what happens
+
+    def _place(self) -> None:
+        while self._pending and self._free:
+            index = self._free.popleft()
+            machine = self._machines[index]
+            if not machine.is_alive:
+                continue
+            task = self._pending.popleft()
+            machine.task, task.machine = task, index
+            begins = self.now + self._costs.start
+            length = self._seconds[task.job_id] * machine.slowness
+            self._at(begins, "begin", task)
+            if self._rng.random() < self._faults.killed_runs:
+                self._at(begins + length * self._rng.random(), "kill", task)
+            self._at(begins + length, "end", task)
+
+    def _begin(self, task: _Task) -> None:
+        if task.is_over:
+            return
+        if task.job_id in self._died:
+            self.tally.recovery_seconds.append(self.now - self._died.pop(task.job_id))
+        self._reports.append({"kind": "started", "job_id": task.job_id, "machine": f"machine {task.machine}"})
+        self._at(self.now + self._report_seconds, "progress", task)
+
+    def _progress(self, task: _Task) -> None:
+        if not task.is_over:
+            self._reports.append({"kind": "progress", "job_id": task.job_id, "share": 0.5})
+            self._at(self.now + self._report_seconds, "progress", task)
+
+    def _end(self, task: _Task) -> None:
+        if not task.is_over:
+            self._release(task)
+            # one after another through the network of the study's machine
+            size = len(self._parcels[task.job.run.strategy.name])
+            self._link_free = max(self._link_free, self.now) + size / self._costs.bytes_per_second
+            self._at(self._link_free, "arrive", task)
+
+    def _kill(self, task: _Task) -> None:
+        if not task.is_over:
+            self.tally.num_killed += 1
+            task.outcome = ("the job's process was killed", KILLED)
+            self._release(task)
+            self._arrive(task)
+
+    def _die(self, index: int) -> None:
+        machine = self._machines[index]
+        machine.is_alive = False
+        self.tally.num_deaths += 1
+        if machine.task:
+            machine.task.is_over, machine.task.outcome = True, ("its machine died", LOST)
+            self._died[machine.task.job_id] = self.now
+            self._at(self.now + self._faults.notice_seconds, "arrive", machine.task)
+            machine.task = None
+
+    def _release(self, task: _Task) -> None:
+        task.is_over = True
+        self._machines[task.machine].task = None
+        self._free.append(task.machine)
+        self._place()
+
+    def _arrive(self, task: _Task) -> None:
+        self._ended.append(task.handle)
