@@ -1,6 +1,6 @@
 """What hurts, in great numbers and within an hour: kills, damage, full disks, hostile models, random input, many runs.
 
-python benchmarks/soak.py [--minutes 60] [--kills 200] [--examples 10000] [--runs 500]
+python benchmarks/soak.py [--minutes 60] [--kills 200] [--examples 10000] [--runs 500] [--only kills runs ...]
 
 Two parts go on at once, one a core. Prints one table, and exits with 1 if anything in it is wrong or not done.
 """
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--examples", type=int, default=10_000, help="random inputs of each reader")
     parser.add_argument("--runs", type=int, default=500, help="runs of one study")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="parts, by their names in the table, or kills, runs")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(2) as lanes:
@@ -80,15 +81,17 @@ def main() -> None:
             cwd=ROOT,
             check=True,
         )
-        steps: list[Callable[[], list[Part]]] = [  # the longest first
-            lambda: script("soak_kills.py", [model, "--kills", str(args.kills)], deadline),
-            *[
-                lambda name=name, suite=suite: [tests(name, *suite, deadline)]  # type: ignore[misc]
+        steps: dict[str, Callable[[], list[Part]]] = {  # the longest first
+            "kills": lambda: script("soak_kills.py", [model, "--kills", str(args.kills)], deadline),
+            **{
+                name: lambda name=name, suite=suite: [tests(name, *suite, deadline)]  # type: ignore[misc]
                 for name, suite in {**NAMED, **COUNTED, **READERS}.items()
-            ],
-            lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
-        ]
-        parts = [part for done in lanes.map(run, steps) for part in done]
+            },
+            "runs": lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
+        }
+        if unknown := set(args.only or steps) - set(steps):
+            parser.error(f"no part is called {', '.join(unknown)}; there are {', '.join(steps)}")
+        parts = [part for done in lanes.map(run, [steps[name] for name in args.only or steps]) for part in done]
     libraries = " ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "hypothesis", "pyarrow"))
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
     print(table(parts))
