@@ -112,7 +112,13 @@ def tests(name: str, file: str, selection: str, deadline: float) -> Part:
     with tempfile.TemporaryDirectory() as place:
         results = f"{place}/results.xml"
         command = [sys.executable, "-m", "pytest", file, "-m", "soak or not soak", "-k", selection]
-        command += [f"--junitxml={results}", f"--basetemp={place}/base", "--hypothesis-show-statistics"]
+        command += [
+            f"--junitxml={results}",
+            "-o",
+            "junit_family=xunit1",
+            f"--basetemp={place}/base",
+            "--hypothesis-show-statistics",
+        ]
         try:
             done = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, timeout=max(1.0, deadline - time.monotonic())
