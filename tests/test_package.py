@@ -20,8 +20,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "tuneoff"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# of their many major releases each has the few functions that are used; transformers bounds tokenizers
-WITHOUT_UPPER_BOUND = {"tokenizers", "pyarrow", "psutil", "platformdirs", "filelock", "regex", "nvidia-ml-py"}
+# of their many major releases each has the few functions that are used; transformers bounds tokenizers, datasets fsspec
+WITHOUT_UPPER_BOUND = {"tokenizers", "pyarrow", "psutil", "platformdirs", "filelock", "regex", "nvidia-ml-py", "fsspec"}
 # packages of modules of extras, which need not be installed
 _PACKAGE_OF = {"mlflow": "mlflow-skinny"}
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from tuneoff.cli import main
+from tuneoff.cli.output import console
 
 
 @pytest.fixture
@@ -12,6 +13,7 @@ def tuneoff(capsys, monkeypatch, tmp_path):
     """Run a command in an empty folder: -> (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "width", 160)  # made when another test imported it, with the terminal's width
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tuneoff", *map(str, arguments)])

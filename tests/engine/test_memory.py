@@ -17,6 +17,7 @@ def train_within(megabytes):
 
 def test_a_training_that_lacks_memory_goes_on_in_smaller_micro_batches():
     finished = train_within(150)
+    assert finished.returncode == 0, finished.stderr
     trained = json.loads(finished.stdout.splitlines()[-1])
     assert trained["halvings"] >= 1
     assert 1 in trained["steps"]

@@ -95,7 +95,7 @@ def test_without_a_head_a_study_ends_in_one_line_and_goes_on_later(head, study, 
         study.run(kill, executor=executor)
     assert "\n" not in str(error.value)
     stored = {folder.name for folder in (study.folder / "runs").glob("[!.]*")}
-    assert {name.split("-")[0] for name in stored} == {"tfidf"}
+    assert "tfidf" in {name.split("-")[0] for name in stored}  # another run may have ended before the head
     again: list[str] = []
     comparison = study.run(lambda event: again.append(event.job.job_id))
     assert [record.status for record in comparison.records] == [OK] * 3

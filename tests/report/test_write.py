@@ -125,7 +125,9 @@ def test_texts_of_the_dataset_are_on_the_page_only(tmp_path):
     assert 'id="table-label-errors"' in page
     assert "secretword" not in (study.folder / "report.md").read_text()
     assert {path.name for path in (study.folder / "tables").iterdir() if "secretword" in path.read_text()} <= {
-        f"{name}.{suffix}" for name in ("label-errors", "words", "words-by-strategy") for suffix in ("csv", "md", "tex")
+        f"{name}.{suffix}"
+        for name in ("label-errors", "words", "words-by-strategy", "frequent-words")
+        for suffix in ("csv", "md", "tex")
     }
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any, Self
 
 from tuneoff.cache import cache_folder
+from tuneoff.compat_ray import cluster_id, silence
 from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.dispatch import ConnectionLost, Dispatch
 from tuneoff.execute.executor import Event, Slots
@@ -83,7 +84,7 @@ class RayExecutor:
         for number, handler in handlers.items():  # Ray's own end the process without a word
             with contextlib.suppress(ValueError):  # not in the main thread
                 signal.signal(number, handler)
-        _silence(ray)
+        silence(ray)
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from tuneoff.execute.node import Watcher
@@ -91,7 +92,7 @@ class RayExecutor:
         self.ray = ray
         is_client = address.startswith("ray://")
         self._head = address if is_client else ray.get_runtime_context().gcs_address
-        self._cluster = _cluster_id(self._head)
+        self._cluster = cluster_id(self._head)
         self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
@@ -112,7 +113,7 @@ class RayExecutor:
         """Raise ConnectionLost if the head does not answer, or is another one at the same address."""
         try:
             _check_answers(self._head)
-            identity = _cluster_id(self._head)
+            identity = cluster_id(self._head)
         except (OSError, self.ray.exceptions.RpcError) as error:
             raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
         if identity != self._cluster:
@@ -387,23 +388,6 @@ class _RayMachines:
 def report_seconds(workers: int) -> float:
     """Return the seconds between two reports of a job's progress: of all jobs, no more reports than can be read."""
     return max(_REPORT_SECONDS, workers / _REPORTS_A_SECOND)
-
-
-# ---- private names of Ray; not in compat.py, which imports torch: this process has no other use for it yet
-
-
-def _cluster_id(head: str) -> str:
-    """Return the id of the cluster at an address, or "": Ray ends this process if it asks a restarted head anything."""
-    import ray._raylet
-
-    client = getattr(ray._raylet, "GcsClient", None)
-    return "" if client is None or head.startswith("ray://") else str(client(address=head).cluster_id)
-
-
-def _silence(ray: Any) -> None:
-    """Keep Ray from printing the log of each machine that dies, for which it has no option."""
-    if hasattr(ray._private.worker, "print_to_stdstream"):
-        ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:
