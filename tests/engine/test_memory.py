@@ -16,7 +16,7 @@ def train_within(megabytes):
 
 
 def test_a_training_that_lacks_memory_goes_on_in_smaller_micro_batches():
-    finished = train_within(150)
+    finished = train_within(220)  # 300 MB are enough; at 150 too little is left for the allocator when it is unlucky
     assert finished.returncode == 0, finished.stderr
     trained = json.loads(finished.stdout.splitlines()[-1])
     assert trained["halvings"] >= 1
