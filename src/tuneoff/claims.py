@@ -27,17 +27,21 @@ def claimed(folder: Path) -> Iterator[None]:
     A folder in which nothing was stored is removed at the end: of a study that was refused.
     """
     try:
-        with filelock.FileLock(folder / ".lock", timeout=0):
-            try:
-                with _claim_file(folder):
-                    yield
-            finally:
-                if [path.name for path in folder.iterdir()] == [".lock"]:
-                    with contextlib.suppress(OSError):  # Windows removes no file that is open
-                        (folder / ".lock").unlink()
-                        folder.rmdir()
+        with filelock.FileLock(folder / ".lock", timeout=0), _removed_if_empty(folder), _claim_file(folder):
+            yield
     except filelock.Timeout:
         raise StoreError(_message(folder, _read(folder / ".running.json"))) from None
+
+
+@contextlib.contextmanager
+def _removed_if_empty(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it is gone; Windows removes no file that is open
+            if [path.name for path in folder.iterdir()] == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 @contextlib.contextmanager
