@@ -9,16 +9,13 @@ import os
 import resource
 import select
 import signal
-import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tuneoff.data import isolated
 from tuneoff.errors import TuneoffError
 
 SECONDS, MEMORY_BYTES = 10.0, 2 * 2**30
@@ -77,35 +74,6 @@ def _outcome(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[
     before = _peak_bytes()
     kind, text = called(function, *arguments)
     return kind, text, _peak_bytes() - before
-
-
-class ForkedReader:
-    """A child that parses a file as data/isolated.py does, forked: a hundred times as fast to start as a program."""
-
-    def __init__(self, path: Path, rows: int, errors: IO[bytes]) -> None:
-        read, write = os.pipe()
-        self.pid, self.returncode = os.fork(), 0
-        if self.pid == 0:
-            os.close(read)
-            os.dup2(write, 1)
-            os.dup2(errors.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-            isolated.main(str(path), rows)
-        os.close(write)
-        self.stdout = os.fdopen(read, "rb")
-
-    def wait(self) -> int:
-        """Wait for its end and return its exit code."""
-        if self.pid:
-            _, status = os.waitpid(self.pid, 0)
-            self.pid, self.returncode = 0, os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def kill(self) -> None:
-        """End it, if it has not ended."""
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
 
 
 def called(function: Callable[..., Any], *arguments: Any) -> tuple[str, str]:

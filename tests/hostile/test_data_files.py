@@ -9,7 +9,8 @@ pytest.importorskip("hypothesis")
 from hypothesis import given
 
 from tests.hostile.data_files import CONTENTS, FILES, OPTIONS, load, stream
-from tests.hostile.guard import ForkedReader, called, guarded
+from tests.hostile.forking import ForkedReader
+from tests.hostile.guard import called, guarded
 from tests.hostile.profiles import quick
 from tuneoff.data import isolated
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile.data_files import CONTENTS, damaged
-from tests.hostile.guard import ForkedReader, called
+from tests.hostile.forking import ForkedReader
+from tests.hostile.guard import called
 from tests.hostile.profiles import quick
 from tuneoff.data import isolated
 from tuneoff.data.corrections import apply_corrections
