@@ -76,7 +76,7 @@ def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
     import torch  # slow to import: estimates need the order of batches only
 
     sequences, windows = table.sequences(examples)
-    lengths = np.diff(table.offsets)[sequences] if windows is not None else table.lengths[examples]
+    lengths = table.offsets[sequences + 1] - table.offsets[sequences]
     tokens = pad_to_bucket(token_positions(table.offsets, sequences))
     starts = np.cumsum(lengths) - lengths
     num_tokens = int(lengths.sum())

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tuneoff.data import large
 from tuneoff.data.sources import find_separator
 from tuneoff.errors import DataError, unknown
 from tuneoff.formats import counted, join_names, shorten
@@ -81,7 +82,7 @@ def _corrected_split(
             wrong = unknown("label", correction.corrected, [*names[:12], DROP[0]])
             raise DataError(f"{correction.place}: {wrong}")
     changed = table.set_column(table.column_names.index("label"), "label", pa.array(labels))
-    return changed if is_kept.all() else changed.filter(pa.array(is_kept))
+    return large.kept(changed, is_kept)
 
 
 def _comparable(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Dataset in memory: an Arrow table per split, label names and a fingerprint of the content."""
+"""Dataset: an Arrow table per split, in memory or mapped, label names and a fingerprint of the content."""
 
 from dataclasses import dataclass, field
 
@@ -87,3 +87,8 @@ def labels_of(table: pa.Table) -> np.ndarray:
 def label_counts(labels: np.ndarray, num_labels: int) -> np.ndarray:
     """Count the examples of each label. (N,) or multi-label (N, C) -> (C,)."""
     return labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=num_labels)
+
+
+def is_member(labels: np.ndarray, label: int) -> np.ndarray:
+    """Mask of the examples of a label. (N,) or multi-label (N, C) -> (N,) bool."""
+    return labels[:, label].astype(bool) if labels.ndim == 2 else labels == label

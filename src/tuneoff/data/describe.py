@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from tuneoff.data.dataset import Dataset, label_counts, labels_of
+from tuneoff.data.dataset import Dataset, is_member, label_counts, labels_of
 from tuneoff.data.doctor.checks import examine
 from tuneoff.data.doctor.copies import Copies
 from tuneoff.data.doctor.finding import Finding
@@ -18,7 +18,6 @@ from tuneoff.data.spec import TruncationPolicy
 from tuneoff.data.tokens import TokenTable
 from tuneoff.data.vocabulary import Vocabulary, describe_vocabulary, vocabulary_from_json
 from tuneoff.formats import shorten
-from tuneoff.scoring.metrics import as_rows
 
 _BINS = 32  # of a length histogram
 _MAX_SAMPLES = 30
@@ -208,10 +207,10 @@ def _bin_edges(tables: Mapping[str, TokenTable]) -> np.ndarray:
 def _first_examples(dataset: Dataset) -> tuple[dict[str, str], ...]:
     """Return the first training examples of each label, long texts shortened."""
     train, examples = dataset.splits["train"], []
-    labels, texts = as_rows(labels_of(train), dataset.num_labels), ["text", *(["text_pair"] if dataset.is_pair else [])]
+    labels, texts = labels_of(train), ["text", *(["text_pair"] if dataset.is_pair else [])]
     each = max(1, min(3, _MAX_SAMPLES // dataset.num_labels))
     for index, name in enumerate(dataset.label_names[:_MAX_SAMPLES]):
-        rows = train.filter(pa.array(labels[:, index])).slice(0, each)
-        for row in rows.select(texts).to_pylist():
+        rows = np.flatnonzero(is_member(labels, index))[:each]
+        for row in train.select(texts).take(pa.array(rows)).to_pylist():
             examples.append({"label": name, **{column: shorten(text, _SAMPLE_LENGTH) for column, text in row.items()}})
     return tuple(examples)

@@ -37,24 +37,21 @@ _CHUNK = 2**22  # bytes of JSON that are scanned at a time
 _REFUSED = 3  # exit code of the child for a file that it refuses
 
 
-def read_table(path: Path) -> pa.Table:
-    """Read a JSON, JSONL or Parquet file. Raises DataError, in one line."""
-    return pa.Table.from_batches(*_collected(path))
-
-
-def _collected(path: Path) -> tuple[list[pa.RecordBatch], pa.Schema]:
-    with _opened(path, BATCH_ROWS) as reader:
-        batches, total, limit = [], 0, _table_limit(path)
-        for batch in reader:
-            total += batch.nbytes
-            if total > limit:
-                raise DataError(_too_large(path, limit))
-            batches.append(batch)
-        return batches, reader.schema
+def read_whole(path: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a JSON, JSONL or Parquet file in batches, to be kept. Raises DataError, also for too much for its size."""
+    total, limit = 0, _table_limit(path)
+    for batch in read_batches(path, BATCH_ROWS):
+        total += batch.nbytes
+        if total > limit:
+            raise DataError(_too_large(path, limit))
+        yield batch
 
 
 def read_batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield a Parquet file in batches; an empty one is one batch without rows. Raises DataError, in one line."""
+    """Yield a file in batches; an empty one is one batch without rows. Raises DataError, in one line.
+
+    rows: of a batch of a Parquet file.
+    """
     with _opened(path, rows) as reader:
         is_empty = True
         for batch in reader:

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneoff.cache import cached_folder
-from tuneoff.data.dataset import Dataset, labels_of
+from tuneoff.data.dataset import Dataset, is_member, labels_of
 from tuneoff.data.tokens import TokenTable, count_tokens
-from tuneoff.scoring.metrics import as_rows
 
 MAX_LENGTHS = (32, 64, 96, 128, 192, 256, 384, 512)  # tokens; 512 is the limit of BERT and most encoders after it
 ACCEPTABLE_CUT = 0.05  # share of texts; a max_length that truncates more is not recommended
@@ -110,10 +109,9 @@ def _profiles(
     edges = _bin_edges(np.concatenate(list(lengths.values())))
     profiles = {}
     for split, of_split in lengths.items():
-        has_label = (
-            as_rows(labels_of(dataset.splits[split]), dataset.num_labels) if split == "train" else None
-        )  # (N, C)
-        by_class = [] if has_label is None else [of_split[has_label[:, label]] for label in range(dataset.num_labels)]
+        labels = labels_of(dataset.splits[split])
+        classes = range(dataset.num_labels) if split == "train" else ()
+        by_class = (of_split[is_member(labels, label)] for label in classes)
         profiles[split] = LengthProfile(
             all=_spread(of_split, _MAX_OUTLIERS),
             by_class=[_spread(of_class, _MAX_CLASS_OUTLIERS) if len(of_class) else None for of_class in by_class],

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tuneoff.cache import cached_folder, fingerprint, stored_folder
-from tuneoff.data import sources
+from tuneoff.data import large, sources
 from tuneoff.data.columns import MAX_LABEL_BYTES, MAX_TEXT_BYTES, plain_column
 from tuneoff.data.corrections import apply_corrections
 from tuneoff.data.dataset import GROUP, ROW, SLICE, SOURCE_SPLIT, Dataset, is_multilabel, labels_of
@@ -212,7 +212,7 @@ def _select_columns(table: pa.Table, columns: dict[str, str], split: str, spec: 
         selected[SLICE + name] = _string_column(table[name], name)
     if spec.group and spec.group in table.column_names:  # a split that the user gives need not have groups
         selected[GROUP] = _string_column(table[spec.group], spec.group)
-    return pa.table({**selected, "row": pa.array(range(1, table.num_rows + 1))})
+    return pa.table({**selected, "row": pa.array(np.arange(1, table.num_rows + 1))})
 
 
 def _check_has_column(table: pa.Table, name: str, split: str) -> None:
@@ -272,8 +272,9 @@ def _drop_incomplete(table: pa.Table, split: str, spec: DataSpec, notes: list[st
         )
     is_empty = np.zeros(table.num_rows, bool)
     for name in [name for name in ("text", "text_pair") if name in table.column_names]:
-        stripped = pc.utf8_trim_whitespace(table[name])
-        is_empty |= pc.equal(stripped, "").to_numpy()
+        # chunk after chunk, because stripped texts are a copy
+        empty = [pc.equal(pc.utf8_trim_whitespace(chunk), "") for chunk in table[name].chunks]
+        is_empty |= pa.chunked_array(empty, pa.bool_()).to_numpy()
     for is_incomplete, is_dropped, problem, option in (
         (is_missing, spec.drop_unlabelled, "no label", "drop_unlabelled"),
         (is_empty, spec.drop_empty, "an empty text", "drop_empty"),
@@ -287,7 +288,7 @@ def _drop_incomplete(table: pa.Table, split: str, spec: DataSpec, notes: list[st
             )
         if len(rows):
             notes.append(f"{len(rows):,} examples with {problem} were dropped from {split}")
-    kept = table.filter(pa.array(~(is_missing | is_empty)))
+    kept = large.kept(table, ~(is_missing | is_empty))
     if kept.num_rows == 0:
         raise DataError(f"split {split} has no example with both text and label")
     return kept

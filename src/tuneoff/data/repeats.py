@@ -8,13 +8,15 @@ words added at an end. Numbers count: "5 of 10" and "9 of 10" may have different
 Algorithm: comparing all pairs takes too long for 50,000 texts. Two sets with a Jaccard index of at least t share one of
 the first |A| - ceil(t |A|) + 1 elements of each, if all elements are in one order (prefix filtering, Chaudhuri et al.,
 ICDE 2006). In the order of frequency, rarest first, few texts share such an element. Only these pairs are compared, in
-blocks, so that memory stays bounded. No pair is missed, unless the number of candidates is limited: a million texts
-made from one template would have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts
-that share an element, evenly spread over them.
+blocks, and of many texts only those elements at a time whose hashes are in one part of all, so that memory stays
+bounded. No pair is missed, unless the number of candidates is limited: a million texts made from one template would
+have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts that share an element, evenly
+spread over them.
 
-Words and shingles are hashed, so that memory holds no strings: words and texts in 64 bits, shingles in 31.
+Words and shingles are hashed, so that memory holds no strings: words and texts in 64 bits, shingles in 31. Where there
+are many shingles, they are in a file that is mapped into memory.
 
-# N examples
+# N examples  S shingles of all of them
 """
 
 import re
@@ -27,12 +29,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from tuneoff.data import large
+
 _JACCARD = 0.7
 _SHINGLE_WORDS = 3
 _BLOCK_PAIRS = 2**22  # candidate pairs in memory at once, about: 16 bytes each, and their shingles
 _BLOCK_TEXTS = 2**15  # texts in memory as words at once; 15 bits of a sort key
 _HASH_BITS = 31  # of a shingle: column numbers of a sparse matrix are int32
 _COUNTERS = 2**22  # of shingles by the upper bits of their hashes
+_SHIFT = _HASH_BITS - 22  # of a hash, to its counter
+_PART_SHINGLES = 2**26  # shingles of the texts whose prefixes are in memory at once, about; a third of them are
 _MAX_COUNT = 2**16 - 1  # 16 bits of a sort key
 _URL = re.compile(r"(?:https?://|www\.)\S+")
 # a character of Chinese or Japanese, which are written without spaces, counts as a word
@@ -45,11 +51,34 @@ Pairs = tuple[np.ndarray, np.ndarray]  # row numbers of the first and of the sec
 
 
 @dataclass(frozen=True)
+class Shingles:
+    """The set of shingles of each text; texts that are shorter than a shingle have none."""
+
+    hashes: np.ndarray  # (S,) int32, end to end, those of each text ascending
+    starts: np.ndarray  # (N + 1,) int64: text i has hashes[starts[i]:starts[i + 1]]
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray:
+        """Number of shingles of some texts. rows: (B,) -> (B,)."""
+        return self.starts[rows + 1] - self.starts[rows]
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Shingles of some texts, end to end. rows: (B,) -> int32."""
+        sizes = self.sizes(rows)
+        ends = np.cumsum(sizes)
+        return self.hashes[np.arange(sizes.sum()) + np.repeat(self.starts[rows] - (ends - sizes), sizes)]
+
+    def matrix(self, rows: np.ndarray) -> sparse.csr_array:
+        """Shingles of some texts as rows of 0 and 1. rows: (B,)."""
+        hashes, starts = self.of(rows), np.concatenate([[0], np.cumsum(self.sizes(rows))])
+        return sparse.csr_array((np.ones(len(hashes), np.int8), hashes, starts), shape=(len(rows), 2**_HASH_BITS - 1))
+
+
+@dataclass(frozen=True)
 class HashedTexts:
     """Texts as hashes: equal keys for texts that are equal after folding, and the set of shingles of each."""
 
     keys: np.ndarray  # (N,) uint64
-    shingles: sparse.csr_array  # N rows of 0 and 1; texts that are shorter than a shingle have none
+    shingles: Shingles
 
     @property
     def first_rows(self) -> np.ndarray:
@@ -67,8 +96,7 @@ def repeated_texts(table: pa.Table) -> tuple[Pairs, Pairs]:
     _, first_rows, codes = np.unique(texts.keys, return_index=True, return_inverse=True)
     rows, firsts = np.arange(len(texts.keys)), first_rows[codes]
     is_repeat = firsts != rows
-    blocks = list(similar_pairs(texts.shingles[first_rows]))
-    left, right = (np.concatenate([np.empty(0, int), *[block[side] for block in blocks]]) for side in (0, 1))
+    left, right = similar_pairs(texts.shingles, first_rows)
     return (firsts[is_repeat], rows[is_repeat]), (first_rows[left], first_rows[right])
 
 
@@ -76,8 +104,14 @@ def joined_texts(table: pa.Table) -> pa.ChunkedArray:
     """Return one text per example, the two texts of a pair joined."""
     if "text_pair" not in table.column_names:
         return table["text"]
-    separator = pa.scalar(" \x1f ", table["text"].type)
-    return pc.binary_join_element_wise(table["text"], table["text_pair"], separator)
+    kind = table["text"].type
+    separator, schema = pa.scalar(" \x1f ", kind), pa.schema({"text": kind})
+
+    def joined(batch: pa.RecordBatch) -> pa.RecordBatch:
+        both = pc.binary_join_element_wise(batch["text"], batch["text_pair"], separator)
+        return pa.record_batch([both], schema=schema)
+
+    return large.table_of(map(joined, table.select(["text", "text_pair"]).to_batches()), schema)["text"]
 
 
 def folded_words(text: str) -> list[str]:
@@ -90,27 +124,38 @@ def folded_words(text: str) -> list[str]:
 
 def hash_texts(texts: pa.ChunkedArray) -> HashedTexts:
     """Fold and hash texts, in blocks."""
-    keys, hashes, sizes = [], [], []
-    for start in range(0, max(1, len(texts)), _BLOCK_TEXTS):
-        words = [folded_words(text) for text in texts.slice(start, _BLOCK_TEXTS).to_pylist()]
-        keys.append(_hashes([" ".join(of_text) for of_text in words]))
-        of_block, sizes_of_block = _shingles(words)
-        hashes.append(of_block)
-        sizes.append(sizes_of_block)
-    starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-    columns = np.concatenate(hashes)
-    ones = np.ones(len(columns), np.int8)
-    return HashedTexts(
-        np.concatenate(keys), sparse.csr_array((ones, columns, starts), shape=(len(starts) - 1, 2**_HASH_BITS - 1))
-    )
+    keys, sizes = [], []
+
+    def hashes() -> Iterator[np.ndarray]:
+        for start in range(0, max(1, len(texts)), _BLOCK_TEXTS):
+            words = [folded_words(text) for text in texts.slice(start, _BLOCK_TEXTS).to_pylist()]
+            keys.append(_hashes([" ".join(of_text) for of_text in words]))
+            of_block, sizes_of_block = _shingles(words)
+            sizes.append(sizes_of_block)
+            yield of_block
+
+    of_all = large.array_of(hashes(), np.int32)
+    return HashedTexts(np.concatenate(keys), Shingles(of_all, np.concatenate([[0], *sizes]).cumsum()))
 
 
-def similar_pairs(shingles: sparse.csr_array, limit: int | None = None) -> Iterator[Pairs]:
-    """Yield the pairs of rows whose shingles are similar, each pair once, the earlier row first, in blocks.
+def similar_pairs(shingles: Shingles, rows: np.ndarray, limit: int | None = None) -> Pairs:
+    """Return the pairs of texts whose shingles are similar, each pair once, the earlier one first, as places in rows.
 
-    limit: of earlier texts that a text is compared with for each element that it shares with them.
+    rows: (B,) of the texts that are compared. limit: of earlier texts that a text is compared with for each element
+    that it shares with them.
     """
-    postings = _postings(shingles)
+    counts, num_parts = _counts(shingles, rows), int(shingles.sizes(rows).sum()) // _PART_SHINGLES + 1
+    found = [np.empty(0, np.int64)]
+    for part in range(num_parts):
+        for left, right in _pairs_of_part(shingles, rows, limit, _postings(shingles, rows, counts, part, num_parts)):
+            found.append((left << 32) | right)
+    pairs = np.concatenate(found)
+    pairs = pairs if num_parts == 1 else np.unique(pairs)  # which may share elements of several parts
+    return pairs >> 32, pairs & (2**32 - 1)
+
+
+def _pairs_of_part(shingles: Shingles, texts: np.ndarray, limit: int | None, postings: np.ndarray) -> Iterator[Pairs]:
+    """Yield the similar pairs that share an element of some postings, in blocks; each pair once."""
     shared = postings >> 32
     is_shared = np.zeros(len(postings), bool)
     is_shared[1:] = shared[1:] == shared[:-1]
@@ -121,12 +166,12 @@ def similar_pairs(shingles: sparse.csr_array, limit: int | None = None) -> Itera
     entries = np.flatnonzero(is_shared)
     entries = entries[np.argsort(rows[entries], kind="stable")]
     costs = ranks[entries] if limit is None else np.minimum(ranks[entries], limit)  # candidates that each entry gives
-    totals, in_order, sizes, start = np.cumsum(costs, dtype=np.int64), rows[entries], np.diff(shingles.indptr), 0
+    totals, in_order, start = np.cumsum(costs, dtype=np.int64), rows[entries], 0
     while start < len(entries):
         end = int(np.searchsorted(totals, totals[start] + _BLOCK_PAIRS))
         # whole rows, so that each pair is in one block
         end = int(np.searchsorted(in_order, in_order[max(start, end - 1)], side="right"))
-        yield _similar(shingles, sizes, *_candidates(rows, ranks, entries[start:end], costs[start:end]))
+        yield _similar(shingles, texts, *_candidates(rows, ranks, entries[start:end], costs[start:end]))
         start = end
 
 
@@ -143,44 +188,55 @@ def _candidates(rows: np.ndarray, ranks: np.ndarray, entries: np.ndarray, costs:
     return pairs >> 32, pairs & (2**32 - 1)
 
 
-def _similar(shingles: sparse.csr_array, sizes: np.ndarray, left: np.ndarray, right: np.ndarray) -> Pairs:
-    """Return the pairs whose Jaccard index is high enough. left, right: rows of the candidates."""
-    small, large = np.minimum(sizes[left], sizes[right]), np.maximum(sizes[left], sizes[right])
-    is_near = small >= _JACCARD * large
+def _similar(shingles: Shingles, texts: np.ndarray, left: np.ndarray, right: np.ndarray) -> Pairs:
+    """Return the pairs whose Jaccard index is high enough. left, right: places of the candidates in texts."""
+    sizes = shingles.sizes(texts[left]), shingles.sizes(texts[right])
+    is_near = np.minimum(*sizes) >= _JACCARD * np.maximum(*sizes)
     left, right = left[is_near], right[is_near]
-    parts = np.array_split(np.arange(len(left)), max(1, int(sizes[left].sum()) // _BLOCK_PAIRS + 1))
-    is_similar = np.concatenate([jaccard(shingles, left[part], right[part]) >= _JACCARD for part in parts])
+    parts = np.array_split(np.arange(len(left)), max(1, int(sizes[0][is_near].sum()) // _BLOCK_PAIRS + 1))
+    is_similar = np.concatenate(
+        [jaccard(shingles, texts[left[part]], texts[right[part]]) >= _JACCARD for part in parts]
+    )
     return left[is_similar], right[is_similar]
 
 
-def jaccard(shingles: sparse.csr_array, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return the Jaccard index of the shingles of pairs of rows; 0 where neither has any. (N,)."""
-    first, second = shingles[left], shingles[right]
+def jaccard(shingles: Shingles, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the Jaccard index of pairs of texts, (B,); 0 where neither has a shingle. left, right: (B,)."""
+    first, second = shingles.matrix(left), shingles.matrix(right)
     shared = np.asarray(first.multiply(second).sum(1)).ravel()
     return shared / np.maximum(1, np.diff(first.indptr) + np.diff(second.indptr) - shared)
 
 
-def _postings(shingles: sparse.csr_array) -> np.ndarray:
-    """Return the prefix of each row, its rarest shingles, as sorted numbers: a shingle in the upper bits, a row below.
+def _counts(shingles: Shingles, texts: np.ndarray) -> np.ndarray:
+    """Count the shingles of some texts by the upper bits of their hashes.
 
-    Any order of shingles that is the same for all rows gives a valid prefix: shingles are counted by the upper bits of
-    their hashes.
+    Any order of shingles that is the same for all texts gives valid prefixes.
     """
-    shift = _HASH_BITS - int(np.log2(_COUNTERS))
     counts = np.zeros(_COUNTERS, np.int64)
-    for start in range(0, shingles.nnz, _BLOCK_PAIRS):
-        counts += np.bincount(shingles.indices[start : start + _BLOCK_PAIRS] >> shift, minlength=_COUNTERS)
-    counts = np.minimum(counts, _MAX_COUNT)
-    parts = [np.empty(0, np.int64)]
-    for start in range(0, shingles.shape[0], _BLOCK_TEXTS):
-        indptr = shingles.indptr[start : start + _BLOCK_TEXTS + 1].astype(np.int64)
-        hashes, sizes = shingles.indices[indptr[0] : indptr[-1]].astype(np.int64), np.diff(indptr)
+    for start in range(0, len(texts), _BLOCK_TEXTS):
+        counts += np.bincount(shingles.of(texts[start : start + _BLOCK_TEXTS]) >> _SHIFT, minlength=_COUNTERS)
+    return np.minimum(counts, _MAX_COUNT)
+
+
+def _postings(
+    shingles: Shingles, texts: np.ndarray, counts: np.ndarray, part: int = 0, num_parts: int = 1
+) -> np.ndarray:
+    """Return the prefix of each text, its rarest shingles, as sorted numbers: a shingle above, a place in texts below.
+
+    part: only shingles whose hashes are in this of as many parts.
+    """
+    postings = [np.empty(0, np.int64)]
+    for start in range(0, len(texts), _BLOCK_TEXTS):
+        block = texts[start : start + _BLOCK_TEXTS]
+        hashes, sizes = shingles.of(block).astype(np.int64), shingles.sizes(block)
         rows = np.repeat(np.arange(len(sizes)), sizes)
-        in_order = np.sort((rows << (16 + _HASH_BITS)) | (counts[hashes >> shift] << _HASH_BITS) | hashes)
+        in_order = np.sort((rows << (16 + _HASH_BITS)) | (counts[hashes >> _SHIFT] << _HASH_BITS) | hashes)
         lengths = np.where(sizes > 0, sizes - np.ceil(_JACCARD * sizes).astype(int) + 1, 0)
-        is_prefix = np.arange(len(in_order)) - np.repeat(indptr[:-1] - indptr[0], sizes) < np.repeat(lengths, sizes)
-        parts.append(((in_order[is_prefix] & (2**_HASH_BITS - 1)) << 32) | (rows[is_prefix] + start))
-    return np.sort(np.concatenate(parts))
+        is_prefix = np.arange(len(in_order)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < np.repeat(lengths, sizes)
+        hashes, rows = in_order[is_prefix] & (2**_HASH_BITS - 1), rows[is_prefix]
+        is_of_part = hashes % num_parts == part
+        postings.append((hashes[is_of_part] << 32) | (rows[is_of_part] + start))
+    return np.sort(np.concatenate(postings))
 
 
 def _shingles(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyarrow.parquet
 
 from tuneoff import packaged
 from tuneoff.cache import cache_folder, cached_folder, fingerprint, stored_folder
-from tuneoff.data.isolated import MAX_COLUMNS, read_table
+from tuneoff.data import large
+from tuneoff.data.isolated import MAX_COLUMNS, read_whole
 from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.errors import DataError, one_line, unknown
 from tuneoff.formats import shorten
@@ -91,9 +93,9 @@ def read_file(path: Path) -> pa.Table:
         )
     try:
         if suffix == ".parquet":
-            return read_table(path)
+            return _read_isolated(path)
         _check_utf8(path)
-        return _read_csv(path) if suffix in (".csv", ".tsv") else read_table(path)
+        return _read_csv(path) if suffix in (".csv", ".tsv") else _read_isolated(path)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -209,6 +211,12 @@ def _read_folder(path: Path) -> Source:
     return Source(path.name, {file.stem: read_file(file) for file in files}, {})
 
 
+def _read_isolated(path: Path) -> pa.Table:
+    batches = read_whole(path)
+    first = next(batches)
+    return large.table_of(chain([first], batches), first.schema)
+
+
 def _read_csv(path: Path) -> pa.Table:
     """Read a CSV file with quotes; a TSV file with or without them, whichever gives more rows.
 
@@ -264,7 +272,10 @@ def _parse_csv(path: Path, separator: str, quote_char: str | bool) -> pa.Table:
     if len(names) > MAX_COLUMNS:
         raise DataError(f"data file {path.name!r} has {len(names):,} columns, and at most {MAX_COLUMNS:,} are read")
     convert = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    if path.stat().st_size <= large.LARGE_BYTES:
+        return pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    with pyarrow.csv.open_csv(path, parse_options=parse, convert_options=convert) as reader:
+        return large.table_of(reader, reader.schema)
 
 
 def _check_utf8(path: Path) -> None:

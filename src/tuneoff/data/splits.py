@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from tuneoff.data import large
 from tuneoff.data.dataset import FOLD, GROUP, HELD_OUT, UNIT, Dataset, label_counts, labels_of
 from tuneoff.data.labels import rarest_label
 from tuneoff.data.spec import SPLITS, DataSpec, Fold, Subset
 from tuneoff.errors import ConfigError, DataError
-from tuneoff.scoring.metrics import as_rows
 
 _MIN_FOLDS = 10  # that groups are distributed over; a split is made of folds
 _MAX_SIZE_FACTOR = 2.0  # by which the size of a split of whole groups may differ from the wanted one, up or down
@@ -50,8 +50,8 @@ def add_missing_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[
                 f"{num_all} examples of {num_classes} classes are too few to hold out a {split} split; "
                 f"name one (data.splits), or give at least {3 * num_classes} examples"
             )
-        tables = {**tables, split: train.take(held_out)}
-        train = train.take(rest)
+        tables = {**tables, split: large.taken(train, held_out)}
+        train = large.taken(train, rest)
         notes.append(
             f"{split} was held out from train: {len(held_out):,} of {num_all:,} examples, stratified by label, "
             + (f"groups of {spec.group!r} kept whole, " if spec.group else "")
@@ -86,7 +86,7 @@ def limit_splits(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str]) 
             )
         if limit < num_all:
             rng = np.random.default_rng([spec.split_seed, 1, SPLITS.index(split)])
-            limited[split] = tables[split].take(stratified_sample(strata_of(tables[split]), limit, rng))
+            limited[split] = large.taken(tables[split], stratified_sample(strata_of(tables[split]), limit, rng))
             notes.append(f"{split} is a subset: {limit:,} of {num_all:,} examples, stratified by label")
     _check_all_classes_left(limited["train"], tables["train"])
     return limited
@@ -102,7 +102,7 @@ class Part:
     def table(self, dataset: Dataset) -> pa.Table:
         """Return the examples."""
         table = dataset.splits[self.split]
-        return table if self.rows is None else table.take(self.rows)
+        return table if self.rows is None else large.taken(table, self.rows)
 
     def labels(self, dataset: Dataset) -> np.ndarray:
         """Return the labels: ids, (N,), or for multi-label data zeros and ones, (N, C)."""
@@ -379,7 +379,7 @@ def stratified_folds(strata: np.ndarray, groups: np.ndarray, num_folds: int, see
 def _check_all_classes_left(limited: pa.Table, train: pa.Table) -> None:
     labels = [labels_of(table) for table in (limited, train)]
     num_labels = labels[1].shape[1] if labels[1].ndim == 2 else int(labels[1].max()) + 1
-    is_left, is_in_train = (as_rows(of_table, num_labels).any(0) for of_table in labels)
+    is_left, is_in_train = (label_counts(of_table, num_labels) > 0 for of_table in labels)
     if (is_left < is_in_train).any():
         raise DataError("the limit for train leaves out a class; raise it, or merge rare classes")
 

@@ -142,10 +142,7 @@ def scored_codes(dataset: Dataset, copies: Copies) -> np.ndarray:
 
 def _near_pairs(tables: Mapping[str, pa.Table], hashed: HashedTexts, first_rows: np.ndarray) -> Pairs:
     """Return the numbers of nearly equal texts; of pairs of texts, both must be equal or nearly equal."""
-    pairs = similar_pairs(hashed.shingles[first_rows], _LIMIT)
-    blocks = [(np.empty(0, np.int32), np.empty(0, np.int32))]
-    blocks += [(left.astype(np.int32), right.astype(np.int32)) for left, right in pairs]
-    left, right = (np.concatenate([block[side] for block in blocks]) for side in (0, 1))
+    left, right = (side.astype(np.int32) for side in similar_pairs(hashed.shingles, first_rows, _LIMIT))
     names = [name for name in ("text", "text_pair") if name in next(iter(tables.values())).column_names]
     for name in names if len(names) > 1 and len(left) else ():
         column = hash_texts(pa.chunked_array([chunk for table in tables.values() for chunk in table[name].chunks]))

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tuneoff.data import large
 from tuneoff.data.dataset import label_counts, labels_of
 from tuneoff.data.doctor.copies import copies_of
 from tuneoff.data.doctor.variants import label_variants
@@ -79,7 +80,7 @@ def drop_repeated(tables: dict[str, pa.Table], spec: DataSpec, notes: list[str])
         for split, table in tables.items():
             is_contradicting = option == "drop_contradicting"
             is_dropped = copies.contradicting(split) if is_contradicting else copies.repeats(split).is_equal
-            tables, counts[split] = {**tables, split: table.filter(pa.array(~is_dropped))}, int(is_dropped.sum())
+            tables, counts[split] = {**tables, split: large.kept(table, ~is_dropped)}, int(is_dropped.sum())
             if not tables[split].num_rows:
                 raise DataError(f"{option} leaves no example in {split}; leave it out")
         notes.append(_dropped(noun, counts))
@@ -108,7 +109,7 @@ def drop_leaks(
         if split not in tables or not later:
             continue
         is_leaked, places = copies.twins(split, later).is_copied, " or ".join(later)
-        kept[split] = tables[split].filter(pa.array(~is_leaked))
+        kept[split] = large.kept(tables[split], ~is_leaked)
         counts[split] = int(is_leaked.sum())
         if not kept[split].num_rows:
             raise DataError(f"drop_leaks leaves no example in {split}: all are also in {places}; leave it out")
