@@ -82,11 +82,11 @@ def main() -> None:
         )
         steps: dict[str, Callable[[], list[Part]]] = {  # the longest first
             "kills": lambda: script("soak_kills.py", [model, "--kills", str(args.kills)], deadline),
+            "runs": lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
             **{
                 name: lambda name=name, suite=suite: [tests(name, *suite, deadline)]  # type: ignore[misc]
                 for name, suite in {**NAMED, **COUNTED, **READERS}.items()
             },
-            "runs": lambda: script("soak_runs.py", [model, "--runs", str(args.runs)], deadline),
         }
         if unknown := set(args.only or steps) - set(steps):
             parser.error(f"no part is called {', '.join(unknown)}; there are {', '.join(steps)}")
