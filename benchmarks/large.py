@@ -26,7 +26,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet
 
-_STEPS = 50
+_STEPS = "max_steps=50"
 _BLOCK = 50_000
 STAGES = ("inspect", "train", "predict")
 
@@ -59,12 +59,12 @@ def command(stage: str, place: Path) -> list[str]:
     few = ["--model", "packaged:minilm", "--search", "none", "--seeds", "1"]
     arguments = {
         "inspect": ["inspect", "data"],
-        "train": ["compare", "data", "--strategies", "full", *few, "--recipe", f"max_steps={_STEPS}", "--out", "study"],
+        "train": ["compare", "data", "--name", "study", *few, "--strategies", "full", "--recipe", _STEPS],
         # a model that costs little, so that reading and writing are what is measured
-        "predict": ["predict", "small", "data/train.parquet", "--out", "predicted.parquet"],
+        "predict": ["predict", "results/small", "data/train.parquet", "--out", "predicted.parquet"],
     }
     if stage == "predict":
-        study = ["compare", "data", "--limit", "train=5000", "--strategies", "tfidf", *few, "--out", "small"]
+        study = ["compare", "data", "--limit", "train=5000", "--strategies", "tfidf", *few, "--name", "small"]
         subprocess.run([sys.executable, "-m", "tuneoff", *study], cwd=place, check=True, capture_output=True)
     return [sys.executable, "-m", "tuneoff", *arguments[stage]]
 

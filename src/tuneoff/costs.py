@@ -1,8 +1,8 @@
 """The costs of a run, one row each: its name, its unit, and how reports show it.
 
-A run measures most costs under these keys (execute/fit.py, execute/run.py); comparison/assemble.py averages them over
-seeds and derives the others. The verdict, the leaderboard, the compute section, the cost charts and the help of --cost
-are made from this table: a new cost is a row here and the line that measures it.
+A run measures most costs under these keys (execute/fit_model.py, execute/run.py); comparison/assemble.py averages them
+over seeds and derives the others. The verdict, the leaderboard, the compute section, the cost charts and the help of
+--cost are made from this table: a new cost is a row here and the line that measures it.
 
 Money, energy and CO2 follow from seconds and from the rates of a study, so that another price needs no new runs.
 """

@@ -32,7 +32,8 @@ from tuneoff.encoder.heads import start_fingerprint
 from tuneoff.encoder.load import quiet
 from tuneoff.engine.recipe import Recipe
 from tuneoff.errors import ConfigError, DataError, join_limited, one_line
-from tuneoff.execute.fit import Fitted, fit
+from tuneoff.execute.fit import fit
+from tuneoff.execute.fitted import Fitted
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import check_length
 from tuneoff.scoring.metrics import check_metric, metric_for, metric_options

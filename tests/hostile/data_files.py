@@ -305,17 +305,15 @@ def _dumped(value: Any) -> str:
 
 @st.composite
 def json_lines(draw: Any) -> bytes:
-    """A JSONL file, perhaps damaged."""
-    lines = []
+    """A JSONL file, perhaps damaged: rows of text and label, some of them with other values, or without."""
+    extras = draw(st.lists(st.dictionaries(_NAMES, _VALUES, max_size=3), min_size=1, max_size=4))
+    rows: list[Any] = []
     for index in range(draw(st.sampled_from([0, 1, 5, 30]))):
-        plain = {"text": TEXTS[index], "label": LABELS[index]}
-        extra = draw(st.dictionaries(_NAMES, _VALUES, max_size=3))
-        lines.append(
-            _dumped(
-                draw(st.sampled_from([plain, {**plain, **extra}, extra])) if draw(st.integers(0, 20)) else draw(_VALUES)
-            )
-        )
-    return draw(damaged("\n".join(lines).encode()))
+        plain, extra = {"text": TEXTS[index], "label": LABELS[index]}, extras[index % len(extras)]
+        rows.append(draw(st.sampled_from([plain, {**plain, **extra}, extra])))
+    if rows and not draw(st.integers(0, 3)):
+        rows[draw(st.integers(0, len(rows) - 1))] = draw(_VALUES)
+    return draw(damaged("\n".join(map(_dumped, rows)).encode()))
 
 
 @st.composite

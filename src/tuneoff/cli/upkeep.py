@@ -1,7 +1,7 @@
 """The commands around studies: params, strategies, studies, verify, clean and doctor."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -20,9 +20,6 @@ from tuneoff.cli.output import (
     print_options,
     visible,
 )
-
-if TYPE_CHECKING:
-    pass
 from tuneoff.cli.running import run_study_on_screen, started_executor
 
 

@@ -16,7 +16,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -60,6 +60,11 @@ class TrainingSettings:
     last_epoch: int | None = None  # counted from 1; training ends after it, with the recipe's schedule; None: the last
     dropout_seed: int | None = None  # None: the seed of data order
     halvings: int = 0  # of the micro-batch, because of lack of memory before this training
+
+    @property
+    def seed_of_dropout(self) -> int:
+        """The seed of dropout."""
+        return self.seed if self.dropout_seed is None else self.dropout_seed
 
 
 @dataclass(frozen=True)
@@ -129,148 +134,258 @@ def train(
     Raises DivergedError if the norm of a gradient is not finite, NoMemoryError if a step does not fit in memory, and
     StopRequested, with the checkpoint written, after a signal to stop.
     """
-    model, recipe = adapted.model, settings.recipe
+    model = adapted.model
     device = next(model.parameters()).device
     model.to(device)  # what a strategy has added: some methods of peft leave buffers on the CPU
-    inputs = inputs.on_device(device)
     use_fast_dropout(model)
-    num_steps, passes = recipe.num_steps(len(inputs)), recipe.passes(len(inputs))
-    steps_per_epoch = math.ceil(len(inputs) / recipe.batch_size) * passes
-    trained = Trained(halvings=settings.halvings)
-    lengths = inputs.lengths if devices else np.empty(0)
     if devices:
         devices.start()
         validation = validation and _on_first(validation, devices)
-    best_weights = _BestWeights(validation, recipe.average) if validation else None
-    loss = loss_of(recipe, inputs.labels, model.config.num_labels)
-    sampling_weights = None
-    if recipe.sampling == "balanced":
-        sampling_weights = example_weights(inputs.labels, model.config.num_labels)
-    # for dropout; training_batches has its own generator
-    dropout_seed = settings.seed if settings.dropout_seed is None else settings.dropout_seed
-    torch.manual_seed(dropout_seed)
-    began, stopping = time.perf_counter(), checkpoint.training() if checkpoint else nullcontext()
+    torch.manual_seed(settings.seed_of_dropout)  # training_batches has its own generator
     with (
         deterministic(device),
         compute_dtype(settings.dtype, model) as fp32_weights,
-        checkpointing(model, recipe.checkpointing),
-        stopping,
+        checkpointing(model, settings.recipe.checkpointing),
+        checkpoint.training() if checkpoint else nullcontext(),
     ):
-        # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
-        master_weights = MasterWeights(model, fp32_weights, inputs.table.ids)
-        optimizer = adamw(adapted, master_weights, settings.learning_rate, recipe.weight_decay)
-        scale = LossScale(device) if settings.dtype == torch.float16 else None
-        readings = _Readings(trained, 1 if device.type == "cpu" else READ_EVERY)
-
-        def read() -> None:
-            """Read what the last steps left on the device."""
-            if (diverged := readings.read()) is not None:  # a loss of 0.0 may have such a gradient too
-                raise DivergedError(_divergence(trained, diverged, fp32_weights), trained)
-
-        def validate(epoch: int) -> dict[str, float]:
-            """Score the current weights, and keep them if they are among the best. epoch: counted from 0."""
-            assert validation
-            assert best_weights
-            scores, step = validation.evaluate(), len(trained.steps)
-            best_weights.add(scores[validation.metric], epoch + 1, step, master_weights)
-            if recipe.evaluate_every is not None:
-                named = {f"validation_{k}": v for k, v in scores.items()}
-                trained.evaluations.append({"step": step, "epoch": round(step / steps_per_epoch, 4), **named})
-            return scores
-
-        def state(at: Position) -> State:
-            """Return the state at a place."""
-            peak = max(trained.earlier_peak_bytes, peak_bytes())
-            seconds = earlier_seconds + time.perf_counter() - began
-            until_now = replace(trained, earlier_seconds=seconds, earlier_peak_bytes=peak)
-            return capture(master_weights, optimizer, best_weights.kept if best_weights else [], until_now, at)
-
-        at = Position()
-        stored = checkpoint.read() if checkpoint else None
-        if devices:
-            stored = devices.from_first(lambda: stored)
-        if stored:
-            kept = best_weights.kept if best_weights else []
-            at = restore(stored, master_weights, optimizer, kept, trained)
-            trained.halvings = max(trained.halvings, settings.halvings)
-        earlier_seconds = trained.earlier_seconds
-        for epoch in range(recipe.epochs if at.is_done else at.epoch, recipe.epochs):
-            _train_mode(model, adapted.first_trained_block)
-            started, seconds = time.perf_counter(), at.seconds
-            scores, scored_step = at.scores, at.scored_step
-            batches = _batches(inputs, settings, epoch, passes, sampling_weights)
-            # islice: the recipe's max_steps may end within an epoch; steps before a checkpoint are done
-            left = itertools.islice(batches, at.steps, at.steps + num_steps - len(trained.steps))
-            for examples in _timed(left, trained.phases):
-                share = rate_share(recipe.schedule, len(trained.steps), num_steps, recipe.warmup)
-                for group in optimizer.param_groups:
-                    group["lr"] = group["peak"] * share
-                part = examples
-                if devices:
-                    part = devices.part(examples, lengths[examples])
-                    devices.seed_step(dropout_seed, len(trained.steps))
-                weight, parts = loss.weight(inputs.labels[examples]), _num_parts(recipe, devices)
-                losses, num_tokens = _gradient(master_weights, model, inputs, part, loss, weight, parts, trained, scale)
-                stepping = time.perf_counter()
-                gradients = master_weights.pull_gradients()
-                if devices:
-                    losses = [devices.sum_gradients(master_weights.masters, losses)]
-                    gradients = [master.grad for master in master_weights.masters if master.grad is not None]
-                    num_tokens = int(lengths[examples].sum())
-                has_diverged = _step(gradients, master_weights, optimizer, recipe.clip, scale)
-                trained.phases.optimizer += time.perf_counter() - stepping
-                readings.add(
-                    {
-                        "step": len(trained.steps) + 1,
-                        "epoch": epoch + 1,
-                        "loss": math.nan,
-                        "learning_rate": settings.learning_rate * share,
-                    },
-                    losses,
-                    has_diverged,
-                )
-                trained.examples += len(examples)
-                trained.tokens += num_tokens
-                if readings.are_due():
-                    read()
-                on_progress(len(trained.steps) / num_steps)
-                if validation and recipe.evaluate_every and len(trained.steps) % recipe.evaluate_every == 0:
-                    read()
-                    seconds += time.perf_counter() - started
-                    scores, scored_step = validate(epoch), len(trained.steps)
-                    _train_mode(model, adapted.first_trained_block)
-                    started = time.perf_counter()
-                if checkpoint and checkpoint.is_due():
-                    read()
-                    seconds += time.perf_counter() - started
-                    steps = sum(step["epoch"] == epoch + 1 for step in trained.steps)
-                    checkpoint.write(partial(state, Position(epoch, steps, seconds, scores, scored_step)))
-                    started = time.perf_counter()
-            read()  # a GPU's steps have then been made
-            seconds += time.perf_counter() - started
-            trained.train_seconds += seconds
-            if validation and scored_step != len(trained.steps):
-                scores = validate(epoch)
-            trained.epochs.append(_epoch(trained, epoch, seconds, scores))
-            is_done, is_stopped = epoch + 1 == settings.last_epoch or len(trained.steps) == num_steps, False
-            trained.best_epoch = epoch + 1
-            if validation and best_weights:
-                trained.best_epoch, trained.best_step = best_weights.epoch, best_weights.step
-                is_out_of_patience = recipe.patience is not None and epoch + 1 - best_weights.epoch >= recipe.patience
-                is_stopped, is_done = validation.should_stop(scores), is_out_of_patience or is_done
-            at = Position(epoch + 1, is_done=is_done)
-            if checkpoint and checkpoint.is_due():
-                checkpoint.write(partial(state, at))
-            if is_done or is_stopped:
-                if on_end:
-                    on_end(state(at).with_own_weights())
-                break
-        if best_weights:
-            best_weights.restore(master_weights)
-        else:
-            master_weights.write_back(master_weights.snapshot())
+        training = _Training(adapted, inputs.on_device(device), settings, validation, fp32_weights, checkpoint, devices)
+        training.run(on_progress, on_end)
     model.eval()
-    return trained
+    return training.trained
+
+
+class _Training:
+    """A training under way: the weights and their optimizer, what it has recorded, and how far it is."""
+
+    def __init__(
+        self,
+        adapted: Adapted,
+        inputs: SplitInputs,
+        settings: TrainingSettings,
+        validation: Validation | None,
+        fp32_weights: dict[Any, torch.Tensor],
+        checkpoint: Checkpoint | None,
+        devices: DeviceGroup | None,
+    ) -> None:
+        """fp32_weights: of the model, by the parameters that compute in settings.dtype."""
+        self.model, self.first_trained_block = adapted.model, adapted.first_trained_block
+        self.inputs, self.labels = inputs, inputs.labels
+        self.settings, self.recipe = settings, settings.recipe
+        self.validation, self.checkpoint, self.devices = validation, checkpoint, devices
+        self.began, self.trained = time.perf_counter(), Trained(halvings=settings.halvings)
+        self.num_steps, self.passes = self.recipe.num_steps(len(inputs)), self.recipe.passes(len(inputs))
+        self.steps_per_epoch = math.ceil(len(inputs) / self.recipe.batch_size) * self.passes
+        self.lengths = inputs.lengths if devices else np.empty(0)
+        num_labels = self.model.config.num_labels
+        self.loss = loss_of(self.recipe, self.labels, num_labels)
+        is_balanced = self.recipe.sampling == "balanced"
+        self.sampling_weights = example_weights(self.labels, num_labels) if is_balanced else None
+        self.fp32_weights = fp32_weights
+        # the ids of the whole split, also for a subset of it: more rows than needed give the same weights
+        self.master_weights = MasterWeights(self.model, fp32_weights, inputs.table.ids)
+        self.optimizer = adamw(adapted, self.master_weights, settings.learning_rate, self.recipe.weight_decay)
+        self.best_weights = _BestWeights(validation, self.recipe.average) if validation else None
+        device = next(self.model.parameters()).device
+        self.scale = LossScale(device) if settings.dtype == torch.float16 else None
+        self.readings = _Readings(self.trained, 1 if device.type == "cpu" else READ_EVERY)
+
+    def run(self, on_progress: Callable[[float], None], on_end: Callable[[State], None] | None) -> None:
+        """Train to the end, from the checkpoint if there is one, and leave the model with the weights to keep."""
+        at = self._stored_position()
+        for epoch in range(self.recipe.epochs if at.is_done else at.epoch, self.recipe.epochs):
+            scores = self._train_epoch(epoch, at, on_progress)
+            is_stopped = self.validation is not None and self.validation.should_stop(scores)
+            at = Position(epoch + 1, is_done=self._is_last(epoch))
+            if self.checkpoint and self.checkpoint.is_due():
+                self.checkpoint.write(partial(self._state, at))
+            if at.is_done or is_stopped:
+                if on_end:
+                    on_end(self._state(at).with_own_weights())
+                break
+        if self.best_weights:
+            self.best_weights.restore(self.master_weights)
+        else:
+            self.master_weights.write_back(self.master_weights.snapshot())
+
+    def _stored_position(self) -> Position:
+        """Go back to the state of the checkpoint, and return its place; without one, the start."""
+        stored = self.checkpoint.read() if self.checkpoint else None
+        if self.devices:
+            stored = self.devices.from_first(lambda: stored)
+        if not stored:
+            return Position()
+        kept = self.best_weights.kept if self.best_weights else []
+        at = restore(stored, self.master_weights, self.optimizer, kept, self.trained)
+        self.trained.halvings = max(self.trained.halvings, self.settings.halvings)
+        return at
+
+    def _train_epoch(self, epoch: int, at: Position, on_progress: Callable[[float], None]) -> dict[str, float]:
+        """Train an epoch, or what is left of it, and validate. Returns the scores. epoch: counted from 0."""
+        trained, recipe, checkpoint = self.trained, self.recipe, self.checkpoint
+        _train_mode(self.model, self.first_trained_block)
+        clock, scores, scored_step = _Clock(at.seconds), at.scores, at.scored_step
+        for examples in self._batches(epoch, at.steps):
+            self._step(epoch, examples)
+            if self.readings.are_due():
+                self._read()
+            on_progress(len(trained.steps) / self.num_steps)
+            if self.validation and recipe.evaluate_every and len(trained.steps) % recipe.evaluate_every == 0:
+                self._read()
+                with clock.stopped():
+                    scores, scored_step = self._validate(epoch), len(trained.steps)
+                    _train_mode(self.model, self.first_trained_block)
+            if checkpoint and checkpoint.is_due():
+                self._read()
+                with clock.stopped():
+                    steps = sum(step["epoch"] == epoch + 1 for step in trained.steps)
+                    here = Position(epoch, steps, clock.seconds, scores, scored_step)
+                    checkpoint.write(partial(self._state, here))
+        self._read()  # a GPU's steps have then been made
+        seconds = clock.seconds
+        trained.train_seconds += seconds
+        if self.validation and scored_step != len(trained.steps):
+            scores = self._validate(epoch)
+        trained.epochs.append(_epoch(trained, epoch, seconds, scores))
+        trained.best_epoch = epoch + 1
+        if self.best_weights:
+            trained.best_epoch, trained.best_step = self.best_weights.epoch, self.best_weights.step
+        return scores
+
+    def _batches(self, epoch: int, num_done: int) -> Iterator[np.ndarray]:
+        """Yield the examples of each step of an epoch but the first ones. epoch: counted from 0.
+
+        There are several passes if the recipe's min_steps needs them; each has an order of its own.
+        """
+        orders = (
+            training_batches(
+                self.inputs.lengths, self.recipe.batch_size, self.settings.seed, number, self.sampling_weights
+            )
+            for number in range(epoch * self.passes, (epoch + 1) * self.passes)
+        )
+        batches = itertools.chain.from_iterable(orders)
+        # the recipe's max_steps may end within an epoch
+        left = itertools.islice(batches, num_done, num_done + self.num_steps - len(self.trained.steps))
+        return _timed(left, self.trained.phases)
+
+    def _step(self, epoch: int, examples: np.ndarray) -> None:
+        """Make a step with the examples of a batch. epoch: counted from 0."""
+        trained, recipe, devices = self.trained, self.recipe, self.devices
+        share = rate_share(recipe.schedule, len(trained.steps), self.num_steps, recipe.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        part = examples
+        if devices:
+            part = devices.part(examples, self.lengths[examples])
+            devices.seed_step(self.settings.seed_of_dropout, len(trained.steps))
+        losses, num_tokens = self._gradient(part, self.loss.weight(self.labels[examples]))
+        stepping = time.perf_counter()
+        gradients = self.master_weights.pull_gradients()
+        if devices:
+            losses = [devices.sum_gradients(self.master_weights.masters, losses)]
+            gradients = [master.grad for master in self.master_weights.masters if master.grad is not None]
+            num_tokens = int(self.lengths[examples].sum())
+        has_diverged = _update(gradients, self.master_weights, self.optimizer, recipe.clip, self.scale)
+        trained.phases.optimizer += time.perf_counter() - stepping
+        rate = self.settings.learning_rate * share
+        step = {"step": len(trained.steps) + 1, "epoch": epoch + 1, "loss": math.nan, "learning_rate": rate}
+        self.readings.add(step, losses, has_diverged)
+        trained.examples += len(examples)
+        trained.tokens += num_tokens
+
+    def _gradient(self, examples: np.ndarray, weight: float) -> tuple[list[torch.Tensor], int]:
+        """Compute the gradient of a batch in parts that fit in memory. Returns the parts' losses and the tokens.
+
+        examples: of the batch, or those of this device, which may be none. weight: of the whole batch.
+        Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are
+        all steps after it. Where an operation has no deterministic form on a GPU, it is allowed from then on.
+        Raises NoMemoryError if a single example does not fit.
+        """
+        if len(examples) == 0:
+            return [], 0
+        trained, num_parts = self.trained, _num_parts(self.recipe, self.devices)
+        while True:
+            parts, random_state = num_parts * 2**trained.halvings, _random_states(self.model)
+            try:
+                return _backward(
+                    self.model, self.inputs, examples, self.loss, parts, weight, trained.phases, self.scale
+                )
+            except (MemoryError, RuntimeError, OSError) as error:
+                is_ordered = not lacks_determinism(error)
+                if is_ordered and not is_out_of_memory(error):
+                    raise
+            # outside the handler, whose traceback keeps the tensors of the step
+            self.master_weights.drop_gradients()
+            if not is_ordered:
+                allow_any_order()
+                trained.adds_in_any_order = True
+                _set_random_states(random_state)
+                continue
+            release_memory()
+            step = len(trained.steps) + 1
+            if parts >= len(examples):
+                raise NoMemoryError(
+                    f"out of memory at step {step} with one example at a time; use a shorter max_length, a smaller "
+                    "encoder or fewer workers"
+                )
+            _set_random_states(random_state)
+            trained.halvings += 1
+            trained.memory_steps.append(step)
+
+    def _read(self) -> None:
+        """Read what the last steps left on the device. Raises DivergedError."""
+        if (diverged := self.readings.read()) is not None:  # a loss of 0.0 may have such a gradient too
+            raise DivergedError(_divergence(self.trained, diverged, self.fp32_weights), self.trained)
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Score the current weights, and keep them if they are among the best. epoch: counted from 0."""
+        assert self.validation
+        assert self.best_weights
+        scores, step = self.validation.evaluate(), len(self.trained.steps)
+        self.best_weights.add(scores[self.validation.metric], epoch + 1, step, self.master_weights)
+        if self.recipe.evaluate_every is not None:
+            named = {f"validation_{name}": score for name, score in scores.items()}
+            place = {"step": step, "epoch": round(step / self.steps_per_epoch, 4)}
+            self.trained.evaluations.append({**place, **named})
+        return scores
+
+    def _is_last(self, epoch: int) -> bool:
+        """Return True if training ends after an epoch. epoch: counted from 0."""
+        patience = self.recipe.patience
+        is_out_of_patience = (
+            self.best_weights is not None and patience is not None and epoch + 1 - self.best_weights.epoch >= patience
+        )
+        is_at_end = epoch + 1 == self.settings.last_epoch or len(self.trained.steps) == self.num_steps
+        return is_out_of_patience or is_at_end
+
+    def _state(self, at: Position) -> State:
+        """Return the state at a place."""
+        until_now = replace(
+            self.trained,
+            earlier_seconds=self.trained.earlier_seconds + time.perf_counter() - self.began,
+            earlier_peak_bytes=max(self.trained.earlier_peak_bytes, peak_bytes()),
+        )
+        kept = self.best_weights.kept if self.best_weights else []
+        return capture(self.master_weights, self.optimizer, kept, until_now, at)
+
+
+class _Clock:
+    """Seconds of the steps of an epoch, without those of what is done between them."""
+
+    def __init__(self, seconds: float) -> None:
+        """seconds: of the steps before."""
+        self._before, self._started = seconds, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return self._before + time.perf_counter() - self._started
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """A context whose seconds do not count."""
+        stopped_at = time.perf_counter()
+        yield
+        self._started += time.perf_counter() - stopped_at
 
 
 class _Readings:
@@ -365,17 +480,6 @@ def _num_parts(recipe: Recipe, devices: DeviceGroup | None) -> int:
     return math.ceil(recipe.accumulation / devices.count) if devices else recipe.accumulation
 
 
-def _batches(
-    inputs: SplitInputs, settings: TrainingSettings, epoch: int, passes: int, sampling_weights: np.ndarray | None
-) -> Iterator[np.ndarray]:
-    """Yield the examples of each step of an epoch: of several passes if the recipe's min_steps needs them.
-
-    Each pass has an order of its own. epoch: counted from 0.
-    """
-    for number in range(epoch * passes, (epoch + 1) * passes):
-        yield from training_batches(inputs.lengths, settings.recipe.batch_size, settings.seed, number, sampling_weights)
-
-
 def _epoch(trained: Trained, epoch: int, seconds: float, scores: dict[str, float]) -> dict[str, float]:
     """Describe an epoch. epoch: counted from 0. seconds: of its steps. scores: on validation, at its end."""
     losses = [step["loss"] for step in trained.steps if step["epoch"] == epoch + 1]
@@ -393,53 +497,6 @@ def _timed(batches: Iterable[np.ndarray], phases: PhaseSeconds) -> Iterator[np.n
         if examples is end:
             return
         yield examples
-
-
-def _gradient(
-    master_weights: MasterWeights,
-    model: Any,
-    inputs: SplitInputs,
-    examples: np.ndarray,
-    loss: Loss,
-    weight: float,
-    num_parts: int,
-    trained: Trained,
-    scale: LossScale | None,
-) -> tuple[list[torch.Tensor], int]:
-    """Compute the gradient of a batch in parts that fit in memory. Returns the parts' losses and the number of tokens.
-
-    examples: of the batch, or those of this device, which may be none. weight: of the whole batch. num_parts: at least.
-    Where memory is lacking, the step is computed again in twice as many parts, with the same random state; so are all
-    steps after it. Where an operation has no deterministic form on a GPU, it is allowed from then on.
-    Raises NoMemoryError if a single example does not fit.
-    """
-    if len(examples) == 0:
-        return [], 0
-    while True:
-        parts, random_state = num_parts * 2**trained.halvings, _random_states(model)
-        try:
-            return _backward(model, inputs, examples, loss, parts, weight, trained.phases, scale)
-        except (MemoryError, RuntimeError, OSError) as error:
-            is_ordered = not lacks_determinism(error)
-            if is_ordered and not is_out_of_memory(error):
-                raise
-        # outside the handler, whose traceback keeps the tensors of the step
-        master_weights.drop_gradients()
-        if not is_ordered:
-            allow_any_order()
-            trained.adds_in_any_order = True
-            _set_random_states(random_state)
-            continue
-        release_memory()
-        step = len(trained.steps) + 1
-        if parts >= len(examples):
-            raise NoMemoryError(
-                f"out of memory at step {step} with one example at a time; use a shorter max_length, a smaller encoder "
-                "or fewer workers"
-            )
-        _set_random_states(random_state)
-        trained.halvings += 1
-        trained.memory_steps.append(step)
 
 
 def _random_states(model: Any) -> list[torch.Tensor]:
@@ -501,7 +558,7 @@ def _backward(
     return losses, num_tokens
 
 
-def _step(
+def _update(
     gradients: list[torch.Tensor],
     master_weights: MasterWeights,
     optimizer: AdamW,

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tuneoff.cache import cache_folder
 from tuneoff.compat_ray import cluster_id, silence
@@ -33,6 +33,9 @@ from tuneoff.search.record import SearchRecord
 from tuneoff.signals import stop_signals, stops_call
 from tuneoff.spec.run import Job
 from tuneoff.strategies import GradientConfig
+
+if TYPE_CHECKING:
+    from tuneoff.execute.node import Origin  # needs Ray
 
 _POLL_SECONDS = 0.2
 _AGENT_SECONDS = 120.0  # that an agent may take to start
@@ -148,9 +151,11 @@ class RayExecutor:
                 return
 
     @property
-    def _home(self) -> tuple[dict[str, str], tuple[str, str]]:
+    def _origin(self) -> "Origin":
+        from tuneoff.execute.node import Origin
+
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
-        return environment, (socket.gethostname(), str(cache_folder()))
+        return Origin(self._session, environment, (socket.gethostname(), str(cache_folder())))
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
@@ -216,9 +221,7 @@ class RayExecutor:
                 self._names[node["NodeID"]] = next(name for name in names if name not in taken)
         present = {node["NodeID"] for node in nodes}
         self._agents = {node: agent for node, agent in self._agents.items() if node in present}
-        self._agents |= {
-            node: agent_of(self._session, node, *self._home) for node in present if node not in self._agents
-        }
+        self._agents |= {node: agent_of(self._origin, node) for node in present if node not in self._agents}
 
     def _check(self, nodes: Sequence[Mapping[str, Any]]) -> None:
         self._hold_agents(nodes)
@@ -258,12 +261,13 @@ class RayExecutor:
     def sender(self, jobs: Sequence[Job], slots: Slots) -> Callable[[Job, StudyStore, int], Any]:
         """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
         from tuneoff.execute.cluster_devices import run_on_devices
-        from tuneoff.execute.node import run_there
+        from tuneoff.execute.node import Inputs, Task, run_there
 
         for name, packed in needed(job.run for job in jobs).items():
             if name not in self._parcels:
                 self._parcels[name] = [self.ray.put(packed())]
         encoders = {n: entry for n, entry in encoder_entries(job.run for job in jobs).items() if entry in self._parcels}
+        origin, inputs = self._origin, Inputs(self._parcels, encoders)
         # by Ray, which would send the arguments of the first try, without the trials since
         never: dict[str, Any] = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
         num_gpus = 1 if self.ray.cluster_resources().get("GPU") else 0
@@ -285,9 +289,7 @@ class RayExecutor:
             remote = alone
             if slots.devices > 1 and isinstance(job.run.strategy, GradientConfig) and not stored:
                 remote, message = together, {**message, "devices": slots.devices, "resources": resources}
-            return remote.remote(
-                self._session, *self._home, self._parcels, encoders, message, search, stored, self._watcher
-            )
+            return remote.remote(origin, inputs, Task(message, search, stored), self._watcher)
 
         return submit
 

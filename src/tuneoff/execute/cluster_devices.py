@@ -3,8 +3,8 @@
 A job on several devices is a Ray task too, which holds no cores itself. It asks Ray Train's TorchTrainer for as many
 workers as the job has devices; Ray places them and starts torch's process group. Each worker brings what the job reads
 to its machine, by that machine's agent, as any job does. The first worker runs the job, and the others take their part
-of each training (fit.take_part). What the first worker stores comes back through the watcher, because a worker of Ray
-Train returns numbers only.
+of each training (fit_model.take_part). What the first worker stores comes back through the watcher, because a worker of
+Ray Train returns numbers only.
 
 If a worker dies, Ray Train ends the others, and the job is submitted again like one whose machine died.
 """
@@ -24,35 +24,24 @@ import ray
 from tuneoff.engine.devices import DeviceGroup
 from tuneoff.errors import DeviceError, DivergedError, one_line
 from tuneoff.execute.local import LOST
-from tuneoff.execute.node import agent_with, pack_run, store_of
+from tuneoff.execute.node import Inputs, Origin, Task, agent_with, pack_run, store_of
 from tuneoff.runs import StudyStore
 from tuneoff.spec.run import Job
 
 _TIMEOUT_SECONDS = 2 * 24 * 3600  # of a wait for the first device, which may validate for long
 
 
-def run_on_devices(
-    session: str,
-    environment: Mapping[str, str],
-    home: tuple[str, str],
-    parcels: Mapping[str, list[Any]],
-    encoders: Mapping[str, str],
-    message: dict[str, Any],
-    search: dict[str, Any] | None,
-    stored: bytes | None,
-    watcher: Any,
-) -> dict[str, Any]:
-    """Run a job on several devices, and return its record as Agent.run does. Arguments as of run_there."""
+def run_on_devices(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> dict[str, Any]:
+    """Run a job on several devices. Returns its record, as Agent.run does."""
     # read by Ray Train: names of files are relative to the folder in which the cluster was started, as for other jobs
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     def device() -> None:
-        agent = agent_with(session, environment, home, parcels, encoders)
-        _run_device(agent, message, search, stored, watcher)
+        _run_device(agent_with(origin, inputs), task, watcher)
 
-    folder = tempfile.mkdtemp(prefix="tuneoff-train-")
+    message, folder = task.message, tempfile.mkdtemp(prefix="tuneoff-train-")
     trainer = TorchTrainer(
         device,
         torch_config=TorchConfig(timeout_s=_TIMEOUT_SECONDS),  # gloo on CPUs, nccl on GPUs
@@ -61,7 +50,7 @@ def run_on_devices(
             use_gpu="GPU" in message["resources"],
             resources_per_worker=message["resources"],
         ),
-        run_config=RunConfig(name=message["job_id"], storage_path=folder, failure_config=FailureConfig(max_failures=0)),
+        run_config=RunConfig(name=task.job_id, storage_path=folder, failure_config=FailureConfig(max_failures=0)),
     )
     reason = "its devices ended without a result"
     try:
@@ -70,7 +59,7 @@ def run_on_devices(
         reason = f"one of its {message['devices']} devices failed ({one_line(error, 300)})"
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    result: dict[str, Any] | None = ray.get(watcher.result.remote(message["job_id"]))
+    result: dict[str, Any] | None = ray.get(watcher.result.remote(task.job_id))
     return result or {"crash": reason, "code": LOST}
 
 
@@ -102,20 +91,18 @@ class RayDevices:
             raise
 
 
-def _run_device(
-    agent: Any, message: Mapping[str, Any], search: dict[str, Any] | None, stored: bytes | None, watcher: Any
-) -> None:
+def _run_device(agent: Any, task: Task, watcher: Any) -> None:
     """Run a job as its first device, or take part in its trainings as another one. A worker of Ray Train."""
     surroundings = ray.get(agent.surroundings.remote())
     os.environ.update(surroundings["environment"])
     import torch
 
     from tuneoff.cache import share_checks
-    from tuneoff.execute.fit import take_part
+    from tuneoff.execute.fit_model import take_part
     from tuneoff.execute.inputs import CachedInputs
 
     share_checks(surroundings["checks"])
-    torch.set_num_threads(message["threads"])
+    torch.set_num_threads(task.message["threads"])
     group = DeviceGroup()
     if not group.is_first:
         take_part(group, CachedInputs())
@@ -123,8 +110,8 @@ def _run_device(
     folder = Path(tempfile.mkdtemp(prefix="tuneoff-devices-"))
     try:
         devices = RayDevices(group)
-        result = _run_first(devices, store_of(folder, message["job_id"], search, stored), message, watcher)
-        ray.get(watcher.end.remote(message["job_id"], result))
+        result = _run_first(devices, store_of(folder, task), task, watcher)
+        ray.get(watcher.end.remote(task.job_id, result))
         if devices.is_broken:  # the others wait for a step: Ray Train ends them
             raise DeviceError("the job ended, and its devices did not")
         group.from_first(lambda: None)
@@ -132,7 +119,7 @@ def _run_device(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_first(devices: RayDevices, store: StudyStore, message: Mapping[str, Any], watcher: Any) -> dict[str, Any]:
+def _run_first(devices: RayDevices, store: StudyStore, task: Task, watcher: Any) -> dict[str, Any]:
     """Run a job, and return its record. The watcher is told of the start, of progress, and of each trial of a search.
 
     Raises DeviceError if the job cannot go on because of another device.
@@ -140,7 +127,8 @@ def _run_first(devices: RayDevices, store: StudyStore, message: Mapping[str, Any
     from tuneoff.execute.inputs import CachedInputs
     from tuneoff.execute.job import run_job
 
-    job, job_id, last = Job.model_validate(message["job"]), message["job_id"], 0.0
+    message, job_id, last = task.message, task.job_id, 0.0
+    job = Job.model_validate(message["job"])
 
     def report(share: float) -> None:
         nonlocal last
@@ -157,4 +145,4 @@ def _run_first(devices: RayDevices, store: StudyStore, message: Mapping[str, Any
         if job.is_search and store.searches.path(job_id).is_file():
             ray.get(watcher.trial.remote(job_id, asdict(store.searches.read(job_id))))
         raise DeviceError(f"another device of the job is gone ({one_line(error.__cause__ or error, 150)})") from error
-    return {"crash": "", "code": 0, **pack_run(store, job_id, job.is_search)}
+    return {"crash": "", "code": 0, **pack_run(store, task)}

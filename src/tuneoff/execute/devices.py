@@ -37,7 +37,7 @@ class Devices(Protocol):
     count: int
 
     def training(self, announcement: Mapping[str, Any]) -> AbstractContextManager[DeviceGroup]:
-        """Return a context of one training, in which the others take part. announcement: for take_part (fit.py)."""
+        """Return a context of one training, in which the others take part. announcement: for fit_model.take_part."""
 
 
 class LocalDevices:
@@ -130,7 +130,7 @@ class LocalDevices:
 
 def run_device(message: Mapping[str, Any]) -> int:
     """Take part in the trainings of a job as one of its devices, in a process of its own. Returns the exit code."""
-    from tuneoff.execute.fit import take_part
+    from tuneoff.execute.fit_model import take_part
     from tuneoff.execute.inputs import CachedInputs
 
     rank, count = message["rank"], message["count"]

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,47 @@ from tuneoff.search.record import SearchRecord
 _POLL_SECONDS = 0.5  # between two looks at the trials of a search
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The study's own process, for the agents of all machines."""
+
+    session: str  # name of its agents
+    environment: Mapping[str, str]  # variables that jobs depend on
+    home: tuple[str, str]  # its machine and its cache
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What jobs read, which a machine lacks at first."""
+
+    parcels: Mapping[str, list[Any]]  # name -> reference of Ray in a list, fetched if needed
+    encoders: Mapping[str, str]  # name -> its entry in the cache
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job for a machine."""
+
+    message: dict[str, Any]  # for the worker process
+    search: dict[str, Any] | None  # record of a search so far
+    stored: bytes | None  # packed run that only predicts
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return str(self.message["job_id"])
+
+
 class Agent:
     """Runs jobs on one machine. Lives as long as the executor that made it."""
 
-    def __init__(self, environment: Mapping[str, str], home: tuple[str, str]) -> None:
-        """environment: variables of the study's own process that jobs depend on. home: its machine and its cache."""
-        self._is_home = home == (socket.gethostname(), str(cache_folder()))
+    def __init__(self, origin: Origin) -> None:
+        self._is_home = origin.home == (socket.gethostname(), str(cache_folder()))
         self._node = ray.get_runtime_context().get_node_id()
-        self._is_stopped, self._environment = False, dict(environment)
+        self._is_stopped, self._environment = False, dict(origin.environment)
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
-        os.environ.update(environment)
+        os.environ.update(origin.environment)
         self._folder = Path(tempfile.mkdtemp(prefix="tuneoff-node-"))
         os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
         self._checks = self._folder / "checks"  # shared by the jobs of this machine: what they compared with checksums
@@ -87,17 +117,14 @@ class Agent:
         path.with_suffix(".new").write_text(json.dumps(self._encoders), encoding="utf-8")
         path.with_suffix(".new").replace(path)
 
-    def run(
-        self, message: dict[str, Any], search: dict[str, Any] | None, stored: bytes | None, watcher: Any
-    ) -> dict[str, Any]:
+    def run(self, task: Task, watcher: Any) -> dict[str, Any]:
         """Run a job to its end, and return its record: the run's folder packed, the search, or the reason of a crash.
 
-        search: the record of a search so far. stored: a run that only predicts. watcher: actor that is told of the
-        start and of progress.
+        watcher: actor that is told of the start and of progress.
         """
-        job_id = message["job_id"]
-        store = store_of(self._folder / job_id, job_id, search, stored)
-        message = {**message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
+        job_id = task.job_id
+        store = store_of(self._folder / job_id, task)
+        message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._messages[job_id] = mailbox
         try:
@@ -107,7 +134,7 @@ class Agent:
             self._worker.submit(message)
             watcher.started.remote(job_id, self._node)
             crash, code = self._follow(message, mailbox, store, watcher)
-            return {"crash": crash, "code": code, **pack_run(store, job_id, search is not None)}
+            return {"crash": crash, "code": code, **pack_run(store, task)}
         finally:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
@@ -168,23 +195,24 @@ class Agent:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def store_of(folder: Path, job_id: str, search: dict[str, Any] | None, stored: bytes | None) -> StudyStore:
+def store_of(folder: Path, task: Task) -> StudyStore:
     """Return an empty store for one job, with the record of a search so far, or a run that only predicts."""
     store = StudyStore(folder)
     shutil.rmtree(folder, ignore_errors=True)  # of a task that was retried
     folder.mkdir()
-    if search:
-        store.searches.write(SearchRecord.from_json(search))
-    if stored:
-        store.runs.adopt(job_id, lambda into: unpack(stored, into))
+    if task.search:
+        store.searches.write(SearchRecord.from_json(task.search))
+    if task.stored:
+        packed = task.stored
+        store.runs.adopt(task.job_id, lambda into: unpack(packed, into))
     return store
 
 
-def pack_run(store: StudyStore, job_id: str, is_search: bool) -> dict[str, Any]:
+def pack_run(store: StudyStore, task: Task) -> dict[str, Any]:
     """Return what a job has stored: the record of a search, or the packed folder of a run, if there is one."""
-    if is_search:
-        return {"search": asdict(store.searches.read(job_id))}
-    folder = store.runs.path(job_id)
+    if task.search is not None:
+        return {"search": asdict(store.searches.read(task.job_id))}
+    folder = store.runs.path(task.job_id)
     return {"run": pack(folder)} if folder.is_dir() else {}
 
 
@@ -221,51 +249,34 @@ class Watcher:
         return events
 
 
-def agent_of(session: str, node: str, environment: Mapping[str, str], home: tuple[str, str]) -> Any:
+def agent_of(origin: Origin, node: str) -> Any:
     """Return the agent of a machine, which is started if there is none. node: Ray's id of the machine."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return (
         ray.remote(Agent)
         .options(
-            name=f"{session}-{node}",
-            namespace=session,
+            name=f"{origin.session}-{node}",
+            namespace=origin.session,
             get_if_exists=True,
             num_cpus=0,
             max_concurrency=256,
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
-        .remote(environment, home)
+        .remote(origin)
     )
 
 
-def run_there(
-    session: str,
-    environment: Mapping[str, str],
-    home: tuple[str, str],
-    parcels: Mapping[str, list[Any]],
-    encoders: Mapping[str, str],
-    message: dict[str, Any],
-    search: dict[str, Any] | None,
-    stored: bytes | None,
-    watcher: Any,
-) -> dict[str, Any]:
-    """Run a job on the machine to which Ray sent this task. parcels: name -> reference in a list, fetched if needed."""
-    agent = agent_with(session, environment, home, parcels, encoders)
-    return ray.get(agent.run.remote(message, search, stored, watcher))
+def run_there(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> dict[str, Any]:
+    """Run a job on the machine to which Ray sent this task. Returns its record, as Agent.run does."""
+    return ray.get(agent_with(origin, inputs).run.remote(task, watcher))
 
 
-def agent_with(
-    session: str,
-    environment: Mapping[str, str],
-    home: tuple[str, str],
-    parcels: Mapping[str, list[Any]],
-    encoders: Mapping[str, str],
-) -> Any:
-    """Return the agent of this machine, which has everything that a job reads. Arguments as of run_there."""
-    agent = agent_of(session, ray.get_runtime_context().get_node_id(), environment, home)
-    for name in ray.get(agent.lacks.remote(list(parcels))):
-        ray.get(agent.install.remote(name, parcels[name][0]))
-    ray.get(agent.use_encoders.remote(encoders))
+def agent_with(origin: Origin, inputs: Inputs) -> Any:
+    """Return the agent of this machine, which has everything that a job reads."""
+    agent = agent_of(origin, ray.get_runtime_context().get_node_id())
+    for name in ray.get(agent.lacks.remote(list(inputs.parcels))):
+        ray.get(agent.install.remote(name, inputs.parcels[name][0]))
+    ray.get(agent.use_encoders.remote(inputs.encoders))
     return agent

@@ -24,7 +24,8 @@ from tuneoff.engine.resume import Checkpoint
 from tuneoff.errors import DeviceError, DivergedError, NoMemoryError, TuneoffError, join_limited, one_line
 from tuneoff.execute.checkpoints import checkpoint_of
 from tuneoff.execute.devices import Devices
-from tuneoff.execute.fit import Fitted, fit, timed_part
+from tuneoff.execute.fit import fit
+from tuneoff.execute.fitted import Fitted, timed_part
 from tuneoff.execute.inputs import JobInputs
 from tuneoff.machine import device, host_peak_bytes, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
