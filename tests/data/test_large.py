@@ -118,3 +118,24 @@ def test_copies_of_many_texts_are_found_part_by_part(monkeypatch):
     found = copies_of(tables)
     assert sorted(zip(*found.near, strict=True)) == sorted(zip(*expected.near, strict=True))
     assert all((found.texts[split] == expected.texts[split]).all() for split in tables)
+
+
+def test_a_full_disk_is_no_broken_file(is_large, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    spec = write(tmp_path / "data.parquet")
+    monkeypatch.setattr(large, "_write_batches", fail)
+    with pytest.raises(StoreError, match=r"^the disk is full"):
+        load_dataset(spec)
+
+
+def test_a_cache_that_cannot_be_written_is_not_needed(is_large, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path / "file" / "cache"))
+    assert large.table_of(TABLE.to_batches(), TABLE.schema).to_pydict() == TABLE.to_pydict()
+
+
+def test_rows_in_another_order_are_refused(is_large):
+    with pytest.raises(AssertionError):
+        large.taken(TABLE, np.array([2, 1]))

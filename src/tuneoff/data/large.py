@@ -4,9 +4,12 @@ The system drops pages of a mapped file whenever it needs memory, and reads them
 the machine has. What is smaller than LARGE_BYTES stays in memory, because a file would only take time.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -43,6 +46,7 @@ def array_of(blocks: Iterable[np.ndarray], dtype: Any) -> np.ndarray:
 
 def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """Return some rows of a table, in memory or mapped. rows: ascending."""
+    assert (np.diff(rows) > 0).all()
     if table.nbytes <= LARGE_BYTES:
         return table.take(pa.array(rows))
 
@@ -62,14 +66,19 @@ def kept(table: pa.Table, is_kept: np.ndarray) -> pa.Table:
 
 
 def _written(write: Callable[[IO[bytes]], None]) -> np.ndarray:
-    """Return what is written to a file as bytes, mapped. The file has no name, and ends with the last use of them."""
+    """Return what is written to a file as bytes, mapped. The file has no name, and ends with the last use of them.
+
+    It is in the cache, or in the folder of temporary files where the cache cannot be written.
+    """
     folder = cache_folder()
-    with naming_full_disk(folder):
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            write(file)
-            file.flush()
-            return np.memmap(file, np.uint8, "r")
+    if not os.access(folder, os.W_OK):
+        folder = Path(tempfile.gettempdir())
+    with naming_full_disk(folder), tempfile.TemporaryFile(dir=folder) as file:
+        write(file)
+        file.flush()
+        return np.memmap(file, np.uint8, "r")
 
 
 def _write_batches(file: IO[bytes], batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:

@@ -21,7 +21,7 @@ from tuneoff.cache import cache_folder, cached_folder, fingerprint, stored_folde
 from tuneoff.data import large
 from tuneoff.data.isolated import MAX_COLUMNS, read_whole
 from tuneoff.data.spec import SPLITS, DataSpec
-from tuneoff.errors import DataError, one_line, unknown
+from tuneoff.errors import DataError, StoreError, one_line, unknown
 from tuneoff.formats import shorten
 
 # of .csv files, in order of preference; those of a spreadsheet in a language with decimal commas have semicolons
@@ -97,7 +97,7 @@ def read_file(path: Path) -> pa.Table:
         _check_utf8(path)
         return _read_csv(path) if suffix in (".csv", ".tsv") else _read_isolated(path)
     except (pa.ArrowException, OSError, ValueError) as error:
-        if isinstance(error, DataError):
+        if isinstance(error, (DataError, StoreError)):  # a full disk is no fault of the file
             raise
         raise DataError(f"data file {path.name!r} cannot be parsed: {one_line(error)}") from error
 
