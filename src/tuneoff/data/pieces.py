@@ -117,15 +117,6 @@ def tokenized_examples(
     )
 
 
-def _check_row(dataset: Dataset, split: str, row: int) -> None:
-    if split not in dataset.splits:
-        raise ConfigError(unknown("split", split, dataset.splits))
-    if row >= (count := dataset.num_examples(split)):
-        raise ConfigError(
-            f"row {row} is not in {split}, which has {count:,} examples; give a row from 0 to {count - 1}"
-        )
-
-
 def _typical(dataset: Dataset, train: TokenTable, tokenizer: Any) -> list[tuple[str, int, str]]:
     """Choose training examples: split, row and the reason."""
     order = np.argsort(full_lengths(dataset.splits["train"], train, tokenizer), kind="stable")
