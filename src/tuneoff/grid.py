@@ -80,6 +80,11 @@ def prepare(spec: StudySpec) -> Prepared:
     check_divisions(dataset, spec.seed_grid.get(SPLIT, ()))
     _check_metrics(spec, dataset)
     store_dataset(dataset)
+    return prepared_from(spec, dataset)
+
+
+def prepared_from(spec: StudySpec, dataset: Dataset) -> Prepared:
+    """Tokenize a dataset for every encoder, and list the runs."""
     spec = spec.resolved(dataset.folds)
     uses_encoder = any(STRATEGIES[strategy.name].uses_encoder for strategy in spec.strategies)
     models = spec.model if uses_encoder else ()
@@ -285,15 +290,19 @@ def search_jobs(spec: StudySpec, prepared: Prepared) -> list[Job]:
     return [job for job in jobs if job.space]
 
 
-def estimates(prepared: Prepared, jobs: Sequence[Job]) -> list[Estimate]:
-    """Estimate what each job needs, in their order."""
+def estimates(prepared: Prepared, jobs: Sequence[Job], examples: Mapping[str, int] | None = None) -> list[Estimate]:
+    """Estimate what each job needs, in their order. examples: of each split, in place of those that there are."""
+    scales = {split: count / prepared.dataset.num_examples(split) for split, count in (examples or {}).items()}
     by_group: dict[str, Estimate] = {}
     for job in jobs:
         run = job.run
         if run.group not in by_group:
             tables, dataset = prepared.tokens_of(run), prepared.dataset
             parts = parts_of(dataset, run.fold, run.subset, run.seed, run.division)
-            sizes = {purpose: part.num_examples(dataset) for purpose, part in parts.items()}
+            sizes = {
+                purpose: round(scales.get(part.split, 1) * part.num_examples(dataset))
+                for purpose, part in parts.items()
+            }
             tokens = {
                 purpose: _num_tokens(tables[parts[purpose].split]) * size // dataset.num_examples(parts[purpose].split)
                 if tables

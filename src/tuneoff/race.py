@@ -33,6 +33,7 @@ from tuneoff.search.race_record import (
     RaceRecord,
     Round,
     Standing,
+    share_text,
 )
 from tuneoff.spec.run import Job, RunSpec
 from tuneoff.spec.study import StudySpec
@@ -222,7 +223,9 @@ class Race:
             by_count.setdefault(counts[label, model], []).append(name)
         fits = [f"{counted(n, noun)} of {join_names(by_count[n])}" for n in sorted(by_count, reverse=True) if n]
         none = f"; no run of {join_names(by_count[0])}" if 0 in by_count else ""
-        return f"{rule}; in {written_time(self.clock.limit)} fit about {'; '.join(fits) or 'no runs'}{none}"
+        sizes = share_text(self.spec.data.limits, self.record.whole) if self.record.whole else ""
+        sample = f" and a sample is taken, {sizes}" if sizes else ""
+        return f"{rule}{sample}; in {written_time(self.clock.limit)} fit about {'; '.join(fits) or 'no runs'}{none}"
 
     def _final_that_fits(self, entrant: Entrant) -> Estimate | None:
         """Return the run on all labelled examples of a strategy, if it and a run on a fold may fit."""
@@ -476,5 +479,8 @@ def _opened(stored: RaceRecord | None, spec: StudySpec, entrants: Sequence[Entra
     if stored.key == key:
         return stored
     made = sum(entry.kind == REPEAT for entry in stored.rounds)
-    looks = stored.earlier_looks + made
-    return RaceRecord(key, repeats, earlier_looks=looks, seconds=stored.seconds, phases=stored.phases)
+    return dataclasses.replace(
+        RaceRecord(key, repeats),
+        earlier_looks=stored.earlier_looks + made,
+        **{name: getattr(stored, name) for name in ("seconds", "phases", "whole", "needed_for_whole")},
+    )

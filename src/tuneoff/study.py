@@ -55,6 +55,7 @@ from tuneoff.grid import (
 )
 from tuneoff.notices import notice
 from tuneoff.race import Clock, Pace, Race, entrants_of
+from tuneoff.race_size import Share, within_time
 from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
@@ -161,7 +162,8 @@ class Study:
         check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)
-        prepared = prepare(self.spec)
+        spec, share = within_time(self.spec, None if replace else self.store, clock, self._slots(executor.slots))
+        prepared = prepare(spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with naming_full_disk(self.folder), claimed(self.folder), in_use():
@@ -170,7 +172,7 @@ class Study:
                 prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 threads = None if replace else self.store.threads()
-                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock)
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock, share)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
@@ -191,17 +193,21 @@ class Study:
         on_plan: Callable[[Plan], None],
         executor: Executor,
         clock: Clock,
+        share: Share | None,
     ) -> None:
-        """Run what is missing. threads: of each stored run; None if there is none. clock: of a time limit."""
+        """Run what is missing. threads: of each stored run; None if there is none. clock: of a time limit.
+
+        share: of the data that a race takes; None for all of it, or what the stored study has.
+        """
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
         predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
         imported = self._read_imported(self.spec.imported)
-        slots = executor.slots(len(grid), largest_model(grid), self.spec.workers, **self._devices)
+        slots = self._slots(executor.slots)(len(grid), largest_model(grid))
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
         searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
-        race = self._race(prepared, searches, slots, speed, clock) if self.spec.is_raced else None
+        race = self._race(prepared, searches, slots, speed, clock, share) if self.spec.is_raced else None
         if race:
             race.check_time()
         self.store.runs.remove_unfinished()
@@ -259,17 +265,24 @@ class Study:
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
 
-    @property
-    def _devices(self) -> dict[str, int]:
-        """Argument of slots; executors of earlier versions have none, and train on one device."""
-        return {"devices": self.spec.devices} if self.spec.devices > 1 else {}
+    def _slots(self, slots: Callable[..., Slots]) -> Callable[[int, int], Slots]:
+        """Return a function from the number of jobs and the parameters of the largest model. slots: of an executor."""
+        # executors of earlier versions have no argument for devices, and train on one
+        devices = {"devices": self.spec.devices} if self.spec.devices > 1 else {}
+        return lambda num_jobs, largest: slots(num_jobs, largest, self.spec.workers, **devices)
 
     def _race(
-        self, prepared: Prepared, searches: Sequence[Job], slots: Slots, speed: float | None, clock: Clock
+        self,
+        prepared: Prepared,
+        searches: Sequence[Job],
+        slots: Slots,
+        speed: float | None,
+        clock: Clock,
+        share: Share | None,
     ) -> Race:
         """Return the race of this study's strategies, which has not started."""
         entrants = entrants_of(prepared, searches)
-        return Race(
+        race = Race(
             spec=self.spec,
             prepared=prepared,
             entrants=entrants,
@@ -281,6 +294,9 @@ class Study:
             compare=lambda: self.comparison(metric=self.spec.metric),
             finals={entrant.key: final for entrant in entrants if (final := final_of(prepared, entrant.runs[0]))},
         )
+        if share:
+            race.record = dataclasses.replace(race.record, whole=share.whole, needed_for_whole=share.needed)
+        return race
 
     def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
         """Return slots in which a job has as many threads as those of the stored runs, if there are as many cores."""
@@ -502,7 +518,9 @@ class Study:
         """
         from tuneoff.execute.speed import measure_speed
 
-        prepared = prepare(self.spec)
+        clock = Clock(self.spec.time)
+        spec, share = within_time(self.spec, self.store, clock, self._slots(local_slots))
+        prepared = prepare(spec)
         prepared = prepared.with_tests(self._load_tests(self.spec, prepared.dataset))
         extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
         searches = search_jobs(prepared.spec, prepared)
@@ -515,7 +533,7 @@ class Study:
             speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
         grid = estimates(prepared, runs)
         charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
-        slots = local_slots(len(grid), largest_model(grid), self.spec.workers, **self._devices)
+        slots = self._slots(local_slots)(len(grid), largest_model(grid))
         if (threads := self.store.threads()) is not None:
             slots = self._with_stored_threads(slots, threads)
         in_order = [charged[job.job_id] for job in missing]
@@ -524,7 +542,7 @@ class Study:
         final = largest_final(prepared)
         race = ""
         if prepared.spec.is_raced:
-            race = self._race(prepared, searches, slots, speed, Clock(prepared.spec.time)).preview()
+            race = self._race(prepared, searches, slots, speed, clock, share).preview()
         return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final, race)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":

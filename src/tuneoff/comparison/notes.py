@@ -5,7 +5,7 @@ from tuneoff.errors import join_limited
 from tuneoff.formats import chance_text, counted, join_names, rough_seconds, written_time
 from tuneoff.scoring import stats
 from tuneoff.scoring.metrics import MetricOptions, depends_on_positive, display_name, is_own, points
-from tuneoff.search.race_record import RaceRecord, last_standings
+from tuneoff.search.race_record import RaceRecord, last_standings, share_text
 from tuneoff.strategies import STRATEGIES
 
 
@@ -33,6 +33,8 @@ def unfinished_note(comparison: Comparison) -> str:
         )
     if is_over and race and race.left_out:
         sentences.append(_left_out_text(comparison, race))
+    if race and race.whole:
+        sentences.append(_sample_text(comparison, race))
     return " ".join(sentences)
 
 
@@ -70,6 +72,18 @@ def _left_out_text(comparison: Comparison, race: RaceRecord) -> str:
         text += f" The chance that all of it would change the pick is {chance_text(1 - chances[0])}."
     if race.needed:
         text += f" With --time {written_time(race.needed)} it would fit; stored runs are not repeated."
+    return text
+
+
+def _sample_text(comparison: Comparison, race: RaceRecord) -> str:
+    """Sentences on the data that a race took because of its time."""
+    limits = {split: limit for split, limit in comparison.study.data.limits.items() if split in race.whole}
+    text = (
+        f"So that every strategy fits into the time, it took {share_text(limits, race.whole)}: the pick is for as "
+        "many, and with more of them the order may change."
+    )
+    if race.needed_for_whole:
+        text += f" With --time {written_time(race.needed_for_whole)} and another --name all of them would fit."
     return text
 
 

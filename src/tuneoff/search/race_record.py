@@ -1,6 +1,6 @@
 """Records of a race of strategies: rounds with their decisions, and what the time left out. Everything is JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,6 +62,8 @@ class RaceRecord:
     needed: float | None = None  # time with which nothing is left out
     ended: str = ""  # why; empty while it goes on
     phases: dict[str, float] = field(default_factory=dict)  # kind of round -> seconds
+    whole: dict[str, int] = field(default_factory=dict)  # split that was limited to fit into the time -> its examples
+    needed_for_whole: float | None = None  # time with which they would fit
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "RaceRecord":
@@ -103,6 +105,16 @@ class RaceRecord:
         names = (*(same[0].names if same else ()), name)
         entry = LeftOut(label, model, kind, names, seconds + sum(e.seconds for e in same))
         return replace(self, left_out=(*[e for e in self.left_out if e not in same], entry))
+
+
+def share_text(limits: Mapping[Any, int], whole: Mapping[Any, int]) -> str:
+    """Describe the data that a race takes.
+
+    >>> share_text({"train": 5700, "test": 1500}, {"train": 45615, "test": 12284})
+    '5,700 of 45,615 train and 1,500 of 12,284 test examples'
+    """
+    parts = [f"{limits[split]:,} of {whole[split]:,} {split}" for split in limits]
+    return f"{' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))} examples"
 
 
 def last_standings(record: RaceRecord) -> Sequence[Standing]:

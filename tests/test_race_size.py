@@ -1,0 +1,119 @@
+"""How much of the data a race takes: as much as its time allows, the same when it goes on, and said wherever it ends."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.studies import changed, toy_spec
+from tests.tiny import toy_texts
+from tuneoff import race_size
+from tuneoff.comparison.notes import unfinished_note
+from tuneoff.execute.executor import Slots
+from tuneoff.execute.local import LocalExecutor
+from tuneoff.grid import prepare
+from tuneoff.race import Clock
+from tuneoff.race_size import within_time
+from tuneoff.runs import StudyStore
+from tuneoff.study import Study
+
+SIZES = {"train": 3000, "validation": 900, "test": 1200}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Data with official splits."""
+    (tmp_path / "data").mkdir()
+    for seed, (split, size) in enumerate(SIZES.items()):
+        texts, labels = toy_texts(size, np.random.default_rng(seed))
+        frame = pd.DataFrame({"text": texts, "label": np.where(labels == 1, "positive", "negative")})
+        frame.to_csv(tmp_path / "data" / f"{split}.csv", index=False)
+    return tmp_path / "data"
+
+
+def spec_of(encoder, folder, **changes):
+    strategies = ["tfidf", "lora:learning_rate=0.05", "full:learning_rate=0.01"]
+    return toy_spec(encoder, folder, **{"data": {"source": str(folder)}, "strategies": strategies, **changes})
+
+
+def size_within(spec, speed, monkeypatch, stored=None):
+    monkeypatch.setattr(race_size, "stored_speed", lambda *_: speed)
+    return within_time(spec, stored, Clock(spec.time), lambda jobs, largest: Slots(2, 1))
+
+
+def test_all_of_the_data_is_taken_where_it_fits(encoder, folder, monkeypatch):
+    spec = spec_of(encoder, folder, time="10m")
+    assert size_within(spec, 1e12, monkeypatch) == (spec, None)
+    without = spec_of(encoder, folder)
+    assert size_within(without, 1.0, monkeypatch) == (without, None)
+
+
+def test_more_time_takes_more_data_and_the_share_is_one_for_all_splits(encoder, folder, monkeypatch):
+    taken = [
+        size_within(spec_of(encoder, folder, time=time), 1e8, monkeypatch)[0].data.limits.get("train", SIZES["train"])
+        for time in ("1m", "2m", "4m", "1h")
+    ]
+    assert taken == sorted(set(taken))
+    assert taken[3] == SIZES["train"]
+    limited, share = size_within(spec_of(encoder, folder, time="4m"), 1e8, monkeypatch)
+    assert share.whole == {split: SIZES[split] for split in limited.data.limits}
+    ratios = [limited.data.limits[split] / SIZES[split] for split in ("train", "validation")]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.1)
+    # with the time that is named, all of it fits
+    enough = spec_of(encoder, folder, time=f"{share.needed + 5:.0f}s")
+    assert size_within(enough, 1e8, monkeypatch)[1] is None
+
+
+def test_a_time_that_is_too_short_leaves_enough_to_decide(encoder, folder, monkeypatch):
+    limited, _ = size_within(spec_of(encoder, folder, time="30s"), 1e3, monkeypatch)
+    assert limited.data.limits == {"train": 500, "validation": 200, "test": 500}
+
+
+def test_limits_of_the_user_stay(encoder, folder, monkeypatch):
+    spec = spec_of(encoder, folder, time="1m", data={"source": str(folder), "limits": {"test": 100}})
+    assert size_within(spec, 1e3, monkeypatch) == (spec, None)
+
+
+def test_large_data_without_splits_stays_without_folds(encoder, folder, tmp_path, monkeypatch):
+    joined = pd.concat([pd.read_csv(folder / f"{split}.csv") for split in SIZES] * 2)
+    joined.to_csv(tmp_path / "all.csv", index=False)
+    spec = spec_of(encoder, tmp_path / "all.csv", time="1m", data={"source": str(tmp_path / "all.csv")}, seeds=None)
+    limited, share = size_within(spec, 1e7, monkeypatch)
+    assert set(limited.data.limits) == {"train", "validation", "test"}
+    assert prepare(limited).dataset.folds is None
+    small = spec.model_copy(update={"data": spec.data.model_copy(update={"source": str(folder / "train.csv")})})
+    limited, share = size_within(small, 1e7, monkeypatch)
+    assert set(limited.data.limits) == set(share.whole) == {"train"}
+    assert prepare(limited).dataset.folds == 5
+
+
+@pytest.mark.slow
+def test_a_study_on_a_sample_says_so_and_goes_on_with_it(encoder, folder, tmp_path, monkeypatch, capsys):
+    speeds = [1e8]
+    monkeypatch.setattr(race_size, "stored_speed", lambda *_: speeds[0])
+    study = Study(spec_of(encoder, folder, time="1m", seeds=[0]), tmp_path / "study")
+    plans: list[Any] = []
+    with LocalExecutor() as executor:
+        comparison = study.run(on_plan=plans.append, executor=executor)
+        taken = comparison.study.data.limits
+        assert taken["train"] < SIZES["train"]
+        assert comparison.num_examples == taken.get("test", SIZES["test"])
+        assert re.search(r"a sample is taken, [\d,]+ of 3,000 train", plans[0].race)
+        note = unfinished_note(comparison)
+        assert re.search(r"it took [\d,]+ of 3,000 train.* the order may change\. With --time \d+\w and another", note)
+        assert "of 3,000 train" in (study.folder / "report.md").read_text()
+        again = changed(Study(spec_of(encoder, folder, seeds=[0]), study.folder), time="1h")
+        second = again.run(on_event=lambda event: pytest.fail("a stored run ran again"), executor=executor)
+    assert second.study.data.limits == taken
+    assert {record.run_id for record in second.records} == {record.run_id for record in comparison.records}
+    assert "goes on with" in capsys.readouterr().err
+
+
+def test_a_replaced_study_takes_what_fits_now(encoder, folder, tmp_path, monkeypatch):
+    store = StudyStore(tmp_path)
+    (tmp_path / "study.yaml").write_text("damaged")
+    spec = spec_of(encoder, folder, time="1m")
+    assert size_within(spec, 1e7, monkeypatch, stored=store) == (spec, None)  # what is damaged is named later
+    assert size_within(spec, 1e7, monkeypatch)[1] is not None
