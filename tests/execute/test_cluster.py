@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from typing import Any
 
 import psutil
@@ -229,3 +230,32 @@ def test_machines_with_other_versions_or_little_memory_are_named(cluster, monkey
         monkeypatch.setattr("tuneoff.execute.cluster.versions", lambda: {"python": "3.0", "tuneoff": "0.1.0"})
         with pytest.raises(StoreError, match=r"has python 3\..*, and this one 3\.0; results would differ"):
             executor.slots(4, 10**6)
+
+
+def test_jobs_run_where_gpus_are_each_on_the_one_that_is_reserved_for_it(cluster, small):
+    # GPUs in name: Ray counts and reserves them, and torch computes on the CPU
+    cluster.add_node(num_cpus=4, num_gpus=2, memory=8 * 2**30, object_store_memory=10**8, include_dashboard=False)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1, 2])
+    machines: set[str] = set()
+    with RayExecutor(cluster.address) as executor:
+        assert executor.slots(8, 10**6) == Slots(2, 2, machines=1)
+        comparison = study.run(lambda event: machines.add(event.machine), executor=executor)
+        assert [record.status for record in comparison.records] == [OK] * 3
+        (with_gpus,) = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")]
+        assert machines - {""} == {executor.name_of(with_gpus)}
+        assert gpus_of(2, num_gpus=1) == ["0", "1"]
+        assert gpus_of(4, num_gpus=0.5) == ["0", "0", "1", "1"]
+        assert gpus_of(1, num_gpus=0) == [""]
+
+
+def gpus_of(count, num_gpus):
+    """The GPUs of tasks that run at once."""
+
+    @ray.remote(num_cpus=0, num_gpus=num_gpus)
+    def task() -> str:
+        from tuneoff.execute.node import reserved_gpu
+
+        time.sleep(2.0)  # until all of them run
+        return reserved_gpu()
+
+    return sorted(ray.get([task.remote() for _ in range(count)]))

@@ -60,6 +60,7 @@ class RayExecutor:
     def __init__(self, address: str) -> None:
         self._address, self._session = address, f"tuneoff-{uuid.uuid4().hex[:8]}"
         self._bytes_of_job = 0.0
+        self._jobs_of_gpu = 1  # that share one
         self._names: dict[str, str] = {}  # of machines, by Ray's ids
         self._head = ""  # address of the head, host:port
         self._connect()
@@ -169,11 +170,17 @@ class RayExecutor:
         self._bytes_of_job = bytes_of_job(largest_model)
         nodes = self._nodes()
         self._check(nodes)
+        with_gpus = [node for node in nodes if node["Resources"].get("GPU")]
+        asked = [self._agents[node["NodeID"]].jobs_of_gpu.remote(largest_model) for node in with_gpus]
+        self._jobs_of_gpu = min(self.ray.get(asked, timeout=_AGENT_SECONDS), default=1)
         if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
             return local_slots(num_jobs, largest_model, requested, devices)  # as without Ray
         fitting = [
             int(min(n["Resources"]["CPU"], n["Resources"].get("memory", 0) // self._bytes_of_job)) for n in nodes
         ]
+        if with_gpus:  # jobs run on machines with GPUs only
+            gpus = [int(self._jobs_of_gpu * node["Resources"].get("GPU", 0)) for node in nodes]
+            fitting = list(map(min, fitting, gpus))
         if not any(fitting):
             raise StoreError(
                 f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory that a run needs; "
@@ -187,10 +194,9 @@ class RayExecutor:
             )
         at_once = room // devices
         workers = max(1, min(requested or at_once, at_once, num_jobs))
-        total = sum(int(node["Resources"]["CPU"]) for node in nodes)
-        smallest = min(int(n["Resources"]["CPU"]) for n, count in zip(nodes, fitting, strict=True) if count)
-        machines = min(workers, sum(count > 0 for count in fitting))
-        threads = max(1, min(smallest, total // (workers * devices)))
+        cores_of = [int(node["Resources"]["CPU"]) for node, count in zip(nodes, fitting, strict=True) if count]
+        machines = min(workers, len(cores_of))
+        threads = max(1, min(*cores_of, sum(cores_of) // (workers * devices)))
         return Slots(workers, threads, devices=devices, machines=machines)
 
     def look_at_machines(self, slots: Slots) -> None:
@@ -271,8 +277,9 @@ class RayExecutor:
         # by Ray, which would send the arguments of the first try, without the trials since
         never: dict[str, Any] = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
         num_gpus = 1 if self.ray.cluster_resources().get("GPU") else 0
+        share = num_gpus / self._jobs_of_gpu
         memory = int(self._bytes_of_job) if len(self._nodes()) > 1 else None
-        alone = self.ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=num_gpus, memory=memory, **never)
+        alone = self.ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=share, memory=memory, **never)
         together = self.ray.remote(run_on_devices).options(num_cpus=0, **never)
         resources = {"CPU": slots.threads} | ({"GPU": 1} if num_gpus else {}) | ({"memory": memory} if memory else {})
 

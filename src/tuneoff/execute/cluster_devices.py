@@ -96,6 +96,7 @@ def _run_device(agent: Any, task: Task, watcher: Any) -> None:
     surroundings = ray.get(agent.surroundings.remote())
     os.environ.update(surroundings["environment"])
     import torch
+    from ray.train.torch import get_device
 
     from tuneoff.cache import share_checks
     from tuneoff.execute.fit_model import take_part
@@ -103,6 +104,8 @@ def _run_device(agent: Any, task: Task, watcher: Any) -> None:
 
     share_checks(surroundings["checks"])
     torch.set_num_threads(task.message["threads"])
+    if torch.cuda.is_available():  # Ray shows all GPUs of a machine to each of its workers
+        torch.cuda.set_device(get_device())
     group = DeviceGroup()
     if not group.is_first:
         take_part(group, CachedInputs())

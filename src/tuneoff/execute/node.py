@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import ray
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError
-from tuneoff.execute.local import describe_exit
+from tuneoff.execute.local import describe_exit, jobs_of_gpu
 from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import versions
@@ -95,6 +95,10 @@ class Agent:
     def versions(self) -> dict[str, str]:
         """Return the versions of this machine's libraries."""
         return versions()
+
+    def jobs_of_gpu(self, largest_model: int) -> int:
+        """Return how many jobs share a GPU of this machine. largest_model: parameters."""
+        return jobs_of_gpu(largest_model)
 
     def lacks(self, names: list[str]) -> list[str]:
         """Return the parcels that this machine does not have."""
@@ -270,7 +274,16 @@ def agent_of(origin: Origin, node: str) -> Any:
 
 def run_there(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> dict[str, Any]:
     """Run a job on the machine to which Ray sent this task. Returns its record, as Agent.run does."""
-    return ray.get(agent_with(origin, inputs).run.remote(task, watcher))
+    on_gpu = replace(task, message={**task.message, "gpu": reserved_gpu()})
+    return ray.get(agent_with(origin, inputs).run.remote(on_gpu, watcher))
+
+
+def reserved_gpu() -> str:
+    """Return the GPU that Ray reserved for this task, for CUDA_VISIBLE_DEVICES; empty for none.
+
+    The agent, which holds no GPU, sees all of them.
+    """
+    return ",".join(ray.get_runtime_context().get_accelerator_ids()["GPU"])
 
 
 def agent_with(origin: Origin, inputs: Inputs) -> Any:
