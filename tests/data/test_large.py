@@ -113,7 +113,8 @@ def test_copies_of_many_texts_are_found_part_by_part(monkeypatch):
     }
     expected = copies_of(tables)
     assert len(expected.near[0])
-    monkeypatch.setattr(repeats, "_PART_SHINGLES", 100)
+    monkeypatch.setattr(repeats, "_PART_POSTINGS", 100)
+    monkeypatch.setattr(repeats, "_BLOCK_TEXTS", 64)
     monkeypatch.setattr(large, "LARGE_BYTES", 0)
     found = copies_of(tables)
     assert sorted(zip(*found.near, strict=True)) == sorted(zip(*expected.near, strict=True))

@@ -8,13 +8,13 @@ words added at an end. Numbers count: "5 of 10" and "9 of 10" may have different
 Algorithm: comparing all pairs takes too long for 50,000 texts. Two sets with a Jaccard index of at least t share one of
 the first |A| - ceil(t |A|) + 1 elements of each, if all elements are in one order (prefix filtering, Chaudhuri et al.,
 ICDE 2006). In the order of frequency, rarest first, few texts share such an element. Only these pairs are compared, in
-blocks, and of many texts only those elements at a time whose hashes are in one part of all, so that memory stays
+blocks, and of many texts only those elements at a time whose hashes are in one range of all, so that memory stays
 bounded. No pair is missed, unless the number of candidates is limited: a million texts made from one template would
 have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts that share an element, evenly
 spread over them.
 
 Words and shingles are hashed, so that memory holds no strings: words and texts in 64 bits, shingles in 31. Where there
-are many shingles, they are in a file that is mapped into memory.
+are many shingles or prefixes, they are in files that are mapped into memory.
 
 # N examples  S shingles of all of them
 """
@@ -23,6 +23,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ _BLOCK_TEXTS = 2**15  # texts in memory as words at once; 15 bits of a sort key
 _HASH_BITS = 31  # of a shingle: column numbers of a sparse matrix are int32
 _COUNTERS = 2**22  # of shingles by the upper bits of their hashes
 _SHIFT = _HASH_BITS - 22  # of a hash, to its counter
-_PART_SHINGLES = 2**26  # shingles of the texts whose prefixes are in memory at once, about; a third of them are
+_PART_POSTINGS = 2**22  # postings in memory at once, about
 _MAX_COUNT = 2**16 - 1  # 16 bits of a sort key
 _URL = re.compile(r"(?:https?://|www\.)\S+")
 # a character of Chinese or Japanese, which are written without spaces, counts as a word
@@ -144,13 +145,11 @@ def similar_pairs(shingles: Shingles, rows: np.ndarray, limit: int | None = None
     rows: (B,) of the texts that are compared. limit: of earlier texts that a text is compared with for each element
     that it shares with them.
     """
-    counts, num_parts = _counts(shingles, rows), int(shingles.sizes(rows).sum()) // _PART_SHINGLES + 1
     found = [np.empty(0, np.int64)]
-    for part in range(num_parts):
-        for left, right in _pairs_of_part(shingles, rows, limit, _postings(shingles, rows, counts, part, num_parts)):
+    for postings in _postings(shingles, rows):
+        for left, right in _pairs_of_part(shingles, rows, limit, postings):
             found.append((left << 32) | right)
-    pairs = np.concatenate(found)
-    pairs = pairs if num_parts == 1 else np.unique(pairs)  # which may share elements of several parts
+    pairs = np.unique(np.concatenate(found))  # one pair may share elements of several parts
     return pairs >> 32, pairs & (2**32 - 1)
 
 
@@ -218,25 +217,39 @@ def _counts(shingles: Shingles, texts: np.ndarray) -> np.ndarray:
     return np.minimum(counts, _MAX_COUNT)
 
 
-def _postings(
-    shingles: Shingles, texts: np.ndarray, counts: np.ndarray, part: int = 0, num_parts: int = 1
-) -> np.ndarray:
-    """Return the prefix of each text, its rarest shingles, as sorted numbers: a shingle above, a place in texts below.
+def _postings(shingles: Shingles, texts: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the prefixes of all texts, their rarest shingles, in parts of one range of hashes each.
 
-    part: only shingles whose hashes are in this of as many parts.
+    As sorted numbers: a shingle above, a place in texts below.
     """
-    postings = [np.empty(0, np.int64)]
-    for start in range(0, len(texts), _BLOCK_TEXTS):
-        block = texts[start : start + _BLOCK_TEXTS]
-        hashes, sizes = shingles.of(block).astype(np.int64), shingles.sizes(block)
-        rows = np.repeat(np.arange(len(sizes)), sizes)
-        in_order = np.sort((rows << (16 + _HASH_BITS)) | (counts[hashes >> _SHIFT] << _HASH_BITS) | hashes)
-        lengths = np.where(sizes > 0, sizes - np.ceil(_JACCARD * sizes).astype(int) + 1, 0)
-        is_prefix = np.arange(len(in_order)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < np.repeat(lengths, sizes)
-        hashes, rows = in_order[is_prefix] & (2**_HASH_BITS - 1), rows[is_prefix]
-        is_of_part = hashes % num_parts == part
-        postings.append((hashes[is_of_part] << 32) | (rows[is_of_part] + start))
-    return np.sort(np.concatenate(postings))
+    counts, ends = _counts(shingles, texts), [0]
+
+    def blocks() -> Iterator[np.ndarray]:
+        for start in range(0, len(texts), _BLOCK_TEXTS):
+            of_block = _prefixes(shingles, texts[start : start + _BLOCK_TEXTS], counts) + start
+            ends.append(ends[-1] + len(of_block))
+            yield of_block
+
+    of_all = large.array_of(blocks(), np.int64)
+    num_parts = len(of_all) // _PART_POSTINGS + 1
+    edges = ((np.arange(1, num_parts) << _HASH_BITS) // num_parts) << 32
+    # each block is sorted, so that its part is a slice
+    bounds = [
+        start + np.array([0, *np.searchsorted(of_all[start:end], edges), end - start]) for start, end in pairwise(ends)
+    ]
+    for part in range(num_parts):
+        slices = [of_all[of_block[part] : of_block[part + 1]] for of_block in bounds]
+        yield np.sort(np.concatenate([np.empty(0, np.int64), *slices]))
+
+
+def _prefixes(shingles: Shingles, texts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the postings of a block of texts, sorted."""
+    hashes, sizes = shingles.of(texts).astype(np.int64), shingles.sizes(texts)
+    rows = np.repeat(np.arange(len(sizes)), sizes)
+    in_order = np.sort((rows << (16 + _HASH_BITS)) | (counts[hashes >> _SHIFT] << _HASH_BITS) | hashes)
+    lengths = np.where(sizes > 0, sizes - np.ceil(_JACCARD * sizes).astype(int) + 1, 0)
+    is_prefix = np.arange(len(in_order)) - np.repeat(np.cumsum(sizes) - sizes, sizes) < np.repeat(lengths, sizes)
+    return np.sort(((in_order[is_prefix] & (2**_HASH_BITS - 1)) << 32) | rows[is_prefix])
 
 
 def _shingles(texts: list[list[str]]) -> tuple[np.ndarray, np.ndarray]:
