@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from tuneoff.data.batches import largest_batch
 from tuneoff.data.dataset import Dataset, labels_of
@@ -313,8 +314,14 @@ def estimates(prepared: Prepared, jobs: Sequence[Job], examples: Mapping[str, in
                 of_test = prepared.test_tokens.get(run.model or "", {}).get(test.name)
                 tokens[test.split] = _num_tokens(of_test) if of_test else 10 * test.table.num_rows
             largest = largest_batch(tables["train"], run.recipe.batch_size) if tables else None
-            by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest)
+            text_bytes = _text_bytes(dataset.splits[parts["train"].split]) * sizes["train"]
+            by_group[run.group] = estimate(run, tokens, sizes["train"], dataset.num_labels, largest, text_bytes)
     return [by_group[job.run.group].of(job) for job in jobs]
+
+
+def _text_bytes(table: pa.Table) -> float:
+    """Return the mean bytes of an example's texts."""
+    return sum(table[name].nbytes for name in ("text", "text_pair") if name in table.column_names) / table.num_rows
 
 
 def after_trials(plan: Sequence[Estimate], searches: Sequence[Job], store: StudyStore) -> list[Estimate]:

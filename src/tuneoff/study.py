@@ -36,7 +36,7 @@ from tuneoff.execute.energy import EnergyMeter
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, expected_seconds
 from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished, only_predicts
-from tuneoff.execute.local import LocalExecutor, local_slots
+from tuneoff.execute.local import LocalExecutor, local_slots, memory_warnings
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, naming_full_disk
@@ -206,6 +206,8 @@ class Study:
         imported = self._read_imported(self.spec.imported)
         slots = self._slots(executor.slots)(len(grid), largest_model(grid))
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
+        for text in memory_warnings(grid) if slots.machines == 1 else ():
+            notice(text)
         searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
         race = self._race(prepared, searches, slots, speed, clock, share) if self.spec.is_raced else None
         if race:

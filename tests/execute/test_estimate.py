@@ -1,10 +1,14 @@
 """Estimates: orders and sums that do not depend on a clock."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 
 from tests.studies import changed
 from tuneoff.data.batches import largest_batch, training_batches
 from tuneoff.execute.estimate import by_priority
+from tuneoff.execute.local import memory_warnings
 from tuneoff.grid import estimates, prepare, search_jobs
 from tuneoff.spec.file import study_from
 from tuneoff.spec.run import Job
@@ -117,3 +121,17 @@ def test_jobs_do_not_wait_for_frozen_states_that_another_one_computes(small):
     names = [e.job.run.strategy.name for e in by_priority(estimates(ready, [Job(run=run) for run in ready.runs]))]
     assert set(names[:2]) == {"partial", "probe"}  # one that shares a frozen block, one that shares all of them
     assert names[2:] == ["full", "full", "partial", "head", "head"]
+
+
+def test_texts_that_do_not_fit_into_memory_are_named(prepared, monkeypatch):
+    ready = prepared[1]
+    grid = estimates(ready, [Job(run=run) for run in ready.runs])
+    of_texts, of_half = (e.memory_bytes for e in grid if e.job.run.strategy.name == "tfidf")
+    (of_none,) = {e.memory_bytes for e in grid if e.job.run.strategy.name == "majority"}
+    train = ready.dataset.splits["train"]
+    assert of_texts - of_none == pytest.approx(40 * train["text"].nbytes)
+    assert of_half < of_texts
+    assert memory_warnings(grid) == []
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=of_none))
+    (text,) = memory_warnings(grid)
+    assert re.search(r"^tfidf may need about .* of memory .* leave it out \(--no-baselines\)", text)

@@ -80,6 +80,7 @@ def compare(
     strategies: Annotated[
         TextList, typer.Option(help="separated by commas, options after colons: full,lora:rank=16")
     ] = None,
+    baselines: Annotated[bool, typer.Option(help="add the baselines, majority and tfidf")] = True,
     folds: Annotated[
         OptionalText,
         typer.Option(
@@ -162,6 +163,7 @@ def compare(
             "name": name or default_name(data["source"] or data["splits"]["train"]),
             "data": data,
             "model": models,
+            **({} if baselines else {"baselines": False}),
             "evaluate": parse_folds(folds) if folds else None,
             "seeds": parse_seeds(seeds) if seeds else None,
             "recipe": {

@@ -15,6 +15,7 @@ from tuneoff.strategies import STRATEGIES, GradientConfig, ParameterCounts, Stra
 _BASE_BYTES, _CACHED_BYTES, _TEXT_BYTES = 650 * 2**20, 400 * 2**20, 390 * 2**20
 _FIXED_SECONDS, _TEXT_SECONDS = 0.5, 0.1
 _TEXT_OPERATIONS = 5e5  # per token, of TF-IDF and its classifier
+_TEXT_FACTOR = 40  # bytes of memory for each byte of its training texts; 14 to 42 on four datasets
 _LINEAR_OPERATIONS = 9e4  # per number of an embedding and value of C, of a probe's classifier
 _TOKENIZER_BYTES = 700_000  # on disk
 # of the last block, if the head reads first tokens only: keys and values of all tokens, 2 of its 12 H x H matrices
@@ -103,19 +104,26 @@ def parameters_of(config: StrategyConfig, model_name: str, num_labels: int) -> P
 
 
 def estimate(
-    run: RunSpec, tokens: dict[str, int], num_train: int, num_labels: int, largest_batch: int | None = None
+    run: RunSpec,
+    tokens: dict[str, int],
+    num_train: int,
+    num_labels: int,
+    largest_batch: int | None = None,
+    text_bytes: float = 0.0,
 ) -> Estimate:
     """Estimate one run.
 
     tokens: total of the examples of each purpose, train, validation and test, as far as the run has them. num_train:
     training examples. largest_batch: tokens of the largest batch; by default the largest that the recipe allows.
+    text_bytes: of the training texts.
     """
     job, definition = Job(run=run), run.definition
     eval_tokens = sum(tokens.values()) - tokens["train"]
     if run.model is None:
         operations = _TEXT_OPERATIONS * sum(tokens.values()) if definition.learns else 0.0
         disk = 100 * tokens["train"] if definition.learns else 1e4
-        return Estimate(job, None, operations, _TEXT_BYTES + 200 * tokens["train"], disk)
+        memory = _TEXT_BYTES + _TEXT_FACTOR * text_bytes * definition.learns
+        return Estimate(job, None, operations, memory, disk)
     size = profile(run.config, run.model, num_labels)
     counts, weights, first = size.counts, size.block_parameters, size.first_trained_block
     once = 2.0 * sum(weights[:first]) * sum(tokens.values())  # frozen blocks

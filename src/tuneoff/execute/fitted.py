@@ -72,7 +72,12 @@ class FitRequest:
         return self.parts[purpose].labels(self.dataset)
 
     def texts(self, purpose: str) -> list[str]:
-        """Return the texts of the examples of a purpose; the two texts of a pair as one, joined by a line break."""
+        """Return the texts of the examples of a purpose; the two texts of a pair as one, joined by a line break.
+
+        Empty ones for a strategy that does not depend on them: of millions, a list takes gigabytes.
+        """
+        if not self.spec.definition.learns:
+            return [""] * self.parts[purpose].num_examples(self.dataset)
         return joined_texts(self.parts[purpose].table(self.dataset))
 
     @property

@@ -13,14 +13,15 @@ import psutil
 
 from tuneoff.errors import ConfigError, StopRequested, StoreError
 from tuneoff.execute.worker_process import WorkerProcess
-from tuneoff.formats import counted
+from tuneoff.formats import counted, size
 from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
 from tuneoff.signals import stop_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from tuneoff.execute.estimate import Estimate
     from tuneoff.execute.executor import Event, Slots
     from tuneoff.runs import StudyStore
     from tuneoff.spec.run import Job
@@ -77,9 +78,32 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     return tuple(itertools.islice(itertools.cycle(turns), count))
 
 
+def jobs_of_gpu(largest_model: int) -> int:
+    """Return how many jobs share a GPU of this machine: of several GPUs, on that with the fewest; at least 1."""
+    return max(1, min(Counter(gpu_places(largest_model)).values(), default=1))
+
+
 def bytes_of_job(largest_model: int) -> float:
     """Return an upper bound of the memory of a job. largest_model: parameters."""
     return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
+
+
+def memory_warnings(grid: Iterable[Estimate]) -> list[str]:
+    """Say which strategies without an encoder may need more memory than is free on this machine.
+
+    Jobs with an encoder run as many at once as memory allows, in smaller parts where it lacks.
+    """
+    free = psutil.virtual_memory().available
+    needed = dict[str, float]()
+    for e in grid:
+        if e.job.run.model is None:
+            needed[e.job.run.strategy.label] = max(e.memory_bytes, needed.get(e.job.run.strategy.label, 0.0))
+    return [
+        f"{label} may need about {size(most)} of memory for the training texts, and {size(free)} are free: the system "
+        "may end its runs; leave it out (--no-baselines) or use fewer texts (--limit train=N)"
+        for label, most in needed.items()
+        if most > free
+    ]
 
 
 def local_slots(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:

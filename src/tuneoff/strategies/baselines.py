@@ -19,9 +19,10 @@ class Majority(StrategyConfig):
 
 def majority(texts: list[str], labels: "np.ndarray", config: Majority, class_weight: str | None) -> Any:
     """Fit the class shares. labels: (N,) or (N, C). class_weight has no effect."""
+    import numpy as np
     from sklearn.dummy import DummyClassifier
 
-    no_features = [[0.0]] * len(texts)
+    no_features = np.zeros((len(texts), 1))
     return one_vs_rest_if_multilabel(DummyClassifier(strategy="prior"), labels).fit(no_features, labels)
 
 
