@@ -121,7 +121,7 @@ class Pace:
     """Expected seconds of jobs: estimates, refined by the jobs that have run. speed: of earlier studies."""
 
     def __init__(self, speed: float | None) -> None:
-        self._speed, self._measured = speed, dict[Key, tuple[float, float]]()  # operations and their speed
+        self.speed, self._measured = speed, dict[Key, tuple[float, float]]()  # operations and their speed
 
     def measure(self, estimated: Estimate, seconds: float) -> None:
         """Take the speed of a job that has run."""
@@ -144,9 +144,9 @@ class Pace:
         alike = [measured for (_, model), measured in self._measured.items() if model == key[1]]
         operations, speed = max(alike, default=(0.0, 0.0))
         # a much smaller job takes its time for other things than the operations that are counted
-        if self._speed and operations < _LIKE_SHARE * estimated.operations:
-            return self._speed
-        return speed or self._speed or _GUESSED_SPEED
+        if self.speed and operations < _LIKE_SHARE * estimated.operations:
+            return self.speed
+        return speed or self.speed or _GUESSED_SPEED
 
 
 def _key(estimated: Estimate) -> Key:

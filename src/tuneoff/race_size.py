@@ -32,7 +32,9 @@ from tuneoff.spec.run import Job
 from tuneoff.spec.study import StudySpec
 
 _SAMPLE = 1000  # examples of each split whose tokens are counted
-_FIRST_SHARE = 0.4  # of the time, which a first trial and a run of each strategy may take: the rest is for deciding
+# of the time, which a first trial and a run of each strategy may take; the rest is for deciding. A larger one would
+# leave out the trials (race.py)
+_FIRST_SHARE = 0.55
 _LEAST = {"train": 500, "validation": 200, "test": 500}  # examples; scores of fewer tell little
 _STEP = 0.9  # between two shares that are tried
 
@@ -43,6 +45,7 @@ class Share:
 
     whole: dict[str, int]  # each split that was limited -> examples that there are
     needed: float  # seconds of a time limit within which all of them would fit
+    speed: float | None  # operations per second of one job, as it was measured now; None without an encoder
 
 
 def within_time(
@@ -81,7 +84,8 @@ def within_time(
     limits = {split: limited[split] for split in sizes if limited[split] < sizes[split] or split in dataset.held_out}
     data = spec.data.model_copy(update={"limits": limits})
     needed = first_seconds(sizes) / _FIRST_SHARE + clock.spent + clock.reserve
-    return spec.model_copy(update={"data": data}), Share({split: sizes[split] for split in limits}, needed)
+    whole = {split: sizes[split] for split in limits}
+    return spec.model_copy(update={"data": data}), Share(whole, needed, pace.speed)
 
 
 def _largest(sizes: dict[str, int], fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:

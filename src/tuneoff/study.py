@@ -208,7 +208,8 @@ class Study:
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
         for text in memory_warnings(grid) if slots.machines == 1 else ():
             notice(text)
-        searches, speed = search_jobs(self.spec, prepared), stored_speed(self.spec, slots)
+        searches = search_jobs(self.spec, prepared)
+        speed = stored_speed(self.spec, slots) or (share.speed if share else None)
         race = self._race(prepared, searches, slots, speed, clock, share) if self.spec.is_raced else None
         if race:
             race.check_time()

@@ -102,8 +102,11 @@ class RaceRecord:
     def with_left_out(self, label: str, model: str | None, kind: str, name: str, seconds: float) -> "RaceRecord":
         """Return the record with one more job that did not fit into the time."""
         same = [e for e in self.left_out if (e.label, e.model, e.kind) == (label, model, kind)]
-        names = (*(same[0].names if same else ()), name)
-        entry = LeftOut(label, model, kind, names, seconds + sum(e.seconds for e in same))
+        before, spent = (same[0].names, same[0].seconds) if same else ((), 0.0)
+        if name in before:  # a search that was shortened, and then did not fit at all
+            entry = LeftOut(label, model, kind, before, max(spent, seconds))
+        else:
+            entry = LeftOut(label, model, kind, (*before, name), spent + seconds)
         return replace(self, left_out=(*[e for e in self.left_out if e not in same], entry))
 
 
