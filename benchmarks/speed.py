@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_trainer(folder: Path, strategy: str, epochs: int, options: list[str]) -> Figures:
+def run_trainer(folder: Path, strategy: str, epochs: int, options: Sequence[str]) -> Figures:
     """Measure one run of benchmarks/trainer.py."""
     script = str(Path(__file__).parent / "trainer.py")
     command = [sys.executable, script, strategy, str(folder), "--epochs", str(epochs), *options]
@@ -111,7 +111,9 @@ def try_precision(folder: Path, bf16: bool) -> Figures:
     return run_trainer(small, "full", 1, ["--tuned", *(["--bf16"] if bf16 else [])])
 
 
-def run_tuneoff(folder: Path, strategies: list[str], epochs: int, seeds: int = 1) -> Figures:
+def run_tuneoff(
+    folder: Path, strategies: list[str], epochs: int, seeds: int = 1, model: str = "packaged:minilm"
+) -> Figures:
     """Measure `tuneoff run` with an empty cache: total seconds, the speed of each run, and the highest peak memory."""
     study = Path(tempfile.mkdtemp(dir=folder))
     spec = {
@@ -119,6 +121,7 @@ def run_tuneoff(folder: Path, strategies: list[str], epochs: int, seeds: int = 1
         "data": {"splits": {split: str(folder / f"{split}.parquet") for split in SPLITS}},
         "baselines": False,
         "strategies": strategies,
+        "model": model,
         "recipe": {"epochs": epochs, "batch_size": 16, "max_length": 128},
         "seeds": seeds,
         "keep": "none",
