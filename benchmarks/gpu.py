@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -426,10 +427,12 @@ def run_parts(options: argparse.Namespace) -> None:
     results: dict[str, Any] = {}
     for part in options.parts:
         started, single = time.perf_counter(), options.out.with_suffix(f".{part}.json")
+        process = subprocess.Popen([*_command(part, options), "--out", str(single)], start_new_session=True)
         try:
-            command = [*_command(part, options), "--out", str(single)]
-            code: int | str = subprocess.run(command, timeout=LIMITS[part], check=False).returncode
+            code: int | str = process.wait(LIMITS[part])
         except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+            process.wait()
             code = f"longer than {LIMITS[part]} s"
         found = json.loads(single.read_text(encoding="utf-8")) if code == 0 else None
         results[part] = {"exit": code, "seconds": time.perf_counter() - started, "results": found}

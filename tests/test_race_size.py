@@ -18,6 +18,7 @@ from tuneoff.race import Clock
 from tuneoff.race_size import within_time
 from tuneoff.runs import StudyStore
 from tuneoff.search.race_record import REPEAT, SEARCH, RaceRecord
+from tuneoff.spec.stated import PredictionsSpec
 from tuneoff.study import Study
 
 SIZES = {"train": 3000, "validation": 900, "test": 1200}
@@ -59,16 +60,16 @@ def test_more_time_takes_more_data_and_the_share_is_one_for_all_splits(encoder, 
     assert taken == sorted(set(taken))
     assert taken[3] == SIZES["train"]
     limited, share = size_within(spec_of(encoder, folder, time="4m"), 1e8, monkeypatch)
-    assert share.whole == {split: SIZES[split] for split in limited.data.limits}
+    assert share.whole_sizes == {split: SIZES[split] for split in limited.data.limits}
     ratios = [limited.data.limits[split] / SIZES[split] for split in ("train", "validation")]
     assert ratios[0] == pytest.approx(ratios[1], rel=0.1)
-    # with the time that is named, all of it fits
-    enough = spec_of(encoder, folder, time=f"{share.needed + 5:.0f}s")
+    # with the time that is named, all of it fits; it is computed from the seconds until now, which a clock measures
+    enough = spec_of(encoder, folder, time=f"{share.seconds_for_whole + 20:.0f}s")
     assert size_within(enough, 1e8, monkeypatch)[1] is None
 
 
 def test_a_time_that_is_too_short_leaves_enough_to_decide(encoder, folder, monkeypatch):
-    limited, _ = size_within(spec_of(encoder, folder, time="30s"), 1e3, monkeypatch)
+    limited, _ = size_within(spec_of(encoder, folder, time="40s"), 1e7, monkeypatch)
     assert limited.data.limits == {"train": 500, "validation": 200, "test": 500}
 
 
@@ -81,13 +82,28 @@ def test_large_data_without_splits_stays_without_folds(encoder, folder, tmp_path
     joined = pd.concat([pd.read_csv(folder / f"{split}.csv") for split in SIZES] * 2)
     joined.to_csv(tmp_path / "all.csv", index=False)
     spec = spec_of(encoder, tmp_path / "all.csv", time="1m", data={"source": str(tmp_path / "all.csv")}, seeds=None)
-    limited, share = size_within(spec, 1e7, monkeypatch)
+    limited, _ = size_within(spec, 1e7, monkeypatch)
     assert set(limited.data.limits) == {"train", "validation", "test"}
     assert prepare(limited).dataset.folds is None
     small = spec.model_copy(update={"data": spec.data.model_copy(update={"source": str(folder / "train.csv")})})
-    limited, share = size_within(small, 1e7, monkeypatch)
-    assert set(limited.data.limits) == set(share.whole) == {"train"}
-    assert prepare(limited).dataset.folds == 5
+    assert size_within(small, 1e7, monkeypatch) == (small, None)  # scored on folds
+
+
+def test_every_class_stays_and_predictions_by_row_keep_their_test_split(encoder, folder, tmp_path, monkeypatch):
+    train = pd.read_csv(folder / "train.csv")
+    train.loc[train.index[:3], "label"] = "rare"
+    train.to_csv(folder / "train.csv", index=False)
+    spec = spec_of(encoder, folder, time="1m")
+    limited, share = size_within(spec, 1e7, monkeypatch)
+    assert share
+    assert prepare(limited).dataset.label_names == ("negative", "positive", "rare")
+    given = spec.model_copy(update={"predictions": (PredictionsSpec(name="llm", file="llm.csv"),)})
+    assert "test" not in size_within(given, 1e7, monkeypatch)[0].data.limits
+
+
+def test_what_no_sample_makes_shorter_takes_no_sample(encoder, folder, monkeypatch):
+    spec = spec_of(encoder, folder, time="1m", search={"budget": 60})
+    assert size_within(spec, 1e12, monkeypatch) == (spec, None)
 
 
 @pytest.mark.slow
@@ -102,8 +118,9 @@ def test_a_study_on_a_sample_says_so_and_goes_on_with_it(encoder, folder, tmp_pa
         assert taken["train"] < SIZES["train"]
         assert comparison.num_examples == taken.get("test", SIZES["test"])
         assert re.search(r"a sample is taken, [\d,]+ of 3,000 train", plans[0].race)
+        assert re.search(r"a sample is taken, [\d,]+ of 3,000 train", changed(study, name="new").plan().race)
         note = unfinished_note(comparison)
-        assert re.search(r"it took [\d,]+ of 3,000 train.* the order may change\. With --time \d+\w and another", note)
+        assert re.search(r"takes a sample, [\d,]+ of 3,000 train.* the order may change\. .* needs --time \d+\w", note)
         assert "of 3,000 train" in (study.folder / "report.md").read_text()
         again = changed(Study(spec_of(encoder, folder, seeds=[0]), study.folder), time="1h")
         ran: set[str] = set()
@@ -112,13 +129,20 @@ def test_a_study_on_a_sample_says_so_and_goes_on_with_it(encoder, folder, tmp_pa
     stored = {record.run_id for record in comparison.records}
     assert stored <= {record.run_id for record in second.records}
     assert not stored & ran
+    # replaced by a study of all data, without a race
+    whole = changed(Study(spec_of(encoder, folder, seeds=[0]), study.folder), strategies=["tfidf"])
+    replaced = whole.run(replace=True)
+    assert replaced.num_examples == SIZES["test"]
+    assert "sample" not in unfinished_note(replaced)
     assert "goes on with" in capsys.readouterr().err
 
 
-def test_a_replaced_study_takes_what_fits_now(encoder, folder, tmp_path, monkeypatch):
+def test_a_study_without_runs_and_a_replaced_one_take_what_fits_now(encoder, folder, tmp_path, monkeypatch):
     store = StudyStore(tmp_path)
     (tmp_path / "study.yaml").write_text("damaged")
     spec = spec_of(encoder, folder, time="1m")
+    assert size_within(spec, 1e7, monkeypatch, stored=store)[1] is not None  # it was stopped before its first run
+    (tmp_path / "data.json").write_text("{}")
     assert size_within(spec, 1e7, monkeypatch, stored=store) == (spec, None)  # what is damaged is named later
     assert size_within(spec, 1e7, monkeypatch)[1] is not None
 

@@ -33,7 +33,6 @@ from tuneoff.search.race_record import (
     RaceRecord,
     Round,
     Standing,
-    share_text,
 )
 from tuneoff.spec.run import Job, RunSpec
 from tuneoff.spec.study import StudySpec
@@ -174,7 +173,7 @@ class Race:
     _has_run: bool = False  # a job of the present round ran in this call
 
     def __post_init__(self) -> None:
-        self.record = _opened(self.store.race(), self.spec, self.entrants)
+        self.record = _opened(self.store.race(), self.spec, self.entrants).for_limits(self.spec.data.limits)
         # a start that took long tells that the report will, too
         self.clock.reserve = max(REPORT_SECONDS, self.clock.spent)
         stored = sum(session.seconds for session in self.store.sessions())
@@ -185,6 +184,7 @@ class Race:
 
     def run(self) -> RaceRecord:
         """Run the rounds that are missing and return the race. Raises ConfigError for a time that nothing fits into."""
+        self._store()  # what it takes of the data is known before there are runs on it
         self.list_runs()
         for name, kind, jobs in self._rounds():
             before, self._has_run = self.clock.spent, False
@@ -223,8 +223,7 @@ class Race:
             by_count.setdefault(counts[label, model], []).append(name)
         fits = [f"{counted(n, noun)} of {join_names(by_count[n])}" for n in sorted(by_count, reverse=True) if n]
         none = f"; no run of {join_names(by_count[0])}" if 0 in by_count else ""
-        sizes = share_text(self.spec.data.limits, self.record.whole) if self.record.whole else ""
-        sample = f" and a sample is taken, {sizes}" if sizes else ""
+        sample = f" and a sample is taken, {self.record.sample_text}" if self.record.sampled_sizes else ""
         return f"{rule}{sample}; in {written_time(self.clock.limit)} fit about {'; '.join(fits) or 'no runs'}{none}"
 
     def _final_that_fits(self, entrant: Entrant) -> Estimate | None:
@@ -482,5 +481,7 @@ def _opened(stored: RaceRecord | None, spec: StudySpec, entrants: Sequence[Entra
     return dataclasses.replace(
         RaceRecord(key, repeats),
         earlier_looks=stored.earlier_looks + made,
-        **{name: getattr(stored, name) for name in ("seconds", "phases", "whole", "needed_for_whole")},
+        seconds=stored.seconds,
+        phases=stored.phases,
+        **{name: getattr(stored, name) for name in ("sampled_sizes", "whole_sizes", "seconds_for_whole")},
     )

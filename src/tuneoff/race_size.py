@@ -2,9 +2,9 @@
 
 A pick among strategies that were all trained on a sample is worth more than one among the few cheap ones that the time
 allows on all of train. The share is the largest with which a first trial and a run of each strategy take a part of the
-time; splits are limited to it, stratified by label, as a user would limit them (DataSpec.limits). The tokens of a text
-are estimated from a sample, the speed is that of earlier studies, or of a few steps. A study that is stored goes on
-with the data that it has.
+time, as far as that leaves enough examples; splits are limited to it, stratified by label, as a user would limit them
+(DataSpec.limits). The tokens of a text are estimated from a sample, the speed is that of earlier studies, or of a few
+steps. A study that is stored goes on with the data that it has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from math import floor, log10
 import numpy as np
 import pyarrow as pa
 
-from tuneoff.data.dataset import Dataset
+from tuneoff.data.dataset import Dataset, label_counts, labels_of
 from tuneoff.data.load import load_dataset
 from tuneoff.errors import TuneoffError
 from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once
@@ -25,8 +25,6 @@ from tuneoff.grid import Prepared, estimates, largest_model, prepared_from, sear
 from tuneoff.notices import notice
 from tuneoff.race import Clock, Entrant, Pace, entrants_of
 from tuneoff.runs import StudyStore
-from tuneoff.search.race_record import share_text
-from tuneoff.seeds import SPLIT
 from tuneoff.spec.file import read_study
 from tuneoff.spec.run import Job
 from tuneoff.spec.study import StudySpec
@@ -41,72 +39,87 @@ _STEP = 0.9  # between two shares that are tried
 
 @dataclass(frozen=True)
 class Share:
-    """What a race takes a part of, because of its time. The limits are in the spec."""
+    """Facts about data that is limited because of the time. The limits are in the spec."""
 
-    whole: dict[str, int]  # each split that was limited -> examples that there are
-    needed: float  # seconds of a time limit within which all of them would fit
+    whole_sizes: dict[str, int]  # each split that is limited -> examples that there are
+    seconds_for_whole: float  # of a time limit within which all of them would fit
     speed: float | None  # operations per second of one job, as it was measured now; None without an encoder
 
 
 def within_time(
     spec: StudySpec, stored: StudyStore | None, clock: Clock, slots: Callable[[int, int], Slots]
 ) -> tuple[StudySpec, Share | None]:
-    """Return a spec whose data fits into its time, and what it takes; None for all of the data.
+    """Return a spec whose data fits into its time, and facts about its share; None for all of the data.
 
     stored: where the study may be stored; None for one that is replaced. slots: from the number of runs and the
-    parameters of the largest model. Data that the user limits stays as it is.
+    parameters of the largest model. Data that the user limits stays as it is, and data that is scored on folds, which
+    is small. Test stays whole where predictions from files name its rows by number.
     """
     if spec.time is None or spec.data.limits:
         return spec, None
-    if stored and (stored.folder / "study.yaml").is_file():
+    if stored and (stored.folder / "data.json").is_file():
         return _as_stored(spec, stored), None
-    dataset = load_dataset(spec.data, spec.evaluate, pools=SPLIT in spec.seed_grid)
-    sizes = {split: dataset.num_examples(split) for split in dataset.splits}
-    if all(size <= _LEAST[split] for split, size in sizes.items()):
+    dataset = load_dataset(spec.data, spec.evaluate)
+    sizes, least = {split: dataset.num_examples(split) for split in dataset.splits}, _least(dataset)
+    if spec.predictions:
+        least["test"] = sizes.get("test", 0)
+    if dataset.folds or all(size <= least[split] for split, size in sizes.items()):
         return spec, None
     sample = prepared_from(spec, _sampled(dataset))
-    searches = search_jobs(sample.spec, sample)
-    entrants = entrants_of(sample, searches)
+    entrants = entrants_of(sample, search_jobs(sample.spec, sample))
     grid = estimates(sample, [Job(run=run) for run in sample.runs])
     places = slots(len(grid), largest_model(grid))
-    speed, time = stored_speed(spec, places), max(1.0, clock.left)
-    if _first_seconds(sample, entrants, sizes, Pace(speed), places) <= _FIRST_SHARE * time:
+    # as much time as until now passes until the first job, and a race reserves as much again for its end
+    allowed = _FIRST_SHARE * ((clock.limit or 0.0) - 2 * clock.spent - max(clock.reserve, 2 * clock.spent))
+    speed = stored_speed(spec, places)
+
+    def first_seconds(examples: Mapping[str, int]) -> float:
+        return _first_seconds(sample, entrants, examples, Pace(speed), places)
+
+    if first_seconds(sizes) <= allowed:
         return spec, None
-    pace = Pace(speed or _measured_speed(sample))
-
-    def first_seconds(limited: dict[str, int]) -> float:
-        return _first_seconds(sample, entrants, limited, pace, places)
-
-    limited = _largest(sizes, lambda limited: first_seconds(limited) <= _FIRST_SHARE * time)
-    if limited == sizes:
+    if speed is None and places.machines == 1:
+        speed = _measured_speed(sample, places.threads)
+    # times of searches, starts and ends, which no sample makes shorter
+    fixed = first_seconds(dict.fromkeys(sizes, 1))
+    limited = _largest(sizes, least, lambda examples: first_seconds(examples) <= allowed)
+    if limited == sizes or fixed >= allowed:
         return spec, None
     # a split that is held out from train would else be a share of all that there is
     limits = {split: limited[split] for split in sizes if limited[split] < sizes[split] or split in dataset.held_out}
     data = spec.data.model_copy(update={"limits": limits})
-    needed = first_seconds(sizes) / _FIRST_SHARE + clock.spent + clock.reserve
-    whole = {split: sizes[split] for split in limits}
-    return spec.model_copy(update={"data": data}), Share(whole, needed, pace.speed)
+    enough = first_seconds(sizes) / _FIRST_SHARE + 2 * clock.spent + max(clock.reserve, 2 * clock.spent)
+    return spec.model_copy(update={"data": data}), Share({split: sizes[split] for split in limits}, enough, speed)
 
 
-def _largest(sizes: dict[str, int], fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """Return the largest sizes of splits that fit, all by one share as far as it leaves enough; at least those."""
+def _least(dataset: Dataset) -> dict[str, int]:
+    """Return the fewest examples of each split with which scores tell something, and train has every class."""
+    counts = label_counts(labels_of(dataset.splits["train"]), dataset.num_labels)
+    of_rarest = -(-dataset.num_examples("train") // max(1, int(counts[counts > 0].min())))
+    least = {split: max(_LEAST[split], dataset.num_labels) for split in dataset.splits}
+    return {**least, "train": max(least["train"], of_rarest)}
+
+
+def _largest(sizes: dict[str, int], least: dict[str, int], fits: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Return the largest sizes of splits that fit, all by one share; no split has less than its least."""
     share, limited = 1.0, sizes
-    while not fits(limited) and any(limited[split] > _LEAST[split] for split in limited):
+    while not fits(limited) and any(limited[split] > least[split] for split in limited):
         share *= _STEP
-        limited = {split: min(size, max(_LEAST[split], _rounded(share * size))) for split, size in sizes.items()}
+        limited = {split: min(size, max(least[split], _rounded(share * size))) for split, size in sizes.items()}
     return limited
 
 
 def _as_stored(spec: StudySpec, store: StudyStore) -> StudySpec:
     """Return a spec with the limits of the stored study, if a race has set them and the data is the same."""
     with suppress(TuneoffError):  # a damaged file is named where it is needed
-        stored, race = read_study(str(store.folder / "study.yaml")), store.race()
-        if race and race.whole and stored.data.model_copy(update={"limits": {}}) == spec.data:
+        stored, race = read_study(str(store.folder / "study.yaml")).data, store.race()
+        same = stored.model_copy(update={"limits": {}, "slices": spec.data.slices}) == spec.data
+        if race and race.for_limits(stored.limits).sampled_sizes and same:
             notice(
-                f"{store.folder} goes on with {share_text(stored.data.limits, race.whole)}, as it was started; another "
-                "name (--name) starts one with as many as fit"
+                f"{store.folder} goes on with its sample, {race.sample_text}; another name (--name) starts a study "
+                "with as many as fit now"
             )
-            return spec.model_copy(update={"data": stored.data})
+            return spec.model_copy(update={"data": spec.data.model_copy(update={"limits": stored.limits})})
     return spec
 
 
@@ -135,14 +148,16 @@ def _first_seconds(
     return sum(pace.seconds(charged(estimated)) for estimated in plan) / slots.workers
 
 
-def _measured_speed(prepared: Prepared) -> float | None:
-    """Measure some steps of the first encoder; None without one."""
+def _measured_speed(prepared: Prepared, threads: int) -> float | None:
+    """Measure some steps of the first encoder, for a job with some threads; None without one."""
     if not prepared.tokens:
         return None
     from tuneoff.execute.speed import measure_speed  # imports torch
+    from tuneoff.machine import has_gpu
 
     model, tables = next(iter(prepared.tokens.items()))
-    return measure_speed(model, tables["train"], prepared.spec.recipe, prepared.dataset.num_labels)
+    speed = measure_speed(model, tables["train"], prepared.spec.recipe, prepared.dataset.num_labels)
+    return speed if has_gpu() else speed * threads
 
 
 def _rounded(size: float) -> int:

@@ -206,7 +206,7 @@ class Study:
         imported = self._read_imported(self.spec.imported)
         slots = self._slots(executor.slots)(len(grid), largest_model(grid))
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
-        for text in memory_warnings(grid) if slots.machines == 1 else ():
+        for text in memory_warnings([e for e in grid if not is_finished(e.job, self.store)]):
             notice(text)
         searches = search_jobs(self.spec, prepared)
         speed = stored_speed(self.spec, slots) or (share.speed if share else None)
@@ -298,7 +298,12 @@ class Study:
             finals={entrant.key: final for entrant in entrants if (final := final_of(prepared, entrant.runs[0]))},
         )
         if share:
-            race.record = dataclasses.replace(race.record, whole=share.whole, needed_for_whole=share.needed)
+            race.record = dataclasses.replace(
+                race.record,
+                sampled_sizes={str(split): size for split, size in self.spec.data.limits.items()},
+                whole_sizes=share.whole_sizes,
+                seconds_for_whole=share.seconds_for_whole,
+            )
         return race
 
     def _with_stored_threads(self, slots: Slots, threads: int) -> Slots:
@@ -545,7 +550,7 @@ class Study:
         final = largest_final(prepared)
         race = ""
         if prepared.spec.is_raced:
-            race = self._race(prepared, searches, slots, speed, clock, share).preview()
+            race = Study(prepared.spec, self.folder)._race(prepared, searches, slots, speed, clock, share).preview()
         return Plan(prepared.spec, prepared.dataset, findings, extension.text, in_order, slots, speed, final, race)
 
     def detection(self, gap: float, plan: "Plan") -> "Detection":

@@ -232,10 +232,32 @@ def test_machines_with_other_versions_or_little_memory_are_named(cluster, monkey
             executor.slots(4, 10**6)
 
 
-def test_jobs_run_where_gpus_are_each_on_the_one_that_is_reserved_for_it(cluster, small):
+SEEN_GPU = """
+import os
+
+def score(labels, predicted, probabilities):
+    with open(os.environ["SEEN_GPUS"], "a") as file:
+        file.write(os.environ.get("CUDA_VISIBLE_DEVICES", "none") + "\\n")
+    return float((labels == predicted).mean())
+"""
+
+
+def test_jobs_run_where_gpus_are_each_on_the_one_that_is_reserved_for_it(cluster, small, tmp_path, monkeypatch):
+    # a metric, which is computed in the process of the job, tells what that sees
+    (tmp_path / "seen_gpu.py").write_text(SEEN_GPU)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SEEN_GPUS", str(tmp_path / "seen"))
+    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
     # GPUs in name: Ray counts and reserves them, and torch computes on the CPU
-    cluster.add_node(num_cpus=4, num_gpus=2, memory=8 * 2**30, object_store_memory=10**8, include_dashboard=False)
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1, 2])
+    cluster.add_node(
+        num_cpus=4,
+        num_gpus=2,
+        memory=8 * 2**30,
+        object_store_memory=10**8,
+        include_dashboard=False,
+        env_vars={"PYTHONPATH": paths, "SEEN_GPUS": str(tmp_path / "seen")},
+    )
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1, 2], metric="seen_gpu:score")
     machines: set[str] = set()
     with RayExecutor(cluster.address) as executor:
         assert executor.slots(8, 10**6) == Slots(2, 2, machines=1)
@@ -243,6 +265,7 @@ def test_jobs_run_where_gpus_are_each_on_the_one_that_is_reserved_for_it(cluster
         assert [record.status for record in comparison.records] == [OK] * 3
         (with_gpus,) = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")]
         assert machines - {""} == {executor.name_of(with_gpus)}
+        assert set((tmp_path / "seen").read_text().split()) - {"none"} == {"0", "1"}
         assert gpus_of(2, num_gpus=1) == ["0", "1"]
         assert gpus_of(4, num_gpus=0.5) == ["0", "0", "1", "1"]
         assert gpus_of(1, num_gpus=0) == [""]

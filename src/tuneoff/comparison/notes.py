@@ -5,7 +5,7 @@ from tuneoff.errors import join_limited
 from tuneoff.formats import chance_text, counted, join_names, rough_seconds, written_time
 from tuneoff.scoring import stats
 from tuneoff.scoring.metrics import MetricOptions, depends_on_positive, display_name, is_own, points
-from tuneoff.search.race_record import RaceRecord, last_standings, share_text
+from tuneoff.search.race_record import RaceRecord, last_standings
 from tuneoff.strategies import STRATEGIES
 
 
@@ -33,8 +33,8 @@ def unfinished_note(comparison: Comparison) -> str:
         )
     if is_over and race and race.left_out:
         sentences.append(_left_out_text(comparison, race))
-    if race and race.whole:
-        sentences.append(_sample_text(comparison, race))
+    if race and race.for_limits(comparison.study.data.limits).sampled_sizes:
+        sentences.append(_sample_text(race))
     return " ".join(sentences)
 
 
@@ -75,15 +75,14 @@ def _left_out_text(comparison: Comparison, race: RaceRecord) -> str:
     return text
 
 
-def _sample_text(comparison: Comparison, race: RaceRecord) -> str:
+def _sample_text(race: RaceRecord) -> str:
     """Sentences on the data that a race took because of its time."""
-    limits = {split: limit for split, limit in comparison.study.data.limits.items() if split in race.whole}
     text = (
-        f"So that every strategy fits into the time, it took {share_text(limits, race.whole)}: the pick is for as "
-        "many, and with more of them the order may change."
+        f"To fit into the time, this study takes a sample, {race.sample_text}. The pick is for a training set of that "
+        "size; with more examples the order may change."
     )
-    if race.needed_for_whole:
-        text += f" With --time {written_time(race.needed_for_whole)} and another --name all of them would fit."
+    if race.seconds_for_whole:
+        text += f" A new study (another --name) of all of them needs --time {written_time(race.seconds_for_whole)}."
     return text
 
 

@@ -183,8 +183,8 @@ class RayExecutor:
             fitting = list(map(min, fitting, gpus))
         if not any(fitting):
             raise StoreError(
-                f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory that a run needs; "
-                "choose a smaller encoder or a larger machine"
+                f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory"
+                f"{' and the GPU' if with_gpus else ''} that a run needs; choose a smaller encoder or a larger machine"
             )
         room = int(self.ray.cluster_resources().get("GPU", 0)) or sum(fitting) if devices > 1 else sum(fitting)
         if devices > room:

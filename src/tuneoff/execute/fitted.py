@@ -74,7 +74,7 @@ class FitRequest:
     def texts(self, purpose: str) -> list[str]:
         """Return the texts of the examples of a purpose; the two texts of a pair as one, joined by a line break.
 
-        Empty ones for a strategy that does not depend on them: of millions, a list takes gigabytes.
+        They are empty for a strategy that does not depend on them: a list of millions takes gigabytes.
         """
         if not self.spec.definition.learns:
             return [""] * self.parts[purpose].num_examples(self.dataset)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tuneoff.formats import join_names
+
 # kinds of rounds: strategies without epochs | first trials | other trials | a seed or fold
 CHEAP, TRIAL, SEARCH, REPEAT = "cheap", "trial", "search", "repeat"
 # decisions about a strategy
@@ -62,8 +64,10 @@ class RaceRecord:
     needed: float | None = None  # time with which nothing is left out
     ended: str = ""  # why; empty while it goes on
     phases: dict[str, float] = field(default_factory=dict)  # kind of round -> seconds
-    whole: dict[str, int] = field(default_factory=dict)  # split that was limited to fit into the time -> its examples
-    needed_for_whole: float | None = None  # time with which they would fit
+    # where splits were limited to fit into the time: split -> examples that it takes, and that there are
+    sampled_sizes: dict[str, int] = field(default_factory=dict)
+    whole_sizes: dict[str, int] = field(default_factory=dict)
+    seconds_for_whole: float | None = None  # time with which all of them would fit
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "RaceRecord":
@@ -91,6 +95,23 @@ class RaceRecord:
                     stops.setdefault((standing.label, standing.model), (entry, standing))
         return stops
 
+    @property
+    def sample_text(self) -> str:
+        """The examples that a race takes where it does not take all, in words.
+
+        >>> sizes = {"train": 5700, "test": 1500}
+        >>> RaceRecord("", 3, sampled_sizes=sizes, whole_sizes={"train": 45615, "test": 12284}).sample_text
+        '5,700 of 45,615 train and 1,500 of 12,284 test examples'
+        """
+        parts = [f"{size:,} of {self.whole_sizes[split]:,} {split}" for split, size in self.sampled_sizes.items()]
+        return f"{join_names(parts)} examples" if parts else ""
+
+    def for_limits(self, limits: Mapping[Any, int]) -> "RaceRecord":
+        """Return the record without its sample, if the limits of the data are others."""
+        if self.sampled_sizes == limits:
+            return self
+        return replace(self, sampled_sizes={}, whole_sizes={}, seconds_for_whole=None)
+
     def has(self, name: str) -> bool:
         """Return True if the decisions of a round are stored."""
         return any(entry.name == name for entry in self.rounds)
@@ -108,16 +129,6 @@ class RaceRecord:
         else:
             entry = LeftOut(label, model, kind, (*before, name), spent + seconds)
         return replace(self, left_out=(*[e for e in self.left_out if e not in same], entry))
-
-
-def share_text(limits: Mapping[Any, int], whole: Mapping[Any, int]) -> str:
-    """Describe the data that a race takes.
-
-    >>> share_text({"train": 5700, "test": 1500}, {"train": 45615, "test": 12284})
-    '5,700 of 45,615 train and 1,500 of 12,284 test examples'
-    """
-    parts = [f"{limits[split]:,} of {whole[split]:,} {split}" for split in limits]
-    return f"{' and '.join(filter(None, [', '.join(parts[:-1]), parts[-1]]))} examples"
 
 
 def last_standings(record: RaceRecord) -> Sequence[Standing]:
