@@ -8,8 +8,8 @@ the GPU's peak); together (steps per second of 1, 2, 4 and 8 processes at once);
 tuned, on the same texts); fifteen (the runs of five published studies, on random words in their sizes and lengths). A
 part that fails or takes longer than its limit is recorded, and the next one starts; every limit is below ten minutes.
 
---model bert-base and --model distilbert are those architectures with random weights. All parts run on a CPU too
-(--device cpu --share 0.01), to check the script. It needs no network. Nothing in docs/benchmarks.md comes from it yet:
+--model bert-base and --model distilbert are those architectures with random weights. All parts start on a CPU too
+(--device cpu --share 0.001), to check the script. It needs no network. Nothing in docs/benchmarks.md comes from it yet:
 no GPU was at hand.
 """
 
