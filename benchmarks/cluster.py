@@ -35,10 +35,11 @@ from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.execute.parcels import pack, unpack
+from tuneoff.plan import Plan
 from tuneoff.runs import OK, RunRecord, StudyStore
 from tuneoff.spec.file import study_from
 from tuneoff.spec.run import Job, RunSpec
-from tuneoff.study import Plan, Study
+from tuneoff.study import Study
 
 FAULTS = {
     "none": Faults(),

@@ -24,10 +24,11 @@ from tuneoff.errors import ConfigError, DataError, StoreError
 from tuneoff.execute.fit import fit
 from tuneoff.execute.inputs import CachedInputs
 from tuneoff.grid import final_run, prepare, search_jobs
+from tuneoff.plan import Plan
 from tuneoff.runs import RunRecord
 from tuneoff.scoring.metrics import evaluate
 from tuneoff.spec.run import Job
-from tuneoff.study import Plan, Study
+from tuneoff.study import Study
 
 pytestmark = pytest.mark.slow
 STRATEGIES = ["majority", "tfidf", "probe", "head:learning_rate=0.05", "lora:learning_rate=0.05"]

@@ -13,8 +13,10 @@ from tests.studies import changed, toy_spec
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.executor import Event
 from tuneoff.orphans import stored_study
+from tuneoff.plan import Plan
 from tuneoff.runs import OK
-from tuneoff.study import Plan, Study, default_name
+from tuneoff.spec.file import default_name
+from tuneoff.study import Study
 
 pytestmark = pytest.mark.slow
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from tuneoff import study
 from tuneoff.cli.hub import offline_without_network
-from tuneoff.data.spec import DataSpec
+from tuneoff.data.sources import from_memory, store_in_cache
+from tuneoff.data.spec import DataSpec, OtherTestSpec
 from tuneoff.engine.recipe import Recipe
+from tuneoff.errors import ConfigError, unknown
+from tuneoff.spec.file import default_name, study_from
 from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import StrategyConfig
+from tuneoff.study import RESULTS, Study
 
 if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
@@ -47,32 +50,55 @@ def compare(
     replace: see Study.run. progress: show it; None shows it in a terminal or notebook, unless on_event is given.
     on_event: called with each event of a job. Raises ConfigError for an unknown option, with the nearest name.
     """
-    arguments = {"folder": folder, "recipe": dict(recipe or {}), "executor": executor, "replace": replace, **options}
     source, models = str(data) if isinstance(data, (str, Path)) else "", options.get("model") or ()
     with offline_without_network([models] if isinstance(models, str) else models, source):
-        return _compare(data, progress, on_event, arguments)
+        is_shown = progress if progress is not None else on_event is None and _has_screen()
+        if not is_shown:
+            study = _study_of(data, folder, {"recipe": dict(recipe or {}), **options})
+            return study.run(on_event or (lambda event: None), executor=executor, replace=replace)
+        from rich.console import Console
+
+        from tuneoff.cli.progress import StudyProgress
+
+        name = options.get("name") or (default_name(source) if source else "study")
+        with StudyProgress(Console(highlight=False, stderr=True), str(name)) as display:
+
+            def show(event: "Event") -> None:
+                display.on_event(event)
+                if on_event:
+                    on_event(event)
+
+            study = _study_of(data, folder, {"recipe": dict(recipe or {}), **options})
+            return study.run(show, display.on_plan, executor, replace)
 
 
-def _compare(
-    data: Any, progress: bool | None, on_event: "Callable[[Event], None] | None", arguments: dict[str, Any]
-) -> "Comparison":
-    """Run the study, with progress on the screen if it is shown."""
-    is_shown = progress if progress is not None else on_event is None and _has_screen()
-    if not is_shown:
-        return study.compare(data, on_event=on_event or (lambda event: None), **arguments)
-    from rich.console import Console
+def _study_of(data: Any, folder: str | Path | None, options: dict[str, Any]) -> Study:
+    """Return the study that the options describe: fields of StudySpec and DataSpec. Data in memory is stored."""
+    source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
+    fields = [name for name in (*StudySpec.model_fields, *DataSpec.model_fields) if name not in ("data", "source")]
+    for key in options:
+        if key not in fields:
+            raise ConfigError(unknown("option of compare", key, fields))
+    of_study = {key: options.pop(key) for key in list(options) if key in StudySpec.model_fields}
+    if isinstance(of_study.get("tests"), Mapping):  # a DataFrame, as data may be
+        of_study["tests"] = {name: _test_source(test) for name, test in of_study["tests"].items()}
+    given = {
+        "data": {"source": str(source), **options},
+        "name": default_name(str(source)),
+        "search": 4,
+        **{key: value for key, value in of_study.items() if value is not None or key == "search"},
+    }
+    spec = study_from(given)
+    return Study(spec, Path(folder) if folder else RESULTS / spec.name)
 
-    from tuneoff.cli.progress import StudyProgress
 
-    name = arguments.get("name") or (study.default_name(str(data)) if isinstance(data, (str, Path)) else "study")
-    with StudyProgress(Console(highlight=False, stderr=True), str(name)) as display:
-
-        def show(event: "Event") -> None:
-            display.on_event(event)
-            if on_event:
-                on_event(event)
-
-        return study.compare(data, on_event=show, on_plan=display.on_plan, **arguments)
+def _test_source(test: Any) -> Any:
+    """Return a test set as its options; a DataFrame or Table is stored in the cache."""
+    if isinstance(test, (str, Path)):
+        return str(test)
+    if isinstance(test, (Mapping, OtherTestSpec)):
+        return test
+    return {"source": store_in_cache(from_memory(test))}
 
 
 def _has_screen() -> bool:

@@ -8,7 +8,7 @@ Modules that jobs do not wait for (comparison, report) are imported when they ar
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,52 +20,48 @@ from tuneoff.cache import in_use, prune
 from tuneoff.checksums import seal_problem
 from tuneoff.claims import claimed
 from tuneoff.damage import check
-from tuneoff.data.dataset import COPY, Dataset, is_multilabel, label_counts, labels_of
-from tuneoff.data.describe import describe
+from tuneoff.data.dataset import COPY
+from tuneoff.data.describe import DataDescription, describe
 from tuneoff.data.doctor.checks import examine
-from tuneoff.data.doctor.copies import copies_of, scored_codes
+from tuneoff.data.doctor.copies import Copies, copies_of, scored_codes
 from tuneoff.data.doctor.finding import Finding, ranked
-from tuneoff.data.other_tests import OtherTest, load_other_test
-from tuneoff.data.predictions import match_predictions, read_predictions
-from tuneoff.data.sources import from_memory, store_in_cache
-from tuneoff.data.spec import DataSpec, OtherTestSpec
 from tuneoff.encoder.config import why_padded
-from tuneoff.errors import ConfigError, StoreError, unknown
+from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.ahead import ImportsAhead
 from tuneoff.execute.energy import EnergyMeter
-from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, expected_seconds
+from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Event, Executor, Slots
-from tuneoff.execute.job import is_finished, only_predicts
+from tuneoff.execute.job import is_finished
 from tuneoff.execute.local import LocalExecutor, local_slots, memory_warnings
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, naming_full_disk
+from tuneoff.given import Given, store_tests
 from tuneoff.grid import (
     Prepared,
-    after_trials,
     estimates,
     final_of,
     final_run,
     largest_final,
     largest_model,
-    only_predicting,
     prepare,
     sampled_findings,
     search_jobs,
 )
+from tuneoff.missing import missing_estimates, missing_jobs, with_searched_options
 from tuneoff.notices import notice
+from tuneoff.plan import Plan
 from tuneoff.race import Clock, Pace, Race, entrants_of
 from tuneoff.race_size import Share, within_time
-from tuneoff.runs import OK, Session, StoredTest, StudyStore, remedy
+from tuneoff.runs import Session, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES
 from tuneoff.spec.file import read_study, study_from, write_study
 from tuneoff.spec.run import Job, RunSpec
-from tuneoff.spec.stated import ImportedSpec, PredictionsSpec, merged_imports, merged_predictions
+from tuneoff.spec.stated import merged_imports, merged_predictions
 from tuneoff.spec.study import StudySpec
 from tuneoff.strategies import STRATEGIES
 from tuneoff.track import check_installed
-from tuneoff.trainer_logs import TrainerLog, read_trainer_log
 
 if TYPE_CHECKING:
     from tuneoff.comparison.detection import Detection
@@ -79,34 +75,6 @@ _HEAD_HARM = 0.05  # of a replaced head: of a score it changes as much as anothe
 def _warn_if_not_stored(tracked: "Tracked") -> None:
     if tracked.error:
         warnings.warn(tracked.text, stacklevel=3)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a study is about to do: its data, and estimates of the missing searches and runs."""
-
-    spec: StudySpec
-    dataset: Dataset
-    findings: tuple[Finding, ...]  # of the checks of the data and the encoders, most harmful first
-    extension: str  # what is stored already and what is new; empty for a new study
-    estimates: list[Estimate]
-    slots: Slots
-    speed: float | None  # operations per second of one job; None if it was never measured
-    # with folds: the run on all labelled examples that follows, of the strategy that takes longest
-    final: Estimate | None = None
-    race: str = ""  # what a race does, and what fits into its time; empty without one
-
-    @property
-    def seconds(self) -> float | None:
-        """Time until all of them are done; None without a speed."""
-        if self.speed is None:
-            return None
-        jobs = expected_seconds([(e, e.seconds(self.speed)) for e in self.estimates], self.slots.workers)
-        return jobs + self.final_seconds(self.speed)
-
-    def final_seconds(self, speed: float) -> float:
-        """Return the time of the run on all labelled examples, at most; 0 if none follows."""
-        return self.final.seconds(speed) if self.final and self.estimates else 0.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +137,7 @@ class Study:
             with naming_full_disk(self.folder), claimed(self.folder), in_use():
                 check(self.store)
                 extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace)
-                prepared = prepared.with_tests(self._load_tests(extension.spec, prepared.dataset))
+                prepared = prepared.with_tests(Given(extension.spec, self.store).tests(prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 threads = None if replace else self.store.threads()
                 study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock, share)
@@ -202,8 +170,9 @@ class Study:
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
         scored = prepared.dataset.splits[prepared.dataset.scored_split]
-        predictions = self._read_predictions(self.spec.predictions, scored, prepared.dataset.label_names)
-        imported = self._read_imported(self.spec.imported)
+        given = Given(self.spec, self.store)
+        predictions = given.predictions(self.spec.predictions, scored, prepared.dataset.label_names)
+        imported = given.logs(self.spec.imported)
         slots = self._slots(executor.slots)(len(grid), largest_model(grid))
         slots = slots if threads is None else self._with_stored_threads(slots, threads)
         for text in memory_warnings([e for e in grid if not is_finished(e.job, self.store)]):
@@ -217,18 +186,10 @@ class Study:
         write_study(self.spec, self.folder / "study.yaml")
         self.store.write_predictions(predictions)
         self.store.write_imported(imported)
-        self._store_tests(prepared)
+        store_tests(prepared.tests, prepared.dataset.num_labels, self.store)
         self.store.write_slots(slots.workers, threads or slots.threads)
-        copies, truncation = copies_of(prepared.dataset.splits), prepared.spec.recipe.truncation
-        description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
-        sampled = sampled_findings(prepared.dataset, prepared.tokens, truncation)
-        description = dataclasses.replace(
-            description,
-            findings=tuple(ranked([*description.findings, *sampled])),
-            lengths=extension.lengths | description.lengths,
-            heads=extension.heads | prepared.heads,
-            token_examples=description.token_examples or extension.token_examples,
-        )
+        copies = copies_of(prepared.dataset.splits)
+        description = _description(prepared, extension, copies)
         findings = _with_heads(description.findings, prepared)
         scored = with_stored_slices(scored, self.spec, self.store)
         scored = scored.append_column(COPY, pa.array(scored_codes(prepared.dataset, copies)))
@@ -250,21 +211,23 @@ class Study:
                     executor.execute([e.job for e in missing], self.store, slots, watched)
 
             def list_runs() -> None:
-                runs = self._with_searched_options(prepared.runs, searches)
+                runs = with_searched_options(prepared.runs, searches, self.store)
                 run_ids = [*extension.kept_runs, *[run.run_id for run in runs]]
                 search_ids = [*extension.kept_searches, *[job.job_id for job in searches]]
                 self.store.write_data(description, scored, run_ids, search_ids)
 
             if race:
-                announce(self._missing(prepared, searches))
+                announce(missing_estimates(prepared, searches, self.store))
                 race.execute, race.list_runs = (lambda missing: execute(announce(missing))), list_runs
                 race.run()
             else:
-                execute([e for e in announce(self._missing(prepared, searches)) if e.job.is_search])
+                execute([e for e in announce(missing_estimates(prepared, searches, self.store)) if e.job.is_search])
                 list_runs()
-                execute(announce(self._missing(prepared, searches)))
+                execute(announce(missing_estimates(prepared, searches, self.store)))
             final = self._final_runs(prepared) if self.spec.num_folds else []
-            missing_final = estimates(prepared, self._unfinished([Job(run=run) for run in final]))
+            missing_final = estimates(
+                prepared, missing_jobs([Job(run=run) for run in final], self.spec.keep, self.store)
+            )
             execute(announce(missing_final, then=None) if missing_final else [])
             self.store.write_final([run.run_id for run in final])
 
@@ -293,7 +256,7 @@ class Study:
             slots=slots,
             clock=clock,
             pace=Pace(speed),
-            searched=lambda runs: self._with_searched_options(runs, searches),
+            searched=lambda runs: with_searched_options(runs, searches, self.store),
             compare=lambda: self.comparison(metric=self.spec.metric),
             finals={entrant.key: final for entrant in entrants if (final := final_of(prepared, entrant.runs[0]))},
         )
@@ -316,87 +279,6 @@ class Study:
             )
         return kept
 
-    def _missing(self, prepared: Prepared, searches: Sequence[Job]) -> list[Estimate]:
-        """Estimate the missing searches and runs, in the order of execution."""
-        runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
-        grid = estimates(prepared, runs)
-        cached = {(e.job.run.model, e.frozen_blocks) for e in grid if is_finished(e.job, self.store)}
-        missing = [
-            only_predicting(e, prepared) if only_predicts(e.job, self.store) else e
-            for e in after_trials(estimates(prepared, self._unfinished(runs)), searches, self.store)
-        ]
-        in_order = [*by_priority(estimates(prepared, self._unfinished(searches))), *by_priority(missing)]
-        return charge_shared_once(in_order, cached)
-
-    def _read_predictions(
-        self, entries: Sequence[PredictionsSpec], test: pa.Table, label_names: tuple[str, ...]
-    ) -> dict[str, pa.Table]:
-        """Read and check predictions from files, by name; for a file that is gone, its stored copy."""
-        metric = self.spec.ranking_metric(self.spec.metric_options(label_names, is_multilabel(test)))
-        options, tables = (test, label_names, self.spec.data, metric), {}
-        for entry in entries:
-            if not self.store.has_predictions(entry.name):
-                check_new_name(f"{entry.name}.parquet")
-            if not Path(entry.file).expanduser().is_file() and self.store.has_predictions(entry.name):
-                matched = match_predictions(entry.name, self.store.read_predictions(entry.name), *options)
-            else:
-                matched = read_predictions(entry.name, entry.file, *options)
-            tables[entry.name] = matched.table(test, label_names)
-        return tables
-
-    def _read_imported(self, entries: Sequence[ImportedSpec]) -> dict[str, TrainerLog]:
-        """Read training logs, by name; for a file that is gone, its stored copy."""
-        logs = {}
-        for entry in entries:
-            if not self.store.has_imported(entry.name):
-                check_new_name(f"{entry.name}.json")
-            is_gone = not Path(entry.file).expanduser().exists() and self.store.has_imported(entry.name)
-            logs[entry.name] = (
-                self.store.read_imported(entry.name) if is_gone else read_trainer_log(entry.name, entry.file)
-            )
-        return logs
-
-    def _load_tests(self, spec: StudySpec, dataset: Dataset) -> list[OtherTest]:
-        """Read the test sets from elsewhere; of a file that is gone, the stored copy. Raises DataError, in one line."""
-        stored = {test.name: test for test in self.store.read_tests()}
-        tests = []
-        for name, options in spec.tests.items():
-            if name not in stored:
-                check_new_name(f"{name}.parquet")
-            is_gone = ":" not in options.source and not Path(options.source).expanduser().exists()
-            if is_gone and name in stored and stored[name].source == options.source:
-                of_store = stored[name]
-                table = self.store.test_set_table(name)
-                tests.append(OtherTest(name, of_store.source, table, of_store.fingerprint, tuple(of_store.notes)))
-            else:
-                tests.append(load_other_test(name, options, dataset, spec.data))
-        return tests
-
-    def _store_tests(self, prepared: Prepared) -> None:
-        """Store the test sets from elsewhere, with their examples."""
-        num_labels = prepared.dataset.num_labels
-        described = [
-            StoredTest(
-                test.name,
-                test.source,
-                test.fingerprint,
-                test.table.num_rows,
-                label_counts(labels_of(test.table), num_labels).tolist(),
-                list(test.notes),
-            )
-            for test in prepared.tests
-        ]
-        self.store.write_tests(described, {test.name: test.table for test in prepared.tests})
-
-    def _unfinished(self, jobs: Sequence[Job]) -> list[Job]:
-        return [job for job in jobs if not is_finished(job, self.store) or self._lacks_model(job)]
-
-    def _lacks_model(self, job: Job) -> bool:
-        """Return True for a stored run whose model is gone, in a study that keeps all models."""
-        if self.spec.keep != "all" or job.is_search or not job.run.save_model or job.run.fold:
-            return False
-        return self.store.runs.record(job.job_id).status == OK and not self.store.runs.has_model(job.job_id)
-
     def _without_spare_models(self, comparison: "Comparison") -> "Comparison":
         """Remove the large models of strategies that the verdict does not pick, if the study keeps the pick's only.
 
@@ -413,16 +295,6 @@ class Study:
         for run_id in spare:
             self.store.runs.remove_model(run_id)
         return dataclasses.replace(comparison, stored_models=comparison.stored_models - set(spare))
-
-    def _with_searched_options(self, runs: Sequence[RunSpec], searches: Sequence[Job]) -> list[RunSpec]:
-        """Give every run the options of its search's best trial; where every trial failed, it keeps its own."""
-        options: dict[str, dict[str, Any]] = {}
-        for job in searches:
-            assert job.search is not None
-            best = self.store.searches.open(job.new_search).within(job.search).best
-            if best:
-                options[job.run.group] = best.options
-        return [run.searched(options.get(run.group, {})) for run in runs]
 
     def _final_runs(self, prepared: Prepared) -> list[RunSpec]:
         """Return the run of the picked strategy on all labelled examples; none where the verdict picks none."""
@@ -483,7 +355,7 @@ class Study:
         names = {entry["name"] for entry in merged_predictions((), given)}
         entries = [entry for entry in study.spec.predictions if entry.name in names]
         label_names = self.store.read_data()[0].label_names
-        tables = study._read_predictions(entries, self.store.test_table(), label_names)
+        tables = Given(study.spec, self.store).predictions(entries, self.store.test_table(), label_names)
         write_study(study.spec, self.folder / "study.yaml")
         self.store.write_predictions(tables)
         return study
@@ -495,7 +367,7 @@ class Study:
         """
         study = self.changed(imported=merged_imports(self.spec.imported, given))
         names = {entry["name"] for entry in merged_imports((), given)}
-        logs = study._read_imported([entry for entry in study.spec.imported if entry.name in names])
+        logs = Given(study.spec, self.store).logs([entry for entry in study.spec.imported if entry.name in names])
         write_study(study.spec, self.folder / "study.yaml")
         self.store.write_imported(logs)
         return study
@@ -529,22 +401,21 @@ class Study:
         clock = Clock(self.spec.time)
         spec, share = within_time(self.spec, self.store, clock, self._slots(local_slots))
         prepared = prepare(spec)
-        prepared = prepared.with_tests(self._load_tests(self.spec, prepared.dataset))
+        prepared = prepared.with_tests(Given(self.spec, self.store).tests(prepared.dataset))
         extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
         searches = search_jobs(prepared.spec, prepared)
-        runs = [Job(run=run) for run in self._with_searched_options(prepared.runs, searches)]
-        missing = self._unfinished(searches) + self._unfinished(runs)
+        runs = [Job(run=run) for run in with_searched_options(prepared.runs, searches, self.store)]
         models = list(prepared.tokens)
         speed = 1e11
         if models:
             table = prepared.tokens[models[0]]["train"]
             speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
         grid = estimates(prepared, runs)
-        charged = {e.job.job_id: e for e in self._missing(prepared, searches)}
         slots = self._slots(local_slots)(len(grid), largest_model(grid))
         if (threads := self.store.threads()) is not None:
             slots = self._with_stored_threads(slots, threads)
-        in_order = [charged[job.job_id] for job in missing]
+        missing = {e.job.job_id: e for e in missing_estimates(prepared, searches, self.store)}
+        in_order = [missing[job.job_id] for job in [*searches, *runs] if job.job_id in missing]
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)
         final = largest_final(prepared)
@@ -576,56 +447,22 @@ def _read_stored(folder: Path) -> StudySpec:
         raise
 
 
+def _description(prepared: Prepared, extension: Extension, copies: Copies) -> DataDescription:
+    """Describe the data and the encoders, with what is stored of those that this part of the study does not have."""
+    truncation = prepared.spec.recipe.truncation
+    description = describe(prepared.dataset, prepared.tokens, prepared.tokenizers, truncation, copies=copies)
+    sampled = sampled_findings(prepared.dataset, prepared.tokens, truncation)
+    return dataclasses.replace(
+        description,
+        findings=tuple(ranked([*description.findings, *sampled])),
+        lengths=extension.lengths | description.lengths,
+        heads=extension.heads | prepared.heads,
+        token_examples=description.token_examples or extension.token_examples,
+    )
+
+
 def _with_heads(findings: Sequence[Finding], prepared: Prepared) -> tuple[Finding, ...]:
     """Add the findings about encoders: own heads, which change what training starts from, and padded batches."""
     parts = [text.partition(": ") for text in prepared.heads.values()]
     padded = [Finding("padded batches", text) for model in prepared.tokens if (text := why_padded(model))]
     return tuple(ranked([*findings, *[Finding(kind, text, harm=_HEAD_HARM) for kind, _, text in parts], *padded]))
-
-
-def compare(
-    data: Any,
-    *,
-    folder: str | Path | None = None,
-    recipe: dict[str, Any] | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
-    on_plan: Callable[[Plan], None] = lambda plan: None,
-    executor: Executor | None = None,
-    replace: bool = False,
-    **options: Any,
-) -> "Comparison":
-    """Run the study that the options describe: fields of StudySpec and DataSpec. tuneoff.compare (api.py) calls it."""
-    source = data if isinstance(data, (str, Path)) else store_in_cache(from_memory(data))
-    fields = [name for name in (*StudySpec.model_fields, *DataSpec.model_fields) if name not in ("data", "source")]
-    for key in options:
-        if key not in fields:
-            raise ConfigError(unknown("option of compare", key, fields))
-    study = {key: options.pop(key) for key in list(options) if key in StudySpec.model_fields}
-    if isinstance(study.get("tests"), Mapping):  # a DataFrame, as data may be
-        study["tests"] = {name: _test_source(test) for name, test in study["tests"].items()}
-    given = {
-        "data": {"source": str(source), **options},
-        "name": default_name(str(source)),
-        "search": 4,
-        "recipe": recipe or {},
-        **{key: value for key, value in study.items() if value is not None or key == "search"},
-    }
-    spec = study_from(given)
-    return Study(spec, Path(folder) if folder else RESULTS / spec.name).run(on_event, on_plan, executor, replace)
-
-
-def _test_source(test: Any) -> Any:
-    """Return a test set as its options; a DataFrame or Table is stored in the cache."""
-    if isinstance(test, (str, Path)):
-        return str(test)
-    if isinstance(test, (Mapping, OtherTestSpec)):
-        return test
-    return {"source": store_in_cache(from_memory(test))}
-
-
-def default_name(source: str) -> str:
-    """Return a study's name from its data: reviews.csv -> reviews, hf:stanfordnlp/imdb -> stanfordnlp-imdb."""
-    kind, _, rest = source.rpartition(":")
-    stem = rest.replace("/", "-") if kind in ("hf", "packaged", "memory") else Path(source).stem
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).strip("-.")
-    return kept or "study"

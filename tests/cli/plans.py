@@ -4,10 +4,10 @@ from tuneoff.data.doctor.checks import examine
 from tuneoff.data.load import load_dataset
 from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Slots
+from tuneoff.plan import Plan
 from tuneoff.search.space import SearchSpec
 from tuneoff.spec.file import study_from
 from tuneoff.spec.run import Job, RunSpec
-from tuneoff.study import Plan
 
 
 def spec_of(source, seeds=3, **data):

@@ -10,7 +10,8 @@ from tuneoff.encoder.anatomy import ARCHITECTURES, output_layer
 from tuneoff.encoder.config import load_config, model_fingerprint
 from tuneoff.encoder.heads import head_labels, head_rows, replaced_head, start_fingerprint
 from tuneoff.encoder.load import load_model
-from tuneoff.study import Plan, Study
+from tuneoff.plan import Plan
+from tuneoff.study import Study
 
 
 def save_classifier(folder, labels, model_type="bert"):

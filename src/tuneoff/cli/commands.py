@@ -156,8 +156,7 @@ def compare(
     models = split_list(joined(model))
     stay_offline_without_network(models, data["source"])
     with started_executor(on) as executor:
-        from tuneoff.spec.file import study_from
-        from tuneoff.study import default_name
+        from tuneoff.spec.file import default_name, study_from
 
         options: dict[str, Any] = {
             "name": name or default_name(data["source"] or data["splits"]["train"]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tuneoff.cli.output import console, new_table, visible
 from tuneoff.datasets import StudySet
 from tuneoff.errors import ConfigError
-from tuneoff.study import default_name
+from tuneoff.spec.file import default_name
 
 if TYPE_CHECKING:
     from tuneoff.comparison.overview import Overview

@@ -10,9 +10,9 @@ from tuneoff.data.spec import SPLITS, DataSpec
 from tuneoff.data.splits import parts_of
 from tuneoff.errors import join_limited
 from tuneoff.formats import counted, join_names, rough_seconds, shorten
+from tuneoff.plan import Plan
 from tuneoff.seeds import SPLIT
 from tuneoff.spec.study import StudySpec
-from tuneoff.study import Plan
 
 _MAX_CLASSES = 6  # that are listed with their shares
 _MAX_NAME = 30  # characters of a class or column

@@ -15,12 +15,12 @@ from tuneoff.cli.output import visible
 from tuneoff.execute.estimate import Estimate, expected_seconds
 from tuneoff.execute.executor import Event
 from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, seconds
+from tuneoff.plan import Plan
 from tuneoff.runs import OK, RunRecord
 from tuneoff.scoring.metrics import display_name
 from tuneoff.search.record import SearchRecord
 from tuneoff.spec.run import Job
 from tuneoff.strategies.base import format_option
-from tuneoff.study import Plan
 
 _MIN_SECONDS = 5.0  # of a job, before its speed replaces that of earlier studies
 _GUESSED_SPEED = 1e11  # operations per second; before a speed is known, for the bar alone

@@ -91,6 +91,14 @@ def study_from(given: dict[str, Any], where: str = "study") -> StudySpec:
     return validated(StudySpec, given, where)
 
 
+def default_name(source: str) -> str:
+    """Return a study's name from its data: reviews.csv -> reviews, hf:stanfordnlp/imdb -> stanfordnlp-imdb."""
+    kind, _, rest = source.rpartition(":")
+    stem = rest.replace("/", "-") if kind in ("hf", "packaged", "memory") else Path(source).stem
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in stem).strip("-.")
+    return kept or "study"
+
+
 def write_study(spec: StudySpec, path: Path) -> None:
     """Write a study with every default, and a copy of it next to its checksum."""
     text = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
