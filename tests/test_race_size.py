@@ -11,6 +11,7 @@ from tests.studies import changed, toy_spec
 from tests.tiny import toy_texts
 from tuneoff import race_size
 from tuneoff.comparison.notes import unfinished_note
+from tuneoff.errors import StoreError
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.grid import prepare
@@ -129,8 +130,11 @@ def test_a_study_on_a_sample_says_so_and_goes_on_with_it(encoder, folder, tmp_pa
     stored = {record.run_id for record in comparison.records}
     assert stored <= {record.run_id for record in second.records}
     assert not stored & ran
-    # replaced by a study of all data, without a race
+    # all of the data, without a race: not comparable with what is stored
     whole = changed(Study(spec_of(encoder, folder, seeds=[0]), study.folder), strategies=["tfidf"])
+    with pytest.raises(StoreError, match=r"of a sample, [\d,]+ of 3,000 train.* go on with it by --time"):
+        whole.run()
+    # replaced by such a study
     replaced = whole.run(replace=True)
     assert replaced.num_examples == SIZES["test"]
     assert "sample" not in unfinished_note(replaced)

@@ -68,10 +68,7 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
         differences += _data_differences(stored.data, new.data) or [f"the content of {_source(new.data)} has changed"]
     differences += _setting_differences(stored, new, data, records, bool(kept))
     if differences and any(record.status != FAILED for record in records):
-        raise StoreError(
-            f"{store.folder} holds runs with other settings: {'; '.join(differences)}. Give this study another name "
-            "(--name), or replace the stored settings with --replace"
-        )
+        raise StoreError(_refusal(store, stored, new, differences))
     if differences:
         return Extension(new)
     groups = {(run.strategy.label, run.model, _subset_label(run.subset)) for run in runs}
@@ -84,6 +81,20 @@ def extend(new: StudySpec, runs: Sequence[RunSpec], data: Dataset, store: StudyS
         heads=description.heads,
         token_examples=description.token_examples,
         text=_describe(stored, new, {record.label for record in records}, store.folder),
+    )
+
+
+def _refusal(store: StudyStore, stored: StudySpec, new: StudySpec, differences: Sequence[str]) -> str:
+    """Say why a stored study cannot be extended, and what to do."""
+    race = store.race()
+    if race and race.for_limits(stored.data.limits).sampled_sizes and new.data.limits != stored.data.limits:
+        return (
+            f"{store.folder} holds runs of a sample, {race.sample_text}, which --time took; go on with it by --time, "
+            "give this study another name (--name), or replace the stored runs with --replace"
+        )
+    return (
+        f"{store.folder} holds runs with other settings: {'; '.join(differences)}. Give this study another name "
+        "(--name), or replace the stored settings with --replace"
     )
 
 
