@@ -79,7 +79,7 @@ def within_time(
     if first_seconds(sizes) <= allowed:
         return spec, None
     if speed is None and places.machines == 1:
-        speed = _measured_speed(sample, places.threads)
+        speed = _measured_speed(sample, places)
     # times of searches, starts and ends, which no sample makes shorter
     fixed = first_seconds(dict.fromkeys(sizes, 1))
     limited = _largest(sizes, least, lambda examples: first_seconds(examples) <= allowed)
@@ -148,16 +148,14 @@ def _first_seconds(
     return sum(pace.seconds(charged(estimated)) for estimated in plan) / slots.workers
 
 
-def _measured_speed(prepared: Prepared, threads: int) -> float | None:
-    """Measure some steps of the first encoder, for a job with some threads; None without one."""
+def _measured_speed(prepared: Prepared, slots: Slots) -> float | None:
+    """Measure some steps of the first encoder; None without one."""
     if not prepared.tokens:
         return None
-    from tuneoff.execute.speed import measure_speed  # imports torch
-    from tuneoff.machine import has_gpu
+    from tuneoff.execute.speed import measure_job_speed  # imports torch
 
     model, tables = next(iter(prepared.tokens.items()))
-    speed = measure_speed(model, tables["train"], prepared.spec.recipe, prepared.dataset.num_labels)
-    return speed if has_gpu() else speed * threads
+    return measure_job_speed(model, tables["train"], prepared.spec.recipe, prepared.dataset.num_labels, slots)
 
 
 def _rounded(size: float) -> int:

@@ -396,7 +396,7 @@ class Study:
 
         Raises ConfigError where the stored study cannot be extended by this one.
         """
-        from tuneoff.execute.speed import measure_speed
+        from tuneoff.execute.speed import measure_job_speed
 
         clock = Clock(self.spec.time)
         spec, share = within_time(self.spec, self.store, clock, self._slots(local_slots))
@@ -405,15 +405,13 @@ class Study:
         extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
         searches = search_jobs(prepared.spec, prepared)
         runs = [Job(run=run) for run in with_searched_options(prepared.runs, searches, self.store)]
-        models = list(prepared.tokens)
-        speed = 1e11
-        if models:
-            table = prepared.tokens[models[0]]["train"]
-            speed = measure_speed(models[0], table, self.spec.recipe, prepared.dataset.num_labels)
         grid = estimates(prepared, runs)
         slots = self._slots(local_slots)(len(grid), largest_model(grid))
         if (threads := self.store.threads()) is not None:
             slots = self._with_stored_threads(slots, threads)
+        speed = 1e11
+        for model, tables in list(prepared.tokens.items())[:1]:
+            speed = measure_job_speed(model, tables["train"], spec.recipe, prepared.dataset.num_labels, slots)
         missing = {e.job.job_id: e for e in missing_estimates(prepared, searches, self.store)}
         in_order = [missing[job.job_id] for job in [*searches, *runs] if job.job_id in missing]
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)

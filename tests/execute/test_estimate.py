@@ -45,6 +45,14 @@ def test_more_trainable_parameters_are_more_work(prepared):
     assert plan["full seed 0"].memory_bytes > plan["lora seed 0"].memory_bytes > plan["head seed 0"].memory_bytes
 
 
+@pytest.mark.parametrize(("options", "speed"), [({}, 1e9), ({"devices": 2}, 2e9), ({"workers": 1}, 4e9)])
+def test_a_job_is_planned_with_all_of_its_threads_and_devices(prepared, tmp_path, monkeypatch, options, speed):
+    monkeypatch.setattr("tuneoff.execute.speed.measure_speed", lambda *_: 1e9)
+    monkeypatch.setattr("tuneoff.execute.local.cores", lambda: 4)
+    spec = prepared[0].model_copy(update=options)
+    assert Study(spec, tmp_path / "results").plan().speed == speed
+
+
 def test_frozen_blocks_are_charged_once(prepared, tmp_path):
     plan = Study(prepared[0], tmp_path / "results").plan()
     paying = [e.job.title for e in plan.estimates if e.shared_operations and e.frozen_blocks == 2]

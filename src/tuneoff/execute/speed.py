@@ -15,7 +15,16 @@ from tuneoff.engine.loss import loss_of
 from tuneoff.engine.precision import compute_dtype, deterministic, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.execute.estimate import LAST_BLOCK_SHARE
+from tuneoff.execute.executor import Slots
 from tuneoff.machine import device
+
+
+def measure_job_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int, slots: Slots) -> float:
+    """Operations per second of a job that trains this encoder, as if its threads and devices were no hindrance to each
+    other: an upper bound.
+    """
+    at_once = slots.devices * (slots.threads if device().type == "cpu" else 1)
+    return measure_speed(model_name, table, recipe, num_labels) * at_once
 
 
 def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
