@@ -20,7 +20,7 @@ def file_tree() -> str:
         if folder != SOURCE and modules:
             lines.append(f"{folder.relative_to(SOURCE)}/")
         indent = "" if folder == SOURCE else "  "
-        lines += [f"{indent}{module.name:<18}{first_line(module)}" for module in modules]
+        lines += [f"{indent}{module.name:<19} {first_line(module)}" for module in modules]
     return "\n".join(lines) + "\n"
 
 

@@ -262,6 +262,8 @@ def options_of(config: Any) -> dict[str, dict[str, Any]]:
 def print_options(config: Any, excluded: Collection[str] = ()) -> None:
     """Print the options of a pydantic model, one per line, but for those that are excluded."""
     table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
     for option, field in config.model_fields.items():
         if option in excluded:
             continue

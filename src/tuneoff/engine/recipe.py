@@ -84,7 +84,8 @@ class Recipe(Options):
         "epoch",
     )
     precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="of training; auto: bf16 if the processor multiplies it natively"
+        "auto",
+        description="of training; auto: bf16 where it is multiplied natively, fp16 on other GPUs, else fp32",
     )
 
     @model_validator(mode="after")
