@@ -82,7 +82,7 @@ def attention(options: argparse.Namespace) -> dict[str, Any]:
         labels = torch.zeros(len(lengths), dtype=torch.int64)
         batch = PackedBatch(sum(lengths), ids, ids, None, torch.tensor(lengths), labels).to(torch.device(device))
         packing, name = build_packing(batch), f"{dtype}, window {window}"
-        kernel = fused_kernel(states[0], batch, window)
+        kernel = fused_kernel(states[0], batch, window, 0.0)
         if kernel is None:
             differences[name] = "no kernel"
             continue
@@ -105,6 +105,18 @@ def attention(options: argparse.Namespace) -> dict[str, Any]:
         expected.backward(gradient[:start].double())
         pairs = [(ours[:start], expected), *((a.grad, b.grad) for a, b in zip(states, exact, strict=True))]
         differences[name] = {"kernel": kernel.__name__, "largest": [float((a - b).abs().max()) for a, b in pairs]}
+        if (with_dropout := fused_kernel(states[0], batch, window, 0.1)) is None:
+            continue
+        # outputs are linear in the values: a mask that is another one in the backward pass breaks <v, dv> = <out, g>
+        value = states[2].detach().requires_grad_()
+        with deterministic(torch.device(device)):
+            ours = with_dropout(
+                states[0].detach(), states[1].detach(), value, packing.bounds(), 0.1, size**-0.5, window
+            )
+            ours.backward(gradient)
+        products = [float((a.double() * b.double())[:start].sum()) for a, b in ((value, value.grad), (ours, gradient))]
+        scale = float((ours.double() * gradient.double())[:start].abs().sum())
+        differences[name]["dropout"] = abs(products[0] - products[1]) / scale
     return differences
 
 

@@ -249,7 +249,7 @@ def pretended_gpu(capability=(8, 0)):
         "synchronize": lambda *_: gpu.wait("synchronize"),
         "get_rng_state": lambda *_: cpu_state(),
         "set_rng_state": lambda *_: None,  # its numbers are those of the processor
-        "get_rng_state_all": lambda: [],
+        "get_rng_state_all": lambda: [cpu_state()],
         "set_rng_state_all": lambda _: None,
     }
     with contextlib.ExitStack() as stack:
@@ -260,6 +260,7 @@ def pretended_gpu(capability=(8, 0)):
         stack.enter_context(mock.patch.object(torch.Tensor, "device", device, create=True))
         stack.enter_context(mock.patch.object(torch.Tensor, "is_cuda", property(gpu.has), create=True))
         stack.enter_context(mock.patch.object(torch.Tensor, "is_cpu", property(lambda t: not gpu.has(t)), create=True))
+        stack.enter_context(mock.patch.object(torch.backends.cuda, "is_flash_attention_available", return_value=True))
         fused._capability.cache_clear()
         stack.callback(fused._capability.cache_clear)
         stack.enter_context(_Functions(gpu))

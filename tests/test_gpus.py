@@ -33,6 +33,9 @@ class Driver:
             self.described.append((uuid, "H200 MIG 1g.18gb", 18 * GB, 18 * GB, 0))
             return len(self.described) - 1
 
+        def refuse(_):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
         count = len(self.described)
         return {
             "nvmlInit": open_library,
@@ -46,6 +49,9 @@ class Driver:
                 total=self.described[handle][2], free=self.described[handle][3]
             ),
             "nvmlDeviceGetTotalEnergyConsumption": of(4),
+            "nvmlDeviceGetCudaComputeCapability": refuse,
+            "nvmlDeviceGetComputeMode": refuse,
+            "nvmlDeviceGetMigMode": refuse,
         }
 
 
@@ -75,6 +81,42 @@ def test_gpus_are_listed_and_the_library_is_closed(install):
     assert gpus.gpus() == [Gpu("GPU-aaaa", "H100", 80 * GB, 79 * GB), Gpu("GPU-bbbb", "H100", 80 * GB, 10 * GB)]
     assert not driver.is_open
     assert gpu_joules() == 12.5
+
+
+def test_a_gpu_whose_memory_cannot_be_asked_for_is_not_listed(install, monkeypatch):
+    """In a container with MIG, and where memory is shared with the processor."""
+    install(A)
+
+    def refuse(_):
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", refuse)
+    assert gpus.gpus() == []
+
+
+def test_a_divided_gpu_is_its_instances(install, monkeypatch):
+    driver = install(A, B)
+    driver.described += [
+        ("MIG-1", "H100 MIG 1g.10gb", 10 * GB, 9 * GB, 0),
+        ("MIG-2", "H100 MIG 1g.10gb", 10 * GB, 8 * GB, 0),
+    ]
+
+    def instance(_, index):
+        if index > 1:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return 2 + index
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigMode", lambda handle: (int(handle == 0), 0))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMaxMigDeviceCount", lambda _: 7)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMigDeviceHandleByIndex", instance)
+    assert [gpu.uuid for gpu in gpus.gpus()] == ["MIG-1", "MIG-2", "GPU-bbbb"]
+
+
+def test_capability_and_mode_are_told(install, monkeypatch):
+    install(A)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCudaComputeCapability", lambda _: (9, 0))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeMode", lambda _: pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS)
+    assert gpus.gpus() == [Gpu("GPU-aaaa", "H100", 80 * GB, 79 * GB, (9, 0), is_exclusive=True)]
 
 
 @pytest.mark.parametrize(

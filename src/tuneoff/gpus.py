@@ -23,12 +23,23 @@ class Gpu:
     name: str
     total_bytes: int
     free_bytes: int
+    capability: tuple[int, int] | None = None  # compute capability; None if the driver does not tell
+    is_exclusive: bool = False  # one process at a time may use it
 
 
 def gpus() -> list[Gpu]:
-    """List the GPUs that this process may use; none without NVIDIA's driver."""
+    """List the GPUs that this process may use, those that are divided by their instances.
+
+    None without NVIDIA's driver, and where it does not tell of their memory: without the rights to ask (some containers
+    with MIG), and where memory is shared with the processor (GB10).
+    """
     with _driver() as nvml:
-        return [_described(nvml, handle) for handle in _handles(nvml)] if nvml else []
+        if not nvml:
+            return []
+        try:
+            return [_described(nvml, part) for handle in _handles(nvml) for part in _instances(nvml, handle)]
+        except nvml.NVMLError:
+            return []
 
 
 def gpu_joules() -> float | None:
@@ -88,9 +99,29 @@ def _handles(nvml: Any) -> list[Any]:
         return []
 
 
+def _instances(nvml: Any, handle: Any) -> list[Any]:
+    """Return the handles of the instances of a GPU that is divided (MIG), of which CUDA sees one; else its own."""
+    try:
+        is_divided = nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE
+    except nvml.NVMLError:  # it cannot be divided, or is an instance
+        return [handle]
+    if not is_divided:
+        return [handle]
+    instances = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        with contextlib.suppress(nvml.NVMLError):  # as many as could be, not as there are
+            instances.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+    return instances
+
+
 def _described(nvml: Any, handle: Any) -> Gpu:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(_text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle)), memory.total, memory.free)
+    memory, capability, is_exclusive = nvml.nvmlDeviceGetMemoryInfo(handle), None, False
+    with contextlib.suppress(nvml.NVMLError):
+        capability = tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    with contextlib.suppress(nvml.NVMLError):
+        is_exclusive = nvml.nvmlDeviceGetComputeMode(handle) == nvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS
+    uuid, name = _text(nvml.nvmlDeviceGetUUID(handle)), _text(nvml.nvmlDeviceGetName(handle))
+    return Gpu(uuid, name, memory.total, memory.free, capability, is_exclusive)
 
 
 def _text(given: str | bytes) -> str:

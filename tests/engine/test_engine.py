@@ -11,7 +11,8 @@ from transformers import get_scheduler
 from tests.tiny import padded
 from tests.training import NO_DROPOUT, adapted_model, toy_model, toy_table, train_on_toy, train_with_scores
 from tuneoff.data.batches import pack, training_batches
-from tuneoff.engine.inputs import SplitInputs, predict_logits
+from tuneoff.encoder import packed
+from tuneoff.engine.inputs import SplitInputs, pooled_vectors, predict_logits
 from tuneoff.engine.loop import TrainingSettings, Validation, _train_mode, train
 from tuneoff.engine.loss import Loss
 from tuneoff.engine.precision import resolve
@@ -189,3 +190,31 @@ def test_without_validation_training_ends_with_the_weights_of_the_last_epoch_ask
     train(stopped, SplitInputs(toy_table()), settings, Validation(rising, "accuracy", stop_after_two))
     assert torch.equal(stopped.model.classifier.weight, weights[0])  # with the schedule of all four epochs
     assert not torch.equal(weights[0], weights[1])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_what_does_not_fit_in_memory_is_predicted_in_smaller_batches(error, monkeypatch):
+    """A batch of all 64 texts does not fit, nor do two of 32; four of 16 do."""
+    model, table, tried = toy_model("full").model, toy_table(), []
+    logits, vectors = predict_logits(model, SplitInputs(table)), pooled_vectors(model, table, "mean")
+    embed = packed.embed
+
+    def limited(model, batch):
+        tried.append(len(batch.lengths))
+        if len(batch.lengths) > 16:
+            raise error
+        return embed(model, batch)
+
+    monkeypatch.setattr(packed, "embed", limited)
+    np.testing.assert_allclose(predict_logits(model, SplitInputs(table)), logits, atol=1e-5)
+    np.testing.assert_allclose(pooled_vectors(model, table, "mean"), vectors, atol=1e-5)
+    assert tried == 2 * [64, 32, 16, 16, 16, 16]
+
+
+def test_an_example_that_does_not_fit_in_memory_is_not_tried_again(monkeypatch):
+    def lacking(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(packed, "embed", lacking)
+    with pytest.raises(MemoryError):
+        predict_logits(toy_model("full").model, SplitInputs(toy_table(1)))

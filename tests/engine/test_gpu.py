@@ -1,5 +1,6 @@
 """Training and predicting on a pretended GPU: nothing waits, nothing mixes devices, and the losses are the CPU's."""
 
+import contextlib
 import os
 from dataclasses import replace
 from typing import Any
@@ -12,12 +13,13 @@ from tests.pretended_gpu import pretended_gpu
 from tests.strategies.rows import ROWS
 from tests.training import adapted_model, toy_table
 from tuneoff.engine import inputs as engine_inputs
-from tuneoff.engine import loop
+from tuneoff.engine import loop, precision
 from tuneoff.engine.inputs import SplitInputs, cached_prefix_inputs, predict_logits
 from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.loss import Loss
 from tuneoff.engine.precision import LossScale, resolve
 from tuneoff.engine.recipe import Recipe
+from tuneoff.engine.resume import Checkpoint
 from tuneoff.errors import DivergedError
 from tuneoff.execute.speed import measure_speed
 
@@ -217,6 +219,31 @@ def test_a_gpu_without_bf16_trains_in_fp16_with_a_scale():
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         assert "_efficient_attention_forward" in gpu.operators
     assert losses == pytest.approx(expected, abs=5e-3)
+
+
+def test_a_training_in_fp16_goes_on_with_its_scale(tmp_path, monkeypatch):
+    """At the first scale gradients overflow for some steps, which a training that goes on must not leave out again."""
+    monkeypatch.setattr(precision, "_FIRST_SCALE", 2.0**24)
+    settings = TrainingSettings(Recipe(epochs=2, batch_size=8), 1e-3, 0, torch.float16)
+
+    def weights_of(checkpoint=None, until=2.0):
+        adapted = small_model("full", "bert")
+        adapted.model.to("cuda")
+
+        def kill(share):
+            if share >= until:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            train(adapted, SplitInputs(toy_table()), settings, None, kill, checkpoint)
+        return list(adapted.model.parameters())
+
+    with pretended_gpu((7, 5)):
+        whole = weights_of()
+        killed = weights_of(Checkpoint(tmp_path / "run.safetensors", seconds=0.0), until=0.7)
+        resumed = weights_of(Checkpoint(tmp_path / "run.safetensors", seconds=0.0))
+        assert not all(map(torch.equal, killed, whole))
+        assert all(map(torch.equal, resumed, whole))
 
 
 def test_old_gpus_train_in_fp32():

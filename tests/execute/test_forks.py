@@ -31,6 +31,41 @@ def test_the_imports_before_a_fork_do_not_touch_cuda():
     assert finished.stdout.splitlines()[-1:] == ["[] False"], finished.stderr
 
 
+STARTED = """
+import sys
+import torch
+torch.cuda.is_initialized = lambda: True  # as a library that starts CUDA when it is imported
+from tuneoff.execute import worker
+worker._ForkedChildren = lambda: sys.exit("forks")
+worker._SpawnedChildren = lambda: sys.exit("starts processes")
+worker.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are Linux's")
+def test_jobs_are_new_processes_where_a_library_has_started_cuda():
+    finished = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True, check=False)
+    assert finished.stderr.splitlines()[-1:] == ["starts processes"]
+
+
+BITSANDBYTES = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tuneoff.execute import worker
+worker._import_libraries()
+import peft
+print((Path(sys.argv[1]) / "imported").exists())
+"""
+
+
+def test_bitsandbytes_whose_import_starts_cuda_is_not_imported(tmp_path):
+    (tmp_path / "bitsandbytes.py").write_text("from pathlib import Path\nPath(__file__).with_name('imported').touch()")
+    command = [sys.executable, "-c", BITSANDBYTES, str(tmp_path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.stdout.splitlines()[-1:] == ["False"], finished.stderr
+
+
 def test_the_worker_asks_the_driver_for_gpus_and_cublas_for_the_same_bits():
     assert _ENVIRONMENT["PYTORCH_NVML_BASED_CUDA_CHECK"] == "1"
     assert _ENVIRONMENT["CUBLAS_WORKSPACE_CONFIG"] == CUBLAS_WORKSPACE

@@ -1,8 +1,11 @@
 """Jobs on GPUs: how many share one, and which one each sees. No GPU is needed."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.studies import changed
+from tuneoff.errors import ConfigError
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor, gpu_places
 from tuneoff.gpus import Gpu
@@ -32,6 +35,20 @@ def gpu(uuid, total, free=None, name="H100"):
 def test_jobs_share_gpus_by_their_memory(found, count, expected, monkeypatch):
     monkeypatch.setattr("tuneoff.gpus.gpus", lambda: found)
     assert gpu_places(BERT, count) == expected
+
+
+def test_an_exclusive_gpu_takes_one_job_and_one_without_kernels_none(monkeypatch):
+    def places(*found):
+        monkeypatch.setattr("tuneoff.gpus.gpus", lambda: list(found))
+        return gpu_places(BERT)
+
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "compute_90"])
+    exclusive = replace(gpu("a", 80), is_exclusive=True, capability=(9, 0))
+    assert places(exclusive, replace(exclusive, uuid="b")) == ("a", "b")
+    old = replace(gpu("c", 90, name="V100"), capability=(7, 0))
+    assert places(old, exclusive) == ("a",)
+    with pytest.raises(ConfigError, match=r"has no kernels for the GPU of this machine \(V100\); install a build"):
+        places(old)
 
 
 def test_a_job_gets_the_gpu_that_is_free():

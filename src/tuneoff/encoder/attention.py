@@ -183,7 +183,7 @@ def packed_attention(
         # queries: first tokens only; keys and values: all tokens. Those that the block computed are not used
         key, value = (states.view(-1, *query.shape[1:]) for states in packing.full_keys_values)
     rate = dropout if module.training else 0.0
-    if (kernel := fused_kernel(query, packing.batch, sliding_window)) is not None:
+    if (kernel := fused_kernel(query, packing.batch, sliding_window, rate)) is not None:
         return kernel(query, key, value, packing.bounds(), rate, scaling, sliding_window)[None], None
     # the query is scaled, not the scores: (T, A, D) has fewer elements than (b A, L, L)
     return attend(query * scaling, key, value, packing, rate, sliding_window)[None], None

@@ -2,9 +2,12 @@
 
 Two kernels take packed sequences and their bounds. FlashAttention (Dao, "FlashAttention-2", ICLR 2024) is for bf16 and
 fp16 on GPUs from the A100 on, with windows. The memory-efficient one (Rabe & Staats, 2021; xFormers) is for fp32, also
-on older GPUs, and for fp16 on these; it has no windows. Both draw dropout from the GPU's generator and draw it again in
-the backward pass instead of storing it, and both have their gradients registered with torch. With deterministic
-algorithms (engine/precision.py) both add gradients in a fixed order.
+on older GPUs, and for fp16 on these; it has no windows. Both have their gradients registered with torch, and with
+deterministic algorithms (engine/precision.py) both add them in a fixed order. FlashAttention draws dropout from the
+GPU's generator and draws it again in the backward pass instead of storing it. So does the memory-efficient kernel, but
+for packed sequences it counts the random numbers from another place in the backward pass than in the forward pass
+(kernel_forward.h of torch 2.13 computes the place before it knows the lengths, with 0 keys; kernel_backward.h with the
+longest; pytorch issue 115590): it is used without dropout only.
 
 torch.nn.attention.varlen is the public way to the first of them, but without dropout, so that nothing with dropout in
 attention (BERT) can train with it; the operators themselves are private and called in compat.py.
@@ -59,19 +62,22 @@ def bounds_of(batch: PackedBatch, is_first_only: bool) -> Bounds:
     return Bounds(batch.offsets, batch.offsets, longest, longest, total)
 
 
-def fused_kernel(query: Tensor, batch: PackedBatch, window: int | None) -> Kernel | None:
-    """Choose a kernel for queries, (T, A, D), of a batch; None if attention is to be computed by grids."""
+def fused_kernel(query: Tensor, batch: PackedBatch, window: int | None, rate: float) -> Kernel | None:
+    """Choose a kernel for queries, (T, A, D), of a batch; None if attention is to be computed by grids.
+
+    rate: of dropout on the weights.
+    """
     size = query.shape[-1]
     if batch.offsets is None or query.device.type != "cuda" or torch.version.hip is not None:
         return None
     if size % _HEAD_STEP or size > _LARGEST_HEAD:
         return None
-    can_flash = has_flash_attention() and _capability(query.device) >= _FLASH_CAPABILITY
-    if can_flash and query.dtype in (torch.bfloat16, torch.float16):
+    # builds for Windows have the operator's name without its kernels
+    can_flash = has_flash_attention() and torch.backends.cuda.is_flash_attention_available()
+    if can_flash and _capability(query.device) >= _FLASH_CAPABILITY and query.dtype in (torch.bfloat16, torch.float16):
         return _flash
-    if has_efficient_attention() and window is None and query.dtype in (torch.float32, torch.float16):
-        return _efficient
-    return None
+    can_be_efficient = has_efficient_attention() and window is None and rate == 0
+    return _efficient if can_be_efficient and query.dtype in (torch.float32, torch.float16) else None
 
 
 @cache
@@ -98,8 +104,9 @@ def _flash(
 def _efficient(
     query: Tensor, key: Tensor, value: Tensor, bounds: Bounds, rate: float, scaling: float, window: int | None
 ) -> Tensor:
-    """Attention by the memory-efficient kernel, which has no window."""
+    """Attention by the memory-efficient kernel, which has no window, and no dropout that its gradient knows."""
     assert window is None
+    assert rate == 0
     return efficient_attention(
         query,
         key[: bounds.num_keys],

@@ -15,10 +15,11 @@ with the same results up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from tuneoff.data.batches import PackedBatch, length_sorted_batches, pack, pad_t
 from tuneoff.data.tokens import TokenTable, token_positions
 from tuneoff.encoder.anatomy import blocks, is_packed, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
+from tuneoff.engine.memory import is_out_of_memory, release_memory
 from tuneoff.engine.precision import compute_dtype, inference
 from tuneoff.files import preallocate
 
@@ -38,6 +40,7 @@ _GPU_EVALUATION_TOKENS = 32_768  # the same for a GPU, estimated: 2,048 would be
 # of the free memory of a GPU that cached states may take, so that they are copied once and not in each step
 _GPU_SHARE_FOR_STATES = 0.25
 PREFIX_BYTES = 4 * 2**30  # largest size on disk of the cached states of one split
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -129,17 +132,38 @@ def predict_logits(model: Any, inputs: SplitInputs) -> np.ndarray:
     logits = np.empty((len(inputs), model.config.num_labels), np.float32)
     batches, order = [], []
     with inference():
-        for examples in length_sorted_batches(inputs.lengths, evaluation_tokens(device)):
-            batches.append(batch_logits(model, inputs, examples)[0])
+        for examples, of_batch in _in_batches(inputs.lengths, device, lambda ex: batch_logits(model, inputs, ex)[0]):
+            batches.append(of_batch)
             order.append(examples)
         if batches:  # one copy at the end, for which alone the processor waits
             logits[np.concatenate(order)] = torch.cat(batches).cpu().numpy()
     return logits
 
 
-def evaluation_tokens(device: torch.device) -> int:
-    """Return the tokens of an evaluation batch, counted as if padded."""
-    return EVALUATION_TOKENS if device.type == "cpu" else _GPU_EVALUATION_TOKENS
+def _in_batches(
+    lengths: np.ndarray, device: torch.device, compute: Callable[[np.ndarray], T]
+) -> Iterator[tuple[np.ndarray, T]]:
+    """Yield the examples of batches of similar lengths, and what is computed of each. lengths: (N,) in tokens.
+
+    Where memory lacks, a batch is divided in two, and so are all that are as large. compute: called with (B,) indices.
+    """
+    most = EVALUATION_TOKENS if device.type == "cpu" else _GPU_EVALUATION_TOKENS
+    waiting = deque(length_sorted_batches(lengths, most))
+    while waiting:
+        examples = waiting.popleft()
+        tokens, computed = len(examples) * int(lengths[examples].max()), []
+        if tokens <= most or len(examples) == 1:
+            try:
+                computed.append(compute(examples))
+            except (MemoryError, RuntimeError, OSError) as error:
+                if not is_out_of_memory(error) or len(examples) == 1:
+                    raise
+                most = tokens // 2
+        if computed:
+            yield examples, computed[0]
+        else:  # outside the handler, whose traceback keeps the tensors of the batch
+            release_memory()
+            waiting.extendleft(reversed(np.array_split(examples, 2)))
 
 
 def cached_prefix_inputs(
@@ -181,11 +205,15 @@ def embeddings(
     def write(into: Path) -> None:
         size = (len(table.offsets) - 1, model.config.hidden_size)  # (W, H)
         pooled = {name: _create(into / f"{name}.npy", size, torch.float32) for name in POOLINGS}
+
+        def compute(batch: PackedBatch) -> list[Tensor]:
+            states = final_states(model, batch)
+            return [pool(model, states, batch, name)[:, 0].cpu() for name in pooled]
+
         with compute_dtype(dtype, model), inference():
-            for examples, batch in _frozen_batches(model, table):
-                states = final_states(model, batch)
-                for name, vectors in pooled.items():
-                    vectors[table.sequences(examples)[0]] = pool(model, states, batch, name)[:, 0].cpu().numpy()
+            for examples, of_batch in _frozen(model, table, compute):
+                for vectors, values in zip(pooled.values(), of_batch, strict=True):
+                    vectors[table.sequences(examples)[0]] = values.numpy()
 
     key = fingerprint(model_fingerprint, table.fingerprint, "pooled", str(dtype))
     folder = cached_folder(f"prefix-{key}", write)
@@ -195,30 +223,33 @@ def embeddings(
 def pooled_vectors(model: Any, table: TokenTable, pooling: str) -> np.ndarray:
     """The frozen encoder's vector of each example in fp32, the mean over its windows, past the cache. (N, H)."""
     vectors = np.empty((len(table), model.config.hidden_size), np.float32)
+
+    def compute(batch: PackedBatch) -> Tensor:
+        return average_windows(pool(model, final_states(model, batch), batch, pooling)[:, 0], batch).cpu()
+
     with inference():
-        for examples, batch in _frozen_batches(model, table):
-            pooled = pool(model, final_states(model, batch), batch, pooling)[:, 0]
-            vectors[examples] = average_windows(pooled, batch).cpu().numpy()
+        for examples, of_batch in _frozen(model, table, compute):
+            vectors[examples] = of_batch.numpy()
     return vectors
 
 
 def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.dtype, into: Path) -> None:
     """Write the inputs of `first_block` for all tokens of a split, (T, H), to into/states.npy."""
     states = _create(into / "states.npy", (int(table.offsets[-1]), model.config.hidden_size), dtype)
+
+    def compute(batch: PackedBatch) -> Tensor:
+        return run_blocks(model, embed(model, batch), batch, 0, first_block)[0, : batch.num_tokens].cpu()
+
     with compute_dtype(dtype, model), inference():
-        for examples, batch in _frozen_batches(model, table):
-            tokens = run_blocks(model, embed(model, batch), batch, 0, first_block)[0]  # (T of the batch, H)
-            states[token_positions(table.offsets, table.sequences(examples)[0])] = _as_numpy(
-                tokens[: batch.num_tokens].cpu()
-            )
+        for examples, tokens in _frozen(model, table, compute):
+            states[token_positions(table.offsets, table.sequences(examples)[0])] = _as_numpy(tokens)
 
 
-def _frozen_batches(model: Any, table: TokenTable) -> Iterator[tuple[np.ndarray, PackedBatch]]:
-    """Yield the examples of a split in batches of similar lengths; the model is in evaluation mode."""
+def _frozen(model: Any, table: TokenTable, compute: Callable[[PackedBatch], T]) -> Iterator[tuple[np.ndarray, T]]:
+    """Yield the examples of a split in batches, and what the model computes of each in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
-    for examples in length_sorted_batches(table.lengths, evaluation_tokens(device)):
-        yield examples, pack(table, examples).to(device)
+    return _in_batches(table.lengths, device, lambda examples: compute(pack(table, examples).to(device)))
 
 
 # numpy has no bf16: a file holds its bits as int16

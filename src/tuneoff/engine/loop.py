@@ -216,6 +216,8 @@ class _Training:
             return Position()
         kept = self.best_weights.kept if self.best_weights else []
         at = restore(stored, self.master_weights, self.optimizer, kept, self.trained)
+        if self.scale and "scale" in stored.tensors:
+            self.scale.restore(stored.tensors["scale"], stored.tensors["scale_steps"])
         self.trained.halvings = max(self.trained.halvings, self.settings.halvings)
         return at
 
@@ -365,7 +367,12 @@ class _Training:
             earlier_peak_bytes=max(self.trained.earlier_peak_bytes, peak_bytes()),
         )
         kept = self.best_weights.kept if self.best_weights else []
-        return capture(self.master_weights, self.optimizer, kept, until_now, at)
+        state = capture(self.master_weights, self.optimizer, kept, until_now, at)
+        if self.scale is None:
+            return state
+        return replace(
+            state, tensors={**state.tensors, "scale": self.scale.scale, "scale_steps": self.scale.finite_steps}
+        )
 
 
 class _Clock:

@@ -15,6 +15,7 @@ _MESSAGES = (
     "could not create a primitive",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",  # the first product on a full GPU
 )
 
 

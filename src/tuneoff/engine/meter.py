@@ -78,6 +78,6 @@ def _gpu_product_seconds(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def _wait_for_gpu() -> None:
-    # GPU kernels run asynchronously: without waiting, only their start is measured
-    if torch.cuda.is_available():
+    # GPU kernels run asynchronously: without waiting, only their start is measured. A job that uses no GPU starts none
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()

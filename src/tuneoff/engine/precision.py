@@ -91,7 +91,8 @@ def deterministic(device: torch.device) -> Iterator[None]:
     """A context in which the same operations give the same bits on a GPU; on a CPU they do so without it.
 
     Strict, because with warnings only the backward pass of FlashAttention adds in any order. Sums by index, which add
-    in the order in which threads arrive, then sort first.
+    in the order in which threads arrive, then sort first. Products of fp32 are not rounded to TF32 (10 bits instead of
+    23), which cuDNN does by default, NVIDIA's containers everywhere, and users of a notebook may have asked for.
     """
     if device.type != "cuda":
         yield
@@ -103,10 +104,17 @@ def deterministic(device: torch.device) -> Iterator[None]:
     fills = memory.fill_uninitialized_memory
     # a kernel for every tensor that is made, against reading what was never written; nothing here reads such memory
     memory.fill_uninitialized_memory = False
+    backends: Any = torch.backends
+    products = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    precisions = [kind.fp32_precision for kind in products]
     torch.use_deterministic_algorithms(True)
     try:
+        for kind in products:
+            kind.fp32_precision = "ieee"
         yield
     finally:
+        for kind, precision in zip(products, precisions, strict=True):
+            kind.fp32_precision = precision
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         memory.fill_uninitialized_memory = fills
 
@@ -126,14 +134,19 @@ class LossScale:
 
     def __init__(self, device: torch.device) -> None:
         self.scale = torch.full((), _FIRST_SCALE, device=device)
-        self._finite_steps = torch.zeros((), device=device)  # since the scale changed
+        self.finite_steps = torch.zeros((), device=device)  # since the scale changed
+
+    def restore(self, scale: Tensor, finite_steps: Tensor) -> None:
+        """Go back to an earlier scale. finite_steps: made since it changed."""
+        self.scale.copy_(scale)
+        self.finite_steps = finite_steps.to(self.scale.device)
 
     def update(self, is_left_out: Tensor) -> None:
         """Adapt the scale after a step. is_left_out: () of 1.0 if its gradients were not finite, else 0.0."""
-        count = (self._finite_steps + 1) * (1 - is_left_out)
+        count = (self.finite_steps + 1) * (1 - is_left_out)
         grows = (count == _GROWTH_STEPS).float()
         self.scale *= (1 + grows) * (1 - 0.5 * is_left_out)
-        self._finite_steps = count * (1 - grows)
+        self.finite_steps = count * (1 - grows)
 
     def is_exhausted(self) -> Tensor:
         """() of 1.0 if gradients overflow at any scale, so that the training has diverged, else 0.0."""

@@ -133,7 +133,8 @@ def _with_random_states(state: State) -> State:
 def _set_random_states(state: State) -> None:
     torch.set_rng_state(state.tensors["random.torch"])
     if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.tensors[f"random.cuda.{i}"] for i in range(torch.cuda.device_count())])
+        names = [f"random.cuda.{i}" for i in range(torch.cuda.device_count())]
+        torch.cuda.set_rng_state_all([state.tensors[name] for name in names if name in state.tensors])
     keys, *rest = state.numbers["random"]["numpy"]
     np.random.set_state(("MT19937", np.array(keys, np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = state.numbers["random"]["python"]

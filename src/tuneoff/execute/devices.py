@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,8 @@ from tuneoff.errors import DeviceError, TuneoffError, one_line
 _TIMEOUT = timedelta(days=2)
 _POLL_SECONDS = 0.05
 _END_SECONDS = 5.0  # that a process may take to end
+_WATCH_SECONDS = 1.0  # between two looks at the processes
+_NOTICE_SECONDS = 30.0  # in which a training may notice by itself that one has died
 
 
 class Devices(Protocol):
@@ -65,10 +68,13 @@ class LocalDevices:
 
         Raises DeviceError if one of them died.
         """
+        is_over = threading.Event()
         try:
             if self._group is None:
                 self._start()
             assert self._group is not None
+            if torch.cuda.is_available():
+                threading.Thread(target=self._watch, args=(is_over,), daemon=True).start()
             self._group.from_first(lambda: announcement)
             yield self._group
         except BaseException as error:  # the others may wait for a step that is not made
@@ -77,6 +83,21 @@ class LocalDevices:
             if lost:
                 raise lost from error
             raise
+        finally:
+            is_over.set()
+
+    def _watch(self, is_over: threading.Event) -> None:
+        """End this process if another device's ends and the training does not notice.
+
+        nccl notices no process that has died: this one would wait for the GPU, where Python handles no signal. gloo
+        raises.
+        """
+        while not is_over.wait(_WATCH_SECONDS):
+            if any(process.poll() is not None for process in self._processes):
+                if not is_over.wait(_NOTICE_SECONDS):
+                    print(self._lost(0.0), file=sys.stderr, flush=True)
+                    os._exit(1)
+                return
 
     def _start(self) -> None:
         self._store = dist.TCPStore("127.0.0.1", 0, self.count, is_master=True, wait_for_workers=False)

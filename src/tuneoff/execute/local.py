@@ -6,6 +6,7 @@ Nothing slow is imported at the top, so that the command line can start the work
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from tuneoff.execute.estimate import Estimate
     from tuneoff.execute.executor import Event, Slots
+    from tuneoff.gpus import Gpu
     from tuneoff.runs import StudyStore
     from tuneoff.spec.run import Job
 
@@ -60,14 +62,14 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     """
     from tuneoff.gpus import gpus
 
-    found = gpus()
+    found = _with_kernels(gpus())
     total = Counter[str]()
     for gpu in found:
         total[gpu.name] += gpu.total_bytes
     alike = [gpu for gpu in found if gpu.name == max(total, key=total.__getitem__)]
     needed = bytes_of_job(largest_model)
     fitting = {
-        gpu: int(min(_MOST_JOBS_OF_GPU, max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
+        gpu: int(min(_most_jobs(gpu), max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
         for gpu in alike
     }
     if alike and not any(fitting.values()):  # taken by others: the least of them
@@ -76,6 +78,29 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     if count is None or not turns:
         return tuple(turns)
     return tuple(itertools.islice(itertools.cycle(turns), count))
+
+
+def _most_jobs(gpu: Gpu) -> int:
+    return 1 if gpu.is_exclusive else _MOST_JOBS_OF_GPU
+
+
+def _with_kernels(found: list[Gpu]) -> list[Gpu]:
+    """Leave out the GPUs for which this build of torch has no kernels, which it says only when it computes.
+
+    Raises ConfigError if there are none for any of them.
+    """
+    if not any(gpu.capability for gpu in found):
+        return found
+    import torch
+
+    oldest = min((int(n) for arch in torch.cuda.get_arch_list() for n in re.findall(r"^sm_(\d+)", arch)), default=0)
+    usable = [gpu for gpu in found if gpu.capability is None or 10 * gpu.capability[0] + gpu.capability[1] >= oldest]
+    if not usable:
+        raise ConfigError(
+            f"torch {torch.__version__} has no kernels for the GPU of this machine ({found[0].name}); install a build "
+            "for an older CUDA, or set CUDA_VISIBLE_DEVICES= (to nothing) to compute on the CPU"
+        )
+    return usable
 
 
 def jobs_of_gpu(largest_model: int) -> int:

@@ -8,7 +8,7 @@ from tuneoff.errors import StoreError
 from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Slots
 from tuneoff.files import read_json, write_json
-from tuneoff.machine import processor
+from tuneoff.machine import gpu_name, has_gpu, processor
 from tuneoff.runs import OK, RunStore
 from tuneoff.spec.study import StudySpec
 
@@ -59,5 +59,6 @@ def _read() -> dict[str, float]:
 def _keys(spec: StudySpec, slots: Slots) -> list[str]:
     """Return the name of each encoder with everything else that its speed depends on."""
     devices = f"{slots.devices} x " if slots.devices > 1 else ""
-    machine = f"{processor()}, {slots.workers} x {devices}{slots.threads} threads, {spec.recipe.precision}"
+    gpu = f"{gpu_name() or 'GPU'}, " if has_gpu() else ""
+    machine = f"{processor()}, {gpu}{slots.workers} x {devices}{slots.threads} threads, {spec.recipe.precision}"
     return [f"{model}, {machine}" for model in spec.model]

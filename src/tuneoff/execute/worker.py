@@ -2,9 +2,9 @@
 
 A child has its own memory and can crash without harm to the other jobs. The process reads one JSON line per job from
 standard input and writes events as JSON lines to standard output. All libraries are imported before it is ready, so
-that the memory and times of a job do not depend on when it starts. None of them may start CUDA, which a forked child
-cannot use then. Where nothing may fork (macOS, Windows), each job
-starts a new process, which imports the libraries itself.
+that the memory and times of a job do not depend on when it starts. Where nothing may fork (macOS, Windows), or a
+library has started CUDA, which a forked child cannot use then, each job starts a new process, which imports the
+libraries itself.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def main() -> None:
         _import_libraries()
     _send(channel, event="ready")
     running: dict[int, str] = {}  # process id -> job id
-    children = _ForkedChildren() if CAN_FORK else _SpawnedChildren()
+    children = _ForkedChildren() if CAN_FORK and not _has_started_cuda() else _SpawnedChildren()
     for event in children.events():
         if isinstance(event, bytes):
             job = json.loads(event)
@@ -77,6 +77,9 @@ def _import_libraries() -> None:
     A library that only some jobs need may be broken: the job that needs it fails, with the reason, and no other job.
     """
     gc.disable()  # garbage collection is a fifth of the import time
+    # peft imports it where it is installed, and its import starts CUDA; no strategy here trains quantized weights
+    modules: dict[str, Any] = sys.modules
+    modules.setdefault("bitsandbytes", None)  # an import of it is an ImportError
     import transformers
 
     import tuneoff.execute.run
@@ -89,6 +92,13 @@ def _import_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
     gc.freeze()  # children need not scan it again, which would copy its pages
     gc.enable()
+
+
+def _has_started_cuda() -> bool:
+    """Return True if a library that was imported has started CUDA."""
+    import torch
+
+    return torch.cuda.is_initialized()
 
 
 class _ForkedChildren:
