@@ -12,7 +12,13 @@ from tuneoff.comparison.errors import Predictions
 from tuneoff.comparison.slices import score_slices
 from tuneoff.errors import DataError
 from tuneoff.files import write_table
+from tuneoff.scoring.stats import RunScores
 from tuneoff.study import Study
+
+
+def whole_scores(*seeds, folds=None):
+    """Scores on all examples, of which a slice takes seeds and folds alone."""
+    return RunScores(np.zeros(len(seeds)), np.zeros((len(seeds), 2)), seeds, folds=folds)
 
 
 def slice_sizes(values):
@@ -20,9 +26,8 @@ def slice_sizes(values):
     probabilities = np.tile([[0.9, 0.1]], (1, len(values), 1))
     predictions = {"full-1": Predictions(probabilities.argmax(2), probabilities)}
     columns = pd.DataFrame({"slice:column": values})
-    table = score_slices(
-        np.zeros(len(values), int), predictions, {"full-1": (0,)}, {"full-1": True}, columns, "accuracy"
-    )
+    scores = {"full-1": whole_scores(0)}
+    table = score_slices(np.zeros(len(values), int), predictions, scores, columns, "accuracy")
     assert (table["slice"] == "column").all()
     return dict(zip(table["value"], table["examples"], strict=True))
 
@@ -32,14 +37,39 @@ def test_the_score_of_a_slice_is_that_of_its_examples():
     labels, probabilities = rng.integers(2, size=90), rng.dirichlet([1, 1], (2, 90))
     predictions = {"lora-1": Predictions(probabilities.argmax(2), probabilities)}
     columns = pd.DataFrame({"text": ["x"] * 90, "slice:source": ["web"] * 30 + ["mail"] * 59 + ["odd"]})
-    table = score_slices(labels, predictions, {"lora-1": (0, 1)}, {"lora-1": True}, columns, "accuracy").set_index(
-        "value"
-    )
+    scores = {"lora-1": whole_scores(0, 1)}
+    table = score_slices(labels, predictions, scores, columns, "accuracy").set_index("value")
     assert table["examples"].to_dict() == {"mail": 59, "web": 30}  # a slice of one example is left out
     expected = [accuracy_score(labels[:30], run[:30].argmax(1)) for run in probabilities]
     assert table["score"]["web"] == pytest.approx(np.mean(expected))
     assert (table["low"] < table["score"]).all()
     assert (table["score"] < table["high"]).all()
+
+
+def test_a_slice_without_the_class_of_a_metric_is_left_out():
+    labels = np.array([0, 1] * 30 + [0] * 40)
+    probabilities = np.random.default_rng(0).dirichlet([1, 1], (1, 100))
+    predictions = {"full-1": Predictions(probabilities.argmax(2), probabilities)}
+    columns = pd.DataFrame({"slice:source": ["mail"] * 60 + ["blog"] * 40})
+
+    def values(metric, positive=None):
+        return list(score_slices(labels, predictions, {"full-1": whole_scores(0)}, columns, metric, positive)["value"])
+
+    assert values("accuracy") == values("macro_f1") == ["mail", "blog"]
+    assert values("roc_auc") == values("recall", 1) == values("mcc") == ["mail"]
+
+
+def test_slices_of_folds_are_as_wide_as_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    labels, probabilities = rng.integers(2, size=1000), rng.dirichlet([1, 1], (1, 1000))
+    predictions = {"full-1": Predictions(probabilities.argmax(2), probabilities)}
+    columns = pd.DataFrame({"slice:source": ["web"] * 1000})
+
+    def width(**options):
+        table = score_slices(labels, predictions, {"full-1": whole_scores(0, **options)}, columns, "accuracy")
+        return (table["high"] - table["low"]).item()
+
+    assert width(folds=np.arange(1000) % 5) > 1.1 * width()
 
 
 def test_many_numbers_become_four_ranges():

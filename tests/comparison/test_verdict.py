@@ -75,6 +75,34 @@ def test_a_cheaper_strategy_within_the_margin_is_not_picked_where_it_may_lose_mu
     )
 
 
+def test_a_gap_of_exactly_the_margin_is_within_it():
+    """0.875 - 0.870 is 0.0050000000000000044."""
+    verdict = verdict_of([row("full", 0.875, 100), row("lora", 0.870, 40)])
+    assert verdict.recommended == "lora-1"
+
+
+def test_unknown_costs_are_not_compared():
+    best, near = row("full", 0.9, 100), row("lora", 0.897, 40)
+    unknown = replace(best, costs={})
+    assert verdict_of([unknown, near]).summary[0] == (
+        "Pick lora: accuracy 0.897, 0.3 points below full, whose training time is not known."
+    )
+    other = replace(near, costs={})
+    assert " and nothing of which less training time is known comes within" in verdict_of([best, other]).summary[0]
+
+
+def test_a_single_strategy_is_not_too_good():
+    assert "as measured" in verdict_of([FULL]).summary[-1]
+
+
+def test_a_small_saving_buys_no_loss():
+    near = row("partial", 0.896, 90)
+    assert verdict_of([FULL, near]).summary[0] == (
+        "Pick full: accuracy 0.900, the best measured. partial is only 0.4 points below, but saves less than 20 % of "
+        "training time."
+    )
+
+
 def test_the_best_is_picked_where_nothing_cheaper_is_near():
     assert verdict_of([FULL, LORA]).summary[0] == (
         "Pick full: accuracy 0.900, the best measured, and nothing with less training time comes within 0.5 points of it."
@@ -133,7 +161,7 @@ def test_a_lower_log_loss_is_better():
     joint = JointScores(np.array([-0.30, -0.34]), np.array([-0.30, -0.34]) + np.zeros((100, 2)))
     other = row("lora", 0.34, 1, difference=-0.04, standing="equivalent")
     verdict = judge([best, other], [], joint, "log_loss", "fit_seconds", 0.05, 1000)
-    assert verdict.summary[0] == "Pick lora: log loss 0.340, 0.040 below full, for 100 times less training time."
+    assert verdict.summary[0] == "Pick lora: log loss 0.340, 0.040 above full, for 100 times less training time."
 
 
 def test_an_unknown_cost_is_never_the_cheapest():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from tuneoff.scoring.decision import JointScores, choose, joint_scores, optimism
+from tuneoff.scoring.decision import JointScores, choose, joint_scores, optimism, picks_of_draws
 from tuneoff.scoring.stats import RunScores, example_weights
 
 EVERY = np.ones(3, bool)
@@ -89,6 +89,15 @@ def test_the_cheapest_within_the_margin_is_chosen():
     assert choose(joint, costs, 0.005, EVERY, takes_best=True) == 0
     assert choose(joint, costs, 0.03, np.array([True, True, False])) == 1
     assert choose(joint, np.full(3, np.inf), 0.03, EVERY) == 0
+
+
+def test_a_small_saving_buys_no_loss():
+    joint = joint_of([0.8, 0.797, 0.796], 0.001)
+    assert choose(joint, np.array([10.0, 9.0, np.inf]), 0.005, EVERY) == 0
+    assert choose(joint, np.array([10.0, 5.0, 4.5]), 0.005, EVERY) == 1  # of two that cost as little, the better one
+    assert choose(joint, np.array([0.0, 0.0, 0.0]), 0.005, EVERY) == 0
+    picks = picks_of_draws(joint.values[None], None, np.array([10.0, 9.0, np.inf]), 0.005, EVERY)
+    assert picks.tolist() == [0]
 
 
 def test_optimism_of_equal_strategies_is_the_expected_maximum():

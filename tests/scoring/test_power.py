@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats as distributions
 
-from tuneoff.scoring.power import DifferenceVariances, Repeats, detectable_gap, measured_variances, required_examples
+from tuneoff.scoring.power import (
+    TYPICAL,
+    DifferenceVariances,
+    Repeats,
+    detectable_gap,
+    measured_variances,
+    required_examples,
+)
 from tuneoff.scoring.stats import fold_factor
 
 
@@ -77,3 +84,11 @@ def test_folds_need_more_examples_than_independent_ones_by_the_square_of_their_f
     )
     assert on_folds / on_one_split == pytest.approx(fold_factor(on_folds) ** 2, rel=0.01)
     assert Repeats(num_folds=5).name == "5 folds"
+
+
+def test_more_examples_never_detect_less_with_one_seed():
+    repeats = Repeats(num_seeds=1, num_strategies=5)
+    of_few, of_many = (detectable_gap(count, TYPICAL, repeats) for count in (500, 5000))
+    assert of_few is not None
+    assert of_many is not None
+    assert of_many < of_few < 0.06

@@ -1,5 +1,7 @@
 """Bootstrap, confidence intervals, tests and power agree with theory, scipy and statsmodels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from mlxtend.evaluate import mcnemar as mlxtend_mcnemar
@@ -332,3 +334,60 @@ def test_intervals_over_folds_are_wider_by_the_factor_and_hold_a_typical_seed_va
     expected = stats.fold_factor(1000) ** 2 * estimates[0].variance + stats.TYPICAL_SEED_SD**2 / 5
     assert estimates[1].variance == pytest.approx(expected, rel=1e-6)
     assert stats.difference(folded, folded, 1000, pooled).variance == pytest.approx(2 * stats.TYPICAL_SEED_SD**2 / 5)
+
+
+def run_scores(metric, labels, predicted, positive=None):
+    """One run's scores, as comparisons make them."""
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    probabilities = np.eye(2)[predicted]
+    resampled = stats.resampled_scores(metric, labels, [predicted], [probabilities], 0, 200, positive)
+    score = stats.score_of(metric, labels, predicted, probabilities, positive)
+    deciding = stats.deciding_examples(metric, labels, [predicted], positive)
+    return stats.RunScores(
+        np.array([score]), resampled, (0,), False, None, stats.unit_of(metric, resampled, len(labels)), deciding
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "low"), [("accuracy", 0.9963), ("recall", 0.8316), ("f1", 0.8316), ("macro_recall", 0.9119)]
+)
+def test_a_perfect_score_is_a_rate_of_the_examples_that_decide_it(metric, low):
+    """All of 20 positive and 980 negative examples; 0.8316 is Clopper and Pearson's limit of 20 of 20."""
+    labels = [1] * 20 + [0] * 980
+    runs = run_scores(metric, labels, labels, positive=1)
+    limits = stats.interval(stats.estimate_score(runs, 1000), (0.0, 1.0))
+    assert limits == (pytest.approx(low, abs=1e-4), 1.0)
+    gap = stats.difference(runs, runs, 1000)
+    assert stats.interval(gap)[1] == pytest.approx(1 - low, abs=1e-4)
+
+
+def test_assumed_variances_are_in_the_unit_of_the_metric():
+    rng = np.random.default_rng(0)
+    labels, is_wrong = rng.integers(2, size=1000), rng.random(1000) < 0.15
+    one = run_scores("accuracy", labels, np.where(is_wrong, 1 - labels, labels))
+    assert one.unit == 1.0
+    percent = replace(one, is_seeded=True, unit=stats.unit_of("my:metric", 100 * one.resampled, 1000))
+    assert percent.unit == pytest.approx(100, rel=0.15)
+    pooled = stats.pooled_seed_variance([percent])
+    assert pooled is not None
+    assert pooled.variance == pytest.approx((percent.unit * stats.TYPICAL_SEED_SD) ** 2)
+    assert stats.unit_of("mcc", one.resampled, 1000) == 2.0
+
+
+def test_on_a_grid_a_strategy_has_the_variance_of_its_own_sources():
+    """The head changes one strategy much, and the other, which has no head, not at all."""
+    rng = np.random.default_rng(0)
+    cells = [(("head", head), ("split", split)) for head in range(3) for split in range(3)]
+    scores = 0.85 + np.repeat([-0.02, 0.0, 0.02], 3) + rng.normal(0, 5e-4, 9)
+    resampled = scores[:, None] + rng.normal(0, 0.01, 200)
+    full = stats.RunScores(scores, resampled, tuple(cells))
+    own = np.array([0.8, 0.801, 0.799])
+    tfidf = stats.RunScores(own, own[:, None] + rng.normal(0, 0.01, 200), tuple((("split", s),) for s in range(3)))
+    pooled = stats.pooled_seed_variance([full, tfidf])
+    assert pooled is not None
+    estimate = stats.estimate_score(tfidf, 2000, pooled)
+    assert estimate.variance_from_seeds is not None
+    assert estimate.variance_from_seeds < 0.002**2
+    of_full = stats.estimate_score(full, 2000, pooled)
+    assert of_full.variance_from_seeds is not None
+    assert of_full.variance_from_seeds > 0.01**2

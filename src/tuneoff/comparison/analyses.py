@@ -112,10 +112,8 @@ class Analyses:
         if self.examples is None:
             return pd.DataFrame()
         groups = self.groups
-        seeds = {group: scores.seeds for group, scores in groups.scores.items()}
-        is_seeded = {group: scores.is_seeded for group, scores in groups.scores.items()}
         return score_slices(
-            groups.labels, groups.predictions, seeds, is_seeded, self.examples, self.metric, self.options.positive
+            groups.labels, groups.predictions, groups.scores, self.examples, self.metric, self.options.positive
         )
 
     @cached_property

@@ -31,7 +31,7 @@ from tuneoff.comparison.imported import load_imported
 from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
 from tuneoff.comparison.result import Comparison
 from tuneoff.comparison.rows import EXTERNAL, CurvePoint, Pair, Row, Verdict
-from tuneoff.comparison.verdict import MIN_EXAMPLES, judge, other_picks, standing
+from tuneoff.comparison.verdict import MIN_EXAMPLES, has_one_seed, judge, other_picks, standing
 from tuneoff.costs import Rates, check_is_stated, rated_costs
 from tuneoff.data.describe import DataDescription
 from tuneoff.errors import ConfigError
@@ -215,6 +215,7 @@ def _elsewhere(
         cost=study.cost,
         margin=study.margin,
         min_examples=MIN_EXAMPLES,
+        is_one_seed=has_one_seed(rows),
         picked=verdict.recommended,
         num_examples=num_examples,
     )

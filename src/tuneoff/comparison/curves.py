@@ -64,7 +64,7 @@ def advise(rows: Sequence[Row], gains: Mapping[str, Gain], recommended: str | No
     )
     if worst_change <= 0:
         return sentence + f"It is not shown that more labels help {names[chosen.group]}."
-    best = max(learners, key=lambda row: sign * row.score)
+    best = max((row for row in rows if row.learns), key=lambda row: sign * row.score)
     gap = sign * (best.score - chosen.score)
     if best is chosen or gap <= 0:
         return sentence + "No other strategy scores higher: if the learning curve continues, more labels would help."

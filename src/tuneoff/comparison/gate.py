@@ -467,11 +467,20 @@ def _run_scores(side: _Side, resampled: np.ndarray) -> stats.RunScores:
     """Return the scores of one side. resampled: (S, R)."""
     runs = zip(side.predictions.predicted, side.predictions.probabilities, strict=True)
     scores = np.array([stats.score_of(side.metric, side.labels, *run, side.options.positive) for run in runs])
+    seeds: tuple[object, ...] = (0,)
     if side.folds is not None:
         resampled = stats.widened_for_folds(resampled, len(side.labels))
-        return stats.RunScores(scores, resampled, (0,), side.is_seeded, side.folds)
-    seeds = tuple(tuple(record.sources.items()) or record.seed for record in side.records) or (EXTERNAL,)
-    return stats.RunScores(scores, resampled, seeds, side.is_seeded)
+    else:
+        seeds = tuple(tuple(record.sources.items()) or record.seed for record in side.records) or (EXTERNAL,)
+    return stats.RunScores(
+        scores,
+        resampled,
+        seeds,
+        side.is_seeded,
+        side.folds,
+        stats.unit_of(side.metric, resampled, len(side.labels)),
+        stats.deciding_examples(side.metric, side.labels, side.predictions.predicted, side.options.positive),
+    )
 
 
 def _is_same_model(new: Predictions, old: Predictions) -> bool:

@@ -136,6 +136,7 @@ def score_runs(
     )
     has_sources = any(record.sources for members in by_group.values() for record in members)
     parts = np.split(resampled, np.cumsum([len(group.predicted) for group in predictions.values()])[:-1])
+    unit = stats.unit_of(metric, resampled, len(labels))
     scores = {
         group: stats.RunScores(
             np.array([of_run[metric] for of_run in metrics_of(members, runs, labels, options)]),
@@ -143,6 +144,8 @@ def score_runs(
             tuple(_seed(record) for record in members) if folds is None else (0,),
             are_subsets or _is_seeded(members[0], has_sources),
             None if members[0].strategy == EXTERNAL else folds,
+            unit,
+            stats.deciding_examples(metric, labels, runs.predicted, options.positive),
         )
         for (group, members), runs, part in zip(by_group.items(), predictions.values(), parts, strict=True)
     }

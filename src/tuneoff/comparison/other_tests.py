@@ -9,6 +9,7 @@ same examples of one test set, as on the study's own.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class Candidates:
     cost: str
     margin: float
     min_examples: int  # with fewer, the best measured strategy is picked
+    is_one_seed: bool  # and so it is where strategies have one seed
     picked: str | None  # on the study's own test examples
     num_examples: int  # of these
 
@@ -107,7 +109,8 @@ def _score(
         seeds = tuple(record.seed for record in records) if has_folds else own.seeds
         scores, resampled = _run_scores(records, store, test.name, num_labels, candidates)
         # the models of folds differ in their training examples: for any strategy, another draw gives another model
-        runs[group] = stats.RunScores(scores, resampled, seeds, has_folds or own.is_seeded)
+        unit = stats.unit_of(metric, resampled, test.examples)
+        runs[group] = stats.RunScores(scores, resampled, seeds, has_folds or own.is_seeded, unit=unit)
     runs = dict(sorted(runs.items(), key=lambda item: -sign * item[1].scores.mean()))
     pooled = stats.pooled_seed_variance(list(runs.values()))
     of_final = None
@@ -155,7 +158,10 @@ def _rows(
     metric, sign, best = candidates.metric, direction(candidates.metric), next(iter(runs.values()))
     own_order = [group for group in candidates.records if group in runs]
     gaps = {group: stats.difference(scores, best, num_examples, pooled) for group, scores in runs.items()}
-    p_values = dict(zip(list(gaps)[1:], stats.holm([gap.p_value for gap in list(gaps.values())[1:]]), strict=True))
+    # over all pairs: the best one is not known beforehand
+    pairs = {(a, b): stats.difference(runs[a], runs[b], num_examples, pooled) for a, b in combinations(runs, 2)}
+    corrected = stats.holm([pair.p_value for pair in pairs.values()])
+    p_values = {b: p for (a, b), p in zip(pairs, corrected, strict=True) if a == next(iter(runs))}
     rows = []
     for rank, (group, scores) in enumerate(runs.items(), start=1):
         own = candidates.scores[group]
@@ -197,5 +203,5 @@ def _pick(
         if not is_better.any():
             return None
     costs = np.array([candidates.costs[group].get(candidates.cost, math.inf) for group in groups])
-    is_thin = num_examples < candidates.min_examples
+    is_thin = candidates.is_one_seed or num_examples < candidates.min_examples
     return groups[choose(joint, costs, candidates.margin, learners, takes_best=is_thin)]

@@ -17,7 +17,7 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.comparison.rows import Row
 from tuneoff.errors import ConfigError
 from tuneoff.formats import counted, encoder_names, fixed, join_names, p_value
-from tuneoff.scoring.metrics import display_name, points
+from tuneoff.scoring.metrics import apart, display_name
 from tuneoff.scoring.ranks import RankTest, critical_difference, friedman, nemenyi, ranks
 from tuneoff.scoring.stats import LEVEL
 
@@ -256,7 +256,7 @@ def _sentences(overview: Overview) -> list[str]:
     assert first.mean_difference
     sentences = [
         f"Over {len(datasets)} datasets {first.name} ranks best of {len(rows)} strategies: {_rank_text(first)}, "
-        f"{points(-first.mean_difference[0], overview.metric)} of {display_name(overview.metric)} below the best of "
+        f"{display_name(overview.metric)} {apart(-first.mean_difference[0], overview.metric)} the best of "
         f"each dataset on average; {second.name} follows with {_rank_text(second)}.",
         f"With other test examples and seeds of these datasets, {first.name} would rank best in "
         f"{100 * first.share_best:.0f} % of draws.",

@@ -38,7 +38,7 @@ def rescore(
     all examples. positive: id of the positive class, for the metrics that have one.
     """
     sign, count = direction(metric), int(is_kept.sum())
-    in_order = _rescored(is_kept, labels, predictions, scores, metric, positive)
+    in_order = scores_on(is_kept, labels, predictions, scores, metric, positive)
     pooled = stats.pooled_seed_variance(list(in_order.values()))
     estimates = {}
     for group, runs in in_order.items():
@@ -54,7 +54,7 @@ def rescore(
     return Rescored(estimates, judge(new_rows, (), joint, metric, cost, margin, count).recommended)
 
 
-def _rescored(
+def scores_on(
     is_kept: np.ndarray,
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
@@ -79,6 +79,7 @@ def _rescored(
         seed=0,
         positive=positive,
     )
+    unit = stats.unit_of(metric, resampled, len(kept_labels))
     ends = np.cumsum([len(runs) for runs in predicted.values()])
     for (group, whole), of_runs in zip(scores.items(), np.split(resampled, ends[:-1]), strict=True):
         runs = zip(predicted[group], probabilities[group], strict=True)
@@ -86,5 +87,8 @@ def _rescored(
         folds = None
         if whole.folds is not None:
             of_runs, folds = stats.widened_for_folds(of_runs, len(kept_labels)), whole.folds[is_kept]
-        of_groups[group] = replace(whole, scores=values, resampled=of_runs, folds=folds)
+        deciding = stats.deciding_examples(metric, kept_labels, predicted[group], positive)
+        of_groups[group] = replace(
+            whole, scores=values, resampled=of_runs, folds=folds, unit=unit, num_deciding=deciding
+        )
     return dict(sorted(of_groups.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 
 from tuneoff.comparison.errors import Predictions
+from tuneoff.comparison.rescore import scores_on
 from tuneoff.data.dataset import SLICE
 from tuneoff.scoring import stats
-from tuneoff.scoring.metrics import bounds
+from tuneoff.scoring.metrics import bounds, is_defined
 
 _MAX_VALUES = 20  # slices of a column; its rarer values share the last one
 _NUM_RANGES = 4  # slices of a column with more numbers than that
@@ -18,50 +19,34 @@ _MIN_EXAMPLES = 2  # a single example has no confidence interval
 def score_slices(
     labels: np.ndarray,
     predictions: Mapping[str, Predictions],
-    seeds: Mapping[str, tuple[object, ...]],
-    is_seeded: Mapping[str, bool],
+    scores: Mapping[str, stats.RunScores],
     columns: pd.DataFrame,
     metric: str,
     positive: int | None = None,
 ) -> pd.DataFrame:
     """Score each strategy on each slice of test, with 95 % confidence intervals over examples and seeds.
 
-    labels: (N,) or (N, C). seeds: group -> seeds of its predictions. is_seeded: group -> True if the seed changes its
-    predictions. columns: the test examples, N rows; columns whose names start with SLICE are strings, one slicing each.
-    positive: id of the positive class, for the metrics that have one.
+    labels: (N,) or (N, C). scores: of each group on all examples. columns: the test examples, N rows; columns whose
+    names start with SLICE are strings, one slicing each. positive: id of the positive class, for the metrics that have
+    one. A slice on which the metric is not defined, for lack of a class, is left out.
     Returned columns: slice, value, examples, group, score, low, high.
     """
     rows = []
     for name in [str(name) for name in columns if str(name).startswith(SLICE)]:
         codes, values = _slice_codes(columns[name])
         for code, value in enumerate(values):
-            examples = np.flatnonzero(codes == code)
-            if len(examples) < _MIN_EXAMPLES:
+            is_kept = codes == code
+            count = int(is_kept.sum())
+            if count < _MIN_EXAMPLES or not is_defined(metric, labels[is_kept], positive):
                 continue
-            for group, runs in predictions.items():
-                scores = _run_scores(labels, runs, examples, seeds[group], is_seeded[group], metric, positive)
-                estimate = stats.estimate_score(scores, len(examples))
+            of_groups = scores_on(is_kept, labels, predictions, scores, metric, positive)
+            pooled = stats.pooled_seed_variance(list(of_groups.values()))
+            for group in predictions:
+                estimate = stats.estimate_score(of_groups[group], count, pooled)
                 low, high = stats.interval(estimate, bounds(metric))
-                part = {"slice": name.removeprefix(SLICE), "value": value, "examples": len(examples)}
+                part = {"slice": name.removeprefix(SLICE), "value": value, "examples": count}
                 rows.append({**part, "group": group, "score": estimate.value, "low": low, "high": high})
     return pd.DataFrame(rows)
-
-
-def _run_scores(
-    labels: np.ndarray,
-    runs: Predictions,
-    examples: np.ndarray,
-    seeds: tuple[object, ...],
-    is_seeded: bool,
-    metric: str,
-    positive: int | None,
-) -> stats.RunScores:
-    """Score the runs of one group on some of the examples."""
-    labels, predicted = labels[examples], list(runs.predicted[:, examples])
-    probabilities = list(runs.probabilities[:, examples])
-    resampled = stats.resampled_scores(metric, labels, predicted, probabilities, seed=0, positive=positive)
-    scores = [stats.score_of(metric, labels, *run, positive) for run in zip(predicted, probabilities, strict=True)]
-    return stats.RunScores(np.array(scores), resampled, seeds, is_seeded)
 
 
 def _slice_codes(column: pd.Series) -> tuple[np.ndarray, list[str]]:

@@ -9,8 +9,8 @@ from tuneoff.comparison.other_tests import Elsewhere
 from tuneoff.comparison.rows import BEST, EQUIVALENT, UNDECIDED, WORSE, Pair, Row, Verdict, row_names
 from tuneoff.costs import COSTS
 from tuneoff.formats import fixed, join_names
-from tuneoff.scoring.decision import MAX_RISK, RISK_MARGINS, JointScores, choose, optimism
-from tuneoff.scoring.metrics import direction, display_name, points
+from tuneoff.scoring.decision import MAX_RISK, MIN_SAVING, RISK_MARGINS, ROUNDING, JointScores, choose, optimism
+from tuneoff.scoring.metrics import apart, direction, display_name, points
 from tuneoff.scoring.stats import LEVEL, POWER
 
 # With fewer, the pick is the best measured strategy. On samples of 100 real test examples cheaper picks lost up to 5.6
@@ -52,10 +52,11 @@ def judge(
     cheaper = [
         (row, joint.risk(best, index, RISK_MARGINS * margin))
         for index, row in enumerate(rows)
-        if row.learns and costs[index] < costs[choice] and joint.values[best] - joint.values[index] <= margin
+        if row.learns and costs[index] < costs[choice] and joint.values[best] - joint.values[index] <= margin + ROUNDING
     ]
+    much_cheaper = [(row, risk) for row, risk in cheaper if row.costs[cost] <= (1 - MIN_SAVING) * costs[choice]]
     summary = [
-        f"{thin} {_pick(rows, picked, cheaper, metric, cost, margin, names, bool(thin))}".strip(),
+        f"{thin} {_pick(rows, picked, cheaper, much_cheaper, metric, cost, margin, names, bool(thin))}".strip(),
         *_risk(int(learners.sum()), expected, bound, metric),
         _expectation(corrected, picked.score, excess, metric),
     ]
@@ -90,40 +91,58 @@ def _thin_evidence(rows: Sequence[Row], num_examples: int, noun: str) -> str:
     lacks = []
     if num_examples < MIN_EXAMPLES:
         lacks.append(f"{num_examples:,} {noun}")
-    seeded = [row for row in rows if row.learns and row.is_seeded]
-    if seeded and all(row.seed_sd is None and not row.fold_scores for row in seeded):
+    if has_one_seed(rows):
         lacks.append("one seed per strategy")
     if not lacks:
         return ""
     return f"Only {' and '.join(lacks)}: chance may have decided the order."
 
 
+def has_one_seed(rows: Sequence[Row]) -> bool:
+    """Return True if strategies that depend on the seed ran with one, so that nothing shows what seeds change."""
+    seeded = [row for row in rows if row.learns and row.is_seeded]
+    return bool(seeded) and all(row.seed_sd is None and not row.fold_scores for row in seeded)
+
+
 def _pick(
     rows: Sequence[Row],
     picked: Row,
     cheaper: Sequence[tuple[Row, float]],
+    much_cheaper: Sequence[tuple[Row, float]],
     metric: str,
     cost: str,
     margin: float,
     names: Mapping[str, str],
     is_thin: bool,
 ) -> str:
-    """Sentence on the strategy to pick. cheaper: rows within the margin that cost less, and their risks."""
+    """Sentence on the strategy to pick.
+
+    cheaper: rows within the margin that cost less, and their risks. much_cheaper: those that save
+    MIN_SAVING.
+    """
     best = max((row for row in rows if row.learns), key=lambda row: row.difference)
     score = f"{display_name(metric)} {fixed(picked.score)}"
     if picked is not best:
-        saving = _times_less(best.costs.get(cost), picked.costs.get(cost))
-        gap = points(best.difference - picked.difference, metric)
-        return f"Pick {names[picked.group]}: {score}, {gap} below {names[best.group]}, for {saving}{COSTS[cost].name}."
+        name, gap = COSTS[cost].name, apart(best.difference - picked.difference, metric)
+        text = f"Pick {names[picked.group]}: {score}, {gap} {names[best.group]}"
+        if cost not in best.costs:
+            return f"{text}, whose {name} is not known."
+        return f"{text}, for {_times_less(best.costs[cost], picked.costs.get(cost))}{name}."
     text = f"Pick {names[picked.group]}: {score}, the best measured"
     if is_thin or sum(row.learns for row in rows) == 1:
         return f"{text}."
     if not cheaper:
-        return f"{text}, and nothing with less {COSTS[cost].name} comes within {points(margin, metric)} of it."
-    rival, risk = min(cheaper, key=lambda pair: pair[1])
-    gap = points(best.difference - rival.difference, metric)
+        within = f"comes within {points(margin, metric)} of it"
+        if any(row.learns and cost not in row.costs for row in rows):
+            return f"{text}, and nothing of which less {COSTS[cost].name} is known {within}."
+        return f"{text}, and nothing with less {COSTS[cost].name} {within}."
+    rival, risk = min(much_cheaper or cheaper, key=lambda pair: pair[1])
+    gap = apart(best.difference - rival.difference, metric)
+    if not much_cheaper:
+        share = f"{100 * MIN_SAVING:.0f} %"
+        return f"{text}. {names[rival.group]} is only {gap}, but saves less than {share} of {COSTS[cost].name}."
     return (
-        f"{text}. {names[rival.group]} needs less {COSTS[cost].name} and is only {gap} below, but the chance that it "
+        f"{text}. {names[rival.group]} needs less {COSTS[cost].name} and is only {gap}, but the chance that it "
         f"loses more than {points(RISK_MARGINS * margin, metric)} is {100 * risk:.0f} %, above {100 * MAX_RISK:.0f} %."
     )
 
@@ -139,7 +158,7 @@ def _risk(num_learners: int, expected: float, bound: float, metric: str) -> list
 
 def _expectation(corrected: float, measured: float, excess: float, metric: str) -> str:
     text = f"On new texts expect {display_name(metric)} {fixed(corrected)}"
-    if fixed(corrected) == fixed(measured):
+    if fixed(corrected) == fixed(measured) or points(excess, metric) == points(0.0, metric):
         return f"{text}, as measured."
     return (
         f"{text}: the {fixed(measured)} measured is {points(excess, metric)} too good on average, because it "

@@ -13,7 +13,7 @@ from tuneoff.formats import signed
 from tuneoff.report.chart import HEIGHT, INK, WIDTH, score_axis, strategy_colour
 from tuneoff.report.section import Block, Chart, ChartMenu, Figures, Heading, TableBlock, Text
 from tuneoff.runs import RunRecord
-from tuneoff.scoring.metrics import display_name
+from tuneoff.scoring.metrics import display_name, has_points
 from tuneoff.scoring.metrics import points as points_of
 from tuneoff.strategies import STRATEGIES
 from tuneoff.strategies.base import COMMON_OPTIONS, format_option
@@ -148,11 +148,12 @@ def option_findings(comparison: Comparison) -> list[str]:
                 sentences.append(f"{name} {best['value']:g}, the smallest value, scores best.")
                 continue
             pair = next(p for p in comparison.pairs if (p.better, p.worse) == (best["group"], smallest["group"]))
-            low, high = pair.interval
+            factor, digits = (100, 1) if has_points(comparison.metric) else (1, 3)  # as points() writes differences
+            low, high = (signed(factor * end, digits) for end in pair.interval)
             significant = "significant" if pair.is_significant else "not significant"
             sentences.append(
                 f"{name} {best['value']:g} scores best, {points_of(pair.difference, comparison.metric)} better than "
-                f"{smallest['value']:g} (95 % interval {signed(low)} to {signed(high)}, {significant})."
+                f"{smallest['value']:g} (95 % interval {low} to {high}, {significant})."
             )
     return sentences
 

@@ -14,7 +14,7 @@ Resamples of the examples show how much of each mean square that is (its noise).
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +60,10 @@ class Components:
     def times(self, factor: float) -> "Components":
         """Return every component times a factor."""
         return Components({s: factor * variance for s, variance in self.by_source.items()}, factor * self.rest)
+
+    def within(self, sources: Collection[str]) -> "Components":
+        """Return the components of some sources alone, with the rest."""
+        return Components({s: variance for s, variance in self.by_source.items() if s in sources}, self.rest)
 
     def minus(self, other: "Components") -> "Components":
         """Return the differences of the components."""

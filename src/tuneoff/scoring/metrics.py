@@ -266,6 +266,21 @@ def depends_on_positive(metric: str) -> bool:
     return metric in POSITIVE_SCORES or metric == "pr_auc"
 
 
+def is_defined(metric: str, labels: np.ndarray, positive: int | None = None) -> bool:
+    """Return True if a metric says something on labels, (N,) or (N, C): not where a class that it is about is missing.
+
+    >>> is_defined("recall", np.array([0, 0]), positive=1), is_defined("roc_auc", np.array([1, 1]))
+    (False, False)
+    >>> is_defined("accuracy", np.array([1, 1])), is_defined("recall", np.array([1, 1]), positive=1)
+    (True, True)
+    """
+    if labels.ndim == 2:
+        return metric not in RANKING_SCORES or bool((labels.min(0) < labels.max(0)).any())
+    if metric in POSITIVE_SCORES:
+        return bool((labels == positive).any())
+    return metric not in (*RANKING_SCORES, "mcc", "kappa", "quadratic_kappa") or len(np.unique(labels)) > 1
+
+
 def needs_probabilities(metric: str) -> bool:
     """Return True for a metric that predicted labels alone do not give."""
     return metric in NEED_PROBABILITIES or is_own(metric)
@@ -298,6 +313,15 @@ def display_name(metric: str) -> str:
 def has_points(metric: str) -> bool:
     """Return True if differences of a metric are given in points, which are hundredths."""
     return metric not in _LOWER_IS_BETTER and not is_own(metric)
+
+
+def apart(gap: float, metric: str) -> str:
+    """Distance of a worse score from a better one, in words.
+
+    >>> apart(0.0042, "accuracy"), apart(0.04, "log_loss")
+    ('0.4 points below', '0.040 above')
+    """
+    return f"{points(gap, metric)} {'below' if direction(metric) > 0 else 'above'}"
 
 
 def points(difference: float, metric: str) -> str:

@@ -45,6 +45,9 @@ class DifferenceVariances:
             return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, TYPICAL_SEED_DEGREES)
         interaction = 2 * self.interaction / (num_examples * repeats.num_seeds)
         from_seeds = 2 * self.seed / repeats.num_seeds
+        if repeats.num_seeds == 1:  # a variance between seeds is assumed, as it is for the scores of one seed
+            from_examples = self.example / num_examples + interaction
+            return ScoreEstimate(gap, from_examples, from_seeds, num_examples, 1, from_seeds, TYPICAL_SEED_DEGREES)
         return ScoreEstimate(
             gap,
             self.example / num_examples + interaction,
@@ -52,7 +55,7 @@ class DifferenceVariances:
             num_examples,
             repeats.num_seeds,
             from_seeds + interaction,
-            max(1.0, repeats.num_strategies * (repeats.num_seeds - 1) / 2),
+            repeats.num_strategies * (repeats.num_seeds - 1) / 2,
         )
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tuneoff.scoring.decision import JointScores, picks_of_draws
-from tuneoff.scoring.stats import LEVEL, RunScores, SeedVariance
+from tuneoff.scoring.decision import ROUNDING, JointScores, picks_of_draws
+from tuneoff.scoring.stats import LEVEL, RunScores, SeedVariance, median_unit
 
 # A strategy with a smaller chance to be picked stops. The pick differs from that of every run in at most about as many
 # studies as these chances add up to, and only where two strategies are close.
@@ -71,7 +71,7 @@ def final_draws(
     if share_scored < 1.0:
         return draws + np.sqrt(1 - share_scored) * (joint.draws - joint.values)
     is_first = all(len(strategy.scores) == 1 for strategy in runs if strategy.is_seeded)
-    variance, degrees = _FIRST_SEED_SD**2, _FIRST_DEGREES
+    variance, degrees = (_FIRST_SEED_SD * median_unit(runs)) ** 2, _FIRST_DEGREES
     if pooled is not None and not is_first:
         variance, degrees = pooled.variance, max(_FIRST_DEGREES, pooled.degrees_of_freedom)
     left = np.array([1 / len(r.scores) - 1 / num_repeats if r.is_seeded else 0.0 for r in runs])
@@ -111,7 +111,7 @@ def pick_chances(
 
 def near_chances(draws: np.ndarray, margin: float) -> np.ndarray:
     """Return the share of draws in which each strategy is within the margin of the best one. draws: (R, K) -> (K,)."""
-    return (draws.max(1, keepdims=True) - draws <= margin).mean(0)
+    return (draws.max(1, keepdims=True) - draws <= margin + ROUNDING).mean(0)
 
 
 def goes_on(

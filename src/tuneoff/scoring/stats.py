@@ -8,7 +8,7 @@ sources of randomness vary apart, from the components of these scores (component
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,7 +17,16 @@ from scipy.special import expit
 
 from tuneoff.scoring.components import Components, GridVariance, grid_variance, levels_of, mean_components
 from tuneoff.scoring.custom import OWN_RESAMPLES, is_own, own_score, own_scores
-from tuneoff.scoring.metrics import ORDERED_SCORES, counts_from, from_counts, id_distances, indicators, log_losses
+from tuneoff.scoring.metrics import (
+    ORDERED_SCORES,
+    POSITIVE_SCORES,
+    bounds,
+    counts_from,
+    from_counts,
+    id_distances,
+    indicators,
+    log_losses,
+)
 from tuneoff.scoring.ranking import RANKING_SCORES, ranking_score
 
 LEVEL = 0.95  # of confidence intervals; tests are significant below 1 - LEVEL
@@ -29,6 +38,7 @@ _MAX_RANKED, _MIN_RESAMPLES = 2 * 10**8, 200
 # Standard deviation of a score over seeds that is assumed where no runs show it: with one seed, and with folds, where
 # no two runs share their examples. A typical one of accuracy (docs/benchmarks.md).
 TYPICAL_SEED_SD, TYPICAL_SEED_DEGREES = 0.006, 10.0
+_SD_OF_EXAMPLE = 0.36  # of the accuracy of one example, where that of all is 0.85
 _MAX_RATIO = 6  # of one strategy's variance to the median, in the pooled seed variance
 _MAX_FACTOR = 2**10  # times the present number of examples or seeds that required_size() tries
 _MAX_EXPONENT = 700.0  # exp overflows soon above it
@@ -115,6 +125,42 @@ def score_of(
     return float(_scores(metric, labels, predicted, probabilities, weights, positive)[0])
 
 
+def unit_of(metric: str, resampled: np.ndarray, num_examples: int) -> float:
+    """Return how large differences of a metric are, in units of accuracy, of which typical variances are known.
+
+    Of a metric with two bounds it is their distance. Of another one (log loss, mean absolute error, a function of the
+    user's own) it is the standard deviation of an example's part in the score, divided by that of accuracy.
+    resampled: (S, R).
+    """
+    low, high = bounds(metric)
+    if math.isfinite(high - low):
+        return high - low
+    sd = float(resampled.std(axis=1, ddof=1).mean()) * math.sqrt(num_examples) / _SD_OF_EXAMPLE
+    return sd or 1.0
+
+
+def deciding_examples(
+    metric: str, labels: np.ndarray, predicted: Iterable[np.ndarray], positive: int | None = None
+) -> int:
+    """Return the number of examples of which a perfect score, or one of 0, is a rate.
+
+    A recall of 1 on 20 positive examples is one of 20 examples, however many negative ones there are. A macro average
+    over C classes has the error of its rarest class divided by C. labels: (N,); for multi-label data, (N, C), all.
+    """
+    if labels.ndim == 2:
+        return len(labels)
+    counts = np.unique(labels, return_counts=True)[1]
+    if metric == "precision":
+        return max(1, min(int((run == positive).sum()) for run in predicted))
+    if metric in POSITIVE_SCORES or (metric == "pr_auc" and positive is not None):
+        return max(1, int((labels == positive).sum()))
+    if metric in RANKING_SCORES:
+        return int(counts.min())
+    if metric == "balanced_accuracy" or metric.startswith("macro_"):
+        return min(len(labels), len(counts) * int(counts.min()))
+    return len(labels)
+
+
 @dataclass(frozen=True)
 class RunScores:
     """Test scores of the runs of one strategy. Runs on folds together are one run over all examples, S = 1."""
@@ -124,6 +170,8 @@ class RunScores:
     seeds: tuple[object, ...]  # of each run; where sources of randomness vary apart, pairs of source and seed
     is_seeded: bool = True  # another seed would give another score
     folds: np.ndarray | None = None  # (N,) fold of each example; None for one test split
+    unit: float = 1.0  # of the metric's differences, in those of accuracy: unit_of()
+    num_deciding: int | None = None  # examples that a perfect score depends on: deciding_examples(); None: all
 
     @property
     def grid(self) -> GridVariance | None:
@@ -149,6 +197,8 @@ class ScoreEstimate:
     # num_seeds is then the smallest of these, and more seeds mean as many times more of every source
     components: Components | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    unit: float = 1.0  # as of RunScores
+    num_deciding: int | None = None
 
     @property
     def variance(self) -> float:
@@ -218,7 +268,7 @@ class ScoreEstimate:
         If the variance is 0 but the value is not, every example points to the same side: the sign test's p value.
         """
         if self.variance == 0:
-            return min(1.0, 2 * 0.5**self.num_examples) if self.value else 1.0
+            return min(1.0, 2 * 0.5 ** (self.num_deciding or self.num_examples)) if self.value else 1.0
         return float(2 * stats.t.sf(abs(self.value) / math.sqrt(self.variance), self.degrees_of_freedom))
 
 
@@ -238,6 +288,13 @@ class SeedVariance:
         """Return the variance times a factor."""
         components = self.components.times(factor) if self.components else None
         return SeedVariance(factor * self.variance, self.degrees_of_freedom, components)
+
+    def within(self, sources: Collection[str]) -> "SeedVariance":
+        """Return the variance of a strategy that depends on some of the sources of randomness alone."""
+        if self.components is None:
+            return self
+        components = self.components.within(sources)
+        return SeedVariance(components.total, self.degrees_of_freedom, components)
 
 
 def fold_factor(num_examples: int) -> float:
@@ -274,19 +331,21 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
     together: half of them keeps the error rates in simulations (docs/benchmarks.md). Moderated variances (Smyth, 2004)
     did not keep them (docs/log.md).
 
-    With one seed, and with folds, scores do not show it, and a typical one is assumed. Without it, half of simulated
-    comparisons of equal strategies with one seed and 5,000 test examples called some strategy worse.
+    With one seed, and with folds, scores do not show it, and a typical one is assumed, in the unit of the metric.
+    Without it, half of simulated comparisons of equal strategies with one seed and 5,000 test examples called some
+    strategy worse.
 
     Where sources of randomness vary apart, the same is done with the variances of the means over the grids, and their
     components are averaged.
     """
     folds = [len(np.unique(strategy.folds)) for strategy in runs if strategy.is_seeded and strategy.folds is not None]
+    assumed = (TYPICAL_SEED_SD * median_unit(runs)) ** 2
     if folds:  # each fold has a seed of its own
-        return SeedVariance(TYPICAL_SEED_SD**2 / folds[0], TYPICAL_SEED_DEGREES)
+        return SeedVariance(assumed / folds[0], TYPICAL_SEED_DEGREES)
     seeded = [strategy for strategy in runs if strategy.is_seeded]
     repeated = [strategy for strategy in seeded if len(strategy.scores) > 1]
     if not repeated:
-        return SeedVariance(TYPICAL_SEED_SD**2, TYPICAL_SEED_DEGREES) if seeded else None
+        return SeedVariance(assumed, TYPICAL_SEED_DEGREES) if seeded else None
     grids = [grid for strategy in repeated if (grid := strategy.grid)]
     if grids:
         return _pooled_on_grids(grids)
@@ -294,6 +353,11 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
     degrees = np.array([len(strategy.scores) - 1 for strategy in repeated])
     typical = np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
     return SeedVariance(float(np.minimum(variances, _MAX_RATIO * typical).mean()), max(1.0, degrees.sum() / 2))
+
+
+def median_unit(runs: Sequence[RunScores]) -> float:
+    """Return the unit of the metric that some strategies are scored by; 1 without any."""
+    return float(np.median([strategy.unit for strategy in runs])) if runs else 1.0
 
 
 def _pooled_on_grids(grids: Sequence[GridVariance]) -> SeedVariance:
@@ -309,6 +373,14 @@ def _pooled_on_grids(grids: Sequence[GridVariance]) -> SeedVariance:
 
 
 def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | None = None) -> ScoreEstimate:
+    """Estimate the mean score over seeds, with its variance over examples and over seeds: _estimate_score().
+
+    pooled: a lower limit for the seed-to-seed variance, and the only estimate of it for a single run.
+    """
+    return replace(_estimate_score(runs, num_examples, pooled), unit=runs.unit, num_deciding=runs.num_deciding)
+
+
+def _estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | None) -> ScoreEstimate:
     """Estimate the mean score over seeds, with its variance over examples and over seeds.
 
     pooled: a lower limit for the seed-to-seed variance, and the only estimate of it for a single run.
@@ -337,7 +409,9 @@ def estimate_score(runs: RunScores, num_examples: int, pooled: SeedVariance | No
             value, variance_from_examples, pooled.variance, num_examples, 1, pooled.variance, pooled.degrees_of_freedom
         )
     if grid := runs.grid:
-        return _estimate_on_grid(value, variance_from_examples, num_examples, grid, pooled)
+        sources = {source for seed in runs.seeds if isinstance(seed, tuple) for source, _ in seed}
+        own = pooled.within(sources) if pooled else None
+        return _estimate_on_grid(value, variance_from_examples, num_examples, grid, own)
     between_seeds, degrees = float(runs.scores.var(ddof=1)) / num_seeds, num_seeds - 1.0
     # the deviation from a mean of S has (S - 1) / S of the variance: S - 1 makes it that of the mean
     interaction = float((runs.resampled - mean_resampled).var(axis=1, ddof=1).mean()) / (num_seeds - 1)
@@ -389,7 +463,8 @@ def difference(
     is_seeded = first.is_seeded or second.is_seeded
     if first.seeds == second.seeds or not (first.is_seeded and second.is_seeded):
         seeds = first.seeds if first.is_seeded else second.seeds
-        gaps = RunScores(first.scores - second.scores, first.resampled - second.resampled, seeds, is_seeded)
+        values, resampled = first.scores - second.scores, first.resampled - second.resampled
+        gaps = RunScores(values, resampled, seeds, is_seeded, unit=first.unit, num_deciding=_fewest(first, second))
         num_seeded = first.is_seeded + second.is_seeded
         return estimate_score(gaps, num_examples, pooled.times(num_seeded) if pooled else None)
     parts = [estimate_score(runs, num_examples, pooled) for runs in (first, second)]
@@ -405,7 +480,13 @@ def difference(
         num_seeds,
         parts[0].variance_between_seeds + parts[1].variance_between_seeds,
         min(part.seed_degrees_of_freedom for part in parts),
+        unit=first.unit,
+        num_deciding=_fewest(first, second),
     )
+
+
+def _fewest(*runs: RunScores) -> int | None:
+    return min((strategy.num_deciding for strategy in runs if strategy.num_deciding is not None), default=None)
 
 
 def _repeated(runs: RunScores, seeds: Sequence[object]) -> RunScores:
@@ -435,13 +516,16 @@ def interval(
     finite logit; its symmetric interval is clipped.
 
     If all resamples have the same score, for example if every prediction is correct, the bootstrap shows no variance.
-    The interval is then the exact binomial interval (Clopper & Pearson, 1934) of 0 events in N examples. If the seeds
-    still vary, it is extended to include the interval of the variance from seeds.
+    The interval is then the exact binomial interval (Clopper & Pearson, 1934) of 0 events in as many examples as decide
+    (deciding_examples), in the unit of the metric. If the seeds still vary, it is extended to include the interval of
+    the variance from seeds.
     """
     low, high = bounds or (-math.inf, math.inf)
     if estimate.variance_from_examples == 0:
-        max_rate = 1 - ((1 - level) / 2) ** (1 / estimate.num_examples)  # upper limit of the rate of an unseen event
-        exact = max(low, estimate.value - max_rate), min(high, estimate.value + max_rate)
+        # upper limit of the rate of an unseen event
+        max_rate = 1 - ((1 - level) / 2) ** (1 / (estimate.num_deciding or estimate.num_examples))
+        largest = estimate.unit * max_rate
+        exact = max(low, estimate.value - largest), min(high, estimate.value + largest)
         if estimate.variance == 0:
             return exact
         from_seeds = interval(replace(estimate, variance_from_examples=_MIN_VARIANCE), bounds, level)

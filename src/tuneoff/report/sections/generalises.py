@@ -10,7 +10,7 @@ from tuneoff.comparison.result import Comparison
 from tuneoff.formats import fixed, join_names, p_value
 from tuneoff.report.chart import WIDTH, charted_rows, score_axis, strategy_colour
 from tuneoff.report.section import Block, Bullets, Chart, Heading, Section, TableBlock, Text, figures_if_any
-from tuneoff.scoring.metrics import direction, display_name, points
+from tuneoff.scoring.metrics import direction, display_name, has_points, points
 from tuneoff.tables import COUNT, ESTIMATE, P_VALUE, SIGNED_ESTIMATE, TEXT, Column, Table, csv_key
 
 _OWN = "own test"  # name of the study's own test examples in the chart
@@ -86,7 +86,7 @@ def _p(value: float) -> str:
 
 def _drop(row: ElsewhereRow, metric: str) -> str:
     """Phrase such as "4.1 points lower (95 % interval 1.0 to 7.2)"."""
-    factor, digits = (1, 3) if metric == "log_loss" else (100, 1)  # as points() writes differences
+    factor, digits = (100, 1) if has_points(metric) else (1, 3)  # as points() writes differences
     ends = row.drop_interval if row.drop >= 0 else (-row.drop_interval[1], -row.drop_interval[0])
     low, high = (fixed(factor * end, digits) for end in ends)
     word = "worse" if row.drop >= 0 else "better"

@@ -50,11 +50,11 @@ def weakest_slice(comparison: Comparison) -> str:
     row = own.iloc[int((sign * own["score"]).to_numpy().argmin())]
     overall = next(row.score for row in comparison.rows if row.group == group)
     if sign * (overall - row["score"]) <= 0:
-        return f"No slice has a lower score of {comparison.names[group]} than the whole test split."
+        return f"No slice has a worse score of {comparison.names[group]} than the whole test split."
     return (
-        f"The lowest score of {comparison.names[group]} is where {row['slice']} is {row['value']}: {name} "
+        f"The worst score of {comparison.names[group]} is where {row['slice']} is {row['value']}: {name} "
         f"{fixed(row['score'])} ({fixed(row['low'])} to {fixed(row['high'])}) on {row['examples']:,} examples, against "
-        f"{fixed(overall)} on the whole test split. Among many slices, some are low by chance."
+        f"{fixed(overall)} on the whole test split. Among many slices, some are bad by chance."
     )
 
 
