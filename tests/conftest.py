@@ -13,6 +13,7 @@ import transformers
 
 from tests.studies import toy_spec
 from tests.tiny import WORDS, tiny_model, toy_texts, word_tokenizer
+from tests.workers import SharedExecutor
 from tuneoff.execute.executor import Event
 from tuneoff.study import Study
 
@@ -36,6 +37,16 @@ def _one_thread():
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory):
     os.environ["TUNEOFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_worker():
+    shared = SharedExecutor()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tuneoff.study.LocalExecutor", shared)
+        patch.setattr("tuneoff.execute.local.LocalExecutor", shared)  # of the command line
+        yield
+    shared.end()
 
 
 @pytest.fixture(scope="session")
