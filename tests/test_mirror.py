@@ -95,3 +95,20 @@ def test_an_address_that_cannot_be_used_is_one_line(small, tmp_path):
         Mirror(f"file://{tmp_path}/file/below", small.folder)
     with pytest.raises((StoreError, LibraryError), match="cannot be used"):
         Mirror("nosuch://bucket/study", small.folder)
+
+
+def test_what_the_copy_has_is_not_sent_again(small, memory, tmp_path, monkeypatch):
+    """From this machine, which has the runs, and from another one, to which they came from the copy."""
+    run(small, small.folder)
+    put, sent = memory.put_file, []
+
+    def put_file(here, there):
+        sent.append(there)
+        put(here, there)
+
+    monkeypatch.setattr(memory, "put_file", put_file)
+    for folder in (small.folder, tmp_path / "another"):
+        with Mirror(ADDRESS, folder):
+            pass
+    assert sent
+    assert not [name for name in sent if "/runs/" in name]

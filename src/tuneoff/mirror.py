@@ -118,6 +118,7 @@ class Mirror:
             for name in names:
                 if name.startswith("runs/") and name.count("/") > 1:
                     runs.setdefault(name.split("/")[1], []).append(name)
+            self._note_sent(runs)
             is_new = not (self._folder / "study.yaml").is_file()
             missing = {run: of for run, of in runs.items() if not (self._folder / "runs" / run).exists()}
             fetched = sum(self._fetch_run(run, of) for run, of in missing.items())
@@ -128,6 +129,16 @@ class Mirror:
             raise self._error("cannot be read", error) from error
         if fetched:
             notice(f"{counted(fetched, 'run')} came from {self._address}")
+
+    def _note_sent(self, runs: dict[str, list[str]]) -> None:
+        """Note the runs of this machine whose copy is whole, which need not be sent again: equal checksums of files."""
+        states = self._states()
+        for run, names in runs.items():
+            manifest = f"runs/{run}/{MANIFEST}"
+            if manifest not in names or manifest not in states:
+                continue
+            if self._files.cat_file(self._remote(manifest)) == (self._folder / manifest).read_bytes():
+                self._sent |= {name: states[name] for name in names if name in states}
 
     def _fetch_run(self, run: str, names: list[str]) -> bool:
         if f"runs/{run}/{MANIFEST}" not in names or run.startswith("."):
@@ -141,6 +152,7 @@ class Mirror:
             notice(f"run {run} at {self._address} is damaged; it runs again")
             return False
         unfinished.rename(self._folder / "runs" / run)
+        self._note_sent({run: names})
         return True
 
     def _get(self, name: str, path: Path) -> None:
