@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from tuneoff.execute.local import LocalExecutor
 
@@ -25,7 +26,8 @@ class SharedExecutor:
             with LocalExecutor() as own:
                 yield own
             return
-        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        # the worker stays in the folder that it was started in
+        environment = {n: v for n, v in os.environ.items() if n != "PYTEST_CURRENT_TEST"} | {"cwd": str(Path.cwd())}
         if self._environment != environment:
             self.end()
         if self._executor is None:
