@@ -1,5 +1,7 @@
 """Models that a study keeps: all, those of the picked strategy and small ones, or none."""
 
+import shutil
+
 import pytest
 import yaml
 
@@ -78,6 +80,8 @@ def test_models_that_are_missing_are_trained_again_where_all_are_kept(two):
     assert [row.scores for row in comparison.rows] == [row.scores for row in before.rows]
     assert comparison.models_note == ""
     assert started(changed(two, keep="all"))[0] == []
+    shutil.rmtree(next(two.folder.glob("runs/head-*-s1")) / "model")
+    assert started(two)[0] == ["head seed 1"]  # which does not name what to keep again
 
 
 @pytest.mark.slow

@@ -32,9 +32,9 @@ def _lacks_model(job: Job, store: StudyStore) -> bool:
     return store.runs.record(job.job_id).status == OK and not store.runs.has_model(job.job_id)
 
 
-def missing_estimates(prepared: Prepared, searches: Sequence[Job], store: StudyStore) -> list[Estimate]:
-    """Estimate the missing searches and runs, in the order of execution."""
-    runs, keep = [Job(run=run) for run in with_searched_options(prepared.runs, searches, store)], prepared.spec.keep
+def missing_estimates(prepared: Prepared, searches: Sequence[Job], keep: str, store: StudyStore) -> list[Estimate]:
+    """Estimate the missing searches and runs, in the order of execution. keep: as of missing_jobs()."""
+    runs = [Job(run=run) for run in with_searched_options(prepared.runs, searches, store)]
     cached = {(e.job.run.model, e.frozen_blocks) for e in estimates(prepared, runs) if is_finished(e.job, store)}
     missing_runs = [
         only_predicting(e, prepared) if only_predicts(e.job, store) else e

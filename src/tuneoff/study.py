@@ -217,13 +217,19 @@ class Study:
                 self.store.write_data(description, scored, run_ids, search_ids)
 
             if race:
-                announce(missing_estimates(prepared, searches, self.store))
+                announce(missing_estimates(prepared, searches, self.spec.keep, self.store))
                 race.execute, race.list_runs = (lambda missing: execute(announce(missing))), list_runs
                 race.run()
             else:
-                execute([e for e in announce(missing_estimates(prepared, searches, self.store)) if e.job.is_search])
+                execute(
+                    [
+                        e
+                        for e in announce(missing_estimates(prepared, searches, self.spec.keep, self.store))
+                        if e.job.is_search
+                    ]
+                )
                 list_runs()
-                execute(announce(missing_estimates(prepared, searches, self.store)))
+                execute(announce(missing_estimates(prepared, searches, self.spec.keep, self.store)))
             final = self._final_runs(prepared) if self.spec.num_folds else []
             missing_final = estimates(
                 prepared, missing_jobs([Job(run=run) for run in final], self.spec.keep, self.store)
@@ -412,7 +418,7 @@ class Study:
         speed = 1e11
         for model, tables in list(prepared.tokens.items())[:1]:
             speed = measure_job_speed(model, tables["train"], spec.recipe, prepared.dataset.num_labels, slots)
-        missing = {e.job.job_id: e for e in missing_estimates(prepared, searches, self.store)}
+        missing = {e.job.job_id: e for e in missing_estimates(prepared, searches, self.spec.keep, self.store)}
         in_order = [missing[job.job_id] for job in [*searches, *runs] if job.job_id in missing]
         sampled = sampled_findings(prepared.dataset, prepared.tokens, self.spec.recipe.truncation)
         findings = _with_heads([*examine(prepared.dataset), *sampled], prepared)

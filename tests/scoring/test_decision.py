@@ -107,6 +107,11 @@ def test_optimism_of_equal_strategies_is_the_expected_maximum():
     assert optimism(joint, np.full(3, np.inf), 0.0, EVERY, takes_best=True) == pytest.approx(0.00846, abs=3e-4)
 
 
+def test_a_single_strategy_has_no_optimism_however_its_draws_lie():
+    joint = JointScores(np.array([0.8]), np.array([[0.81], [0.80]]))
+    assert optimism(joint, np.array([1.0]), 0.005, np.array([True])) == 0.0
+
+
 def test_a_clear_winner_has_no_optimism():
     assert optimism(joint_of([0.9, 0.5, 0.4], 0.01), np.array([3.0, 2.0, 1.0]), 0.005, EVERY) == pytest.approx(
         0, abs=2e-4
