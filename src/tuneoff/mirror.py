@@ -118,10 +118,10 @@ class Mirror:
             for name in names:
                 if name.startswith("runs/") and name.count("/") > 1:
                     runs.setdefault(name.split("/")[1], []).append(name)
-            self._note_sent(runs)
             is_new = not (self._folder / "study.yaml").is_file()
             missing = {run: of for run, of in runs.items() if not (self._folder / "runs" / run).exists()}
             fetched = sum(self._fetch_run(run, of) for run, of in missing.items())
+            self._note_sent(runs)
             if is_new:
                 for name in [name for name in names if not name.startswith("runs/")]:
                     self._get(name, self._folder / name)
@@ -152,7 +152,6 @@ class Mirror:
             notice(f"run {run} at {self._address} is damaged; it runs again")
             return False
         unfinished.rename(self._folder / "runs" / run)
-        self._note_sent({run: names})
         return True
 
     def _get(self, name: str, path: Path) -> None:

@@ -201,6 +201,9 @@ class Study:
             on_plan(Plan(*plan))
             return missing
 
+        def announce_missing() -> list[Estimate]:
+            return announce(missing_estimates(prepared, searches, self.spec.keep, self.store))
+
         with self._session(slots) as started:
             ahead = ImportsAhead(["tuneoff.comparison.assemble", "tuneoff.report.write"])
 
@@ -217,19 +220,13 @@ class Study:
                 self.store.write_data(description, scored, run_ids, search_ids)
 
             if race:
-                announce(missing_estimates(prepared, searches, self.spec.keep, self.store))
+                announce_missing()
                 race.execute, race.list_runs = (lambda missing: execute(announce(missing))), list_runs
                 race.run()
             else:
-                execute(
-                    [
-                        e
-                        for e in announce(missing_estimates(prepared, searches, self.spec.keep, self.store))
-                        if e.job.is_search
-                    ]
-                )
+                execute([e for e in announce_missing() if e.job.is_search])
                 list_runs()
-                execute(announce(missing_estimates(prepared, searches, self.spec.keep, self.store)))
+                execute(announce_missing())
             final = self._final_runs(prepared) if self.spec.num_folds else []
             missing_final = estimates(
                 prepared, missing_jobs([Job(run=run) for run in final], self.spec.keep, self.store)

@@ -40,7 +40,7 @@ _GPU_EVALUATION_TOKENS = 32_768  # the same for a GPU, estimated: 2,048 would be
 # of the free memory of a GPU that cached states may take, so that they are copied once and not in each step
 _GPU_SHARE_FOR_STATES = 0.25
 PREFIX_BYTES = 4 * 2**30  # largest size on disk of the cached states of one split
-T = TypeVar("T")
+_Computed = TypeVar("_Computed")
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ def predict_logits(model: Any, inputs: SplitInputs) -> np.ndarray:
 
 
 def _in_batches(
-    lengths: np.ndarray, device: torch.device, compute: Callable[[np.ndarray], T]
-) -> Iterator[tuple[np.ndarray, T]]:
+    lengths: np.ndarray, device: torch.device, compute: Callable[[np.ndarray], _Computed]
+) -> Iterator[tuple[np.ndarray, _Computed]]:
     """Yield the examples of batches of similar lengths, and what is computed of each. lengths: (N,) in tokens.
 
     Where memory lacks, a batch is divided in two, and so are all that are as large. compute: called with (B,) indices.
@@ -245,7 +245,9 @@ def _write_states(model: Any, table: TokenTable, first_block: int, dtype: torch.
             states[token_positions(table.offsets, table.sequences(examples)[0])] = _as_numpy(tokens)
 
 
-def _frozen(model: Any, table: TokenTable, compute: Callable[[PackedBatch], T]) -> Iterator[tuple[np.ndarray, T]]:
+def _frozen(
+    model: Any, table: TokenTable, compute: Callable[[PackedBatch], _Computed]
+) -> Iterator[tuple[np.ndarray, _Computed]]:
     """Yield the examples of a split in batches, and what the model computes of each in evaluation mode."""
     model.eval()
     device = next(model.parameters()).device
