@@ -1,4 +1,7 @@
-"""Tests of executors start worker processes of their own."""
+"""Tests of executors start worker processes of their own; those of clusters a Ray of two machines in name."""
+
+import os
+from typing import Any
 
 import pytest
 
@@ -11,3 +14,23 @@ def _own_workers():
         patch.setattr("tuneoff.study.LocalExecutor", LocalExecutor)
         patch.setattr("tuneoff.execute.local.LocalExecutor", LocalExecutor)
         yield
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """A head and another machine, one core each, whose caches are empty."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
+    options: dict[str, Any] = {
+        "num_cpus": 1,
+        "memory": 8 * 2**30,
+        "object_store_memory": 10**8,
+        "include_dashboard": False,
+    }
+    ray = pytest.importorskip("ray")
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    started = cluster_utils.Cluster()
+    for number in range(2):
+        started.add_node(**options, env_vars={"TUNEOFF_CACHE": str(tmp_path / f"cache {number}")})
+    yield started
+    ray.shutdown()
+    started.shutdown()

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import time
-from typing import Any
 
 import psutil
 import pytest
@@ -18,29 +17,9 @@ from tuneoff.runs import OK
 
 ray = pytest.importorskip("ray")
 
-from ray.cluster_utils import Cluster  # noqa: E402
-
 from tuneoff.execute.cluster import RayExecutor  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray leaves sockets and files open
-
-
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """A head and another machine, one core each, whose caches are empty."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")]))
-    options: dict[str, Any] = {
-        "num_cpus": 1,
-        "memory": 8 * 2**30,
-        "object_store_memory": 10**8,
-        "include_dashboard": False,
-    }
-    started = Cluster()
-    for number in range(2):
-        started.add_node(**options, env_vars={"TUNEOFF_CACHE": str(tmp_path / f"cache {number}")})
-    yield started
-    ray.shutdown()
-    started.shutdown()
 
 
 def scores(comparison):
@@ -227,7 +206,7 @@ def test_machines_with_other_versions_or_little_memory_are_named(cluster, monkey
         assert executor.slots(4, 10**6) == Slots(2, 1, machines=2)
         with pytest.raises(StoreError, match=r"no machine of the cluster has the .* GiB of memory"):
             executor.slots(4, 10**9)
-        monkeypatch.setattr("tuneoff.execute.cluster.versions", lambda: {"python": "3.0", "tuneoff": "0.1.0"})
+        monkeypatch.setattr("tuneoff.execute.cluster_machines.versions", lambda: {"python": "3.0", "tuneoff": "0.1.0"})
         with pytest.raises(StoreError, match=r"has python 3\..*, and this one 3\.0; results would differ"):
             executor.slots(4, 10**6)
 
@@ -264,7 +243,7 @@ def test_jobs_run_where_gpus_are_each_on_the_one_that_is_reserved_for_it(cluster
         comparison = study.run(lambda event: machines.add(event.machine), executor=executor)
         assert [record.status for record in comparison.records] == [OK] * 3
         (with_gpus,) = [node["NodeID"] for node in ray.nodes() if node["Resources"].get("GPU")]
-        assert machines - {""} == {executor.name_of(with_gpus)}
+        assert machines - {""} == {executor.machines.name_of(with_gpus)}
         assert set((tmp_path / "seen").read_text().split()) - {"none"} == {"0", "1"}
         assert gpus_of(2, num_gpus=1) == ["0", "1"]
         assert gpus_of(4, num_gpus=0.5) == ["0", "0", "1", "1"]

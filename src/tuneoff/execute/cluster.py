@@ -7,7 +7,6 @@ leaves the cluster, waits a minute for the address to answer again, and submits 
 """
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
@@ -25,8 +24,7 @@ from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import only_predicts
 from tuneoff.execute.local import LOST, bytes_of_job, local_slots
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
-from tuneoff.formats import counted
-from tuneoff.machine import cores, versions
+from tuneoff.machine import cores
 from tuneoff.notices import notice
 from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
@@ -34,12 +32,12 @@ from tuneoff.signals import stop_signals, stops_call
 from tuneoff.spec.run import Job
 from tuneoff.strategies import GradientConfig
 
-if TYPE_CHECKING:
-    from tuneoff.execute.node import Origin  # needs Ray
+if TYPE_CHECKING:  # need Ray
+    from tuneoff.execute.cluster_machines import Reservation
+    from tuneoff.execute.node import Origin
 
 _POLL_SECONDS = 0.2
-_AGENT_SECONDS = 120.0  # that an agent may take to start
-_CONNECT_SECONDS = 10.0  # that a head may take to answer
+_CONNECT_SECONDS, _CONNECT_TRIES = 10.0, 3  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
 _HEAD_SECONDS = 1.0  # between two looks at its head
 _RECONNECT_SECONDS = 60.0  # that a head may be away
@@ -47,7 +45,6 @@ _REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of al
 _RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
 # of the study's own process, on which jobs depend
 _VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_SAME_VERSIONS = ("python", "tuneoff", "torch", "transformers")
 
 
 class RayExecutor:
@@ -58,10 +55,12 @@ class RayExecutor:
     """
 
     def __init__(self, address: str) -> None:
-        self._address, self._session = address, f"tuneoff-{uuid.uuid4().hex[:8]}"
+        self._address = address
         self._bytes_of_job = 0.0
         self._jobs_of_gpu = 1  # that share one
-        self._names: dict[str, str] = {}  # of machines, by Ray's ids
+        # of each job: decided once, because after a restart of the head its machines come back one by one
+        self._uses_gpu, self._reserves_memory = False, False
+        self._had_room = True  # at the last look
         self._head = ""  # address of the head, host:port
         self._connect()
 
@@ -70,6 +69,7 @@ class RayExecutor:
             import ray
         except ImportError as error:
             raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
+        self._session = f"tuneoff-{uuid.uuid4().hex[:8]}"  # of this connection: agents of an earlier one may be there
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
         address = address or self._address
         if address == "ray":
@@ -91,13 +91,15 @@ class RayExecutor:
         silence(ray)
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        from tuneoff.execute.cluster_machines import ClusterMachines
         from tuneoff.execute.node import Watcher
 
         self.ray = ray
         is_client = address.startswith("ray://")
         self._head = address if is_client else ray.get_runtime_context().gcs_address
         self._cluster = cluster_id(self._head)
-        self._agents: dict[str, Any] = {}  # by Ray's id of the machine; an agent ends with the last reference to it
+        self.machines = ClusterMachines(self._origin, self._head)
+        self._node_of_job: dict[str, str] = {}
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
             ray.remote(Watcher).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here).remote()
@@ -110,16 +112,22 @@ class RayExecutor:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):  # of machines that are gone
             _check_answers(self._head)
-            self.ray.get([agent.stop.remote() for agent in self._agents.values()], timeout=10)
+            self.machines.stop(_RPC_SECONDS)
         self.ray.shutdown()
 
     def check_head(self) -> None:
-        """Raise ConnectionLost if the head does not answer, or is another one at the same address."""
-        try:
-            _check_answers(self._head)
-            identity = cluster_id(self._head)
-        except (OSError, self.ray.exceptions.RpcError) as error:
-            raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
+        """Raise ConnectionLost if the head does not answer, or is another one at the same address.
+
+        An address that refuses the connection has no head any more; one that is slow to answer is asked again.
+        """
+        for left in reversed(range(_CONNECT_TRIES)):
+            try:
+                _check_answers(self._head)
+                identity = cluster_id(self._head)
+                break
+            except (OSError, self.ray.exceptions.RpcError) as error:
+                if isinstance(error, ConnectionRefusedError) or not left:
+                    raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
         if identity != self._cluster:
             raise ConnectionLost("the head of the cluster was restarted")
 
@@ -138,7 +146,7 @@ class RayExecutor:
             check_stop()
             try:
                 self._connect(self._head)
-                self._check(self._nodes())
+                self.machines.meet()
             except StoreError as error:
                 if time.monotonic() > deadline:
                     raise StoreError(
@@ -158,9 +166,6 @@ class RayExecutor:
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         return Origin(self._session, environment, (socket.gethostname(), str(cache_folder())))
 
-    def _nodes(self) -> list[dict[str, Any]]:
-        return [node for node in self.ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-
     def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on all machines, and the threads of each.
 
@@ -168,25 +173,21 @@ class RayExecutor:
         ConfigError for more devices than the cluster has.
         """
         self._bytes_of_job = bytes_of_job(largest_model)
-        nodes = self._nodes()
-        self._check(nodes)
-        with_gpus = [node for node in nodes if node["Resources"].get("GPU")]
-        asked = [self._agents[node["NodeID"]].jobs_of_gpu.remote(largest_model) for node in with_gpus]
-        self._jobs_of_gpu = min(self.ray.get(asked, timeout=_AGENT_SECONDS), default=1)
+        nodes = self.machines.meet()
+        with_gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU")]  # jobs run there only
+        self._uses_gpu, self._reserves_memory = bool(with_gpus), True
+        share = (self.machines.call(node_id, "jobs_of_gpu", largest_model) for node_id in with_gpus)
+        self._jobs_of_gpu = min(share, default=1)
         if len(nodes) == 1 and nodes[0]["NodeManagerHostname"] == socket.gethostname():
+            self._reserves_memory = False
             return local_slots(num_jobs, largest_model, requested, devices)  # as without Ray
-        fitting = [
-            int(min(n["Resources"]["CPU"], n["Resources"].get("memory", 0) // self._bytes_of_job)) for n in nodes
-        ]
-        if with_gpus:  # jobs run on machines with GPUs only
-            gpus = [int(self._jobs_of_gpu * node["Resources"].get("GPU", 0)) for node in nodes]
-            fitting = list(map(min, fitting, gpus))
-        if not any(fitting):
+        reserved = self._reserved(devices)
+        room = reserved.room(nodes, threads=1)
+        if not room:
             raise StoreError(
                 f"no machine of the cluster has the {self._bytes_of_job / 2**30:.1f} GiB of memory"
                 f"{' and the GPU' if with_gpus else ''} that a run needs; choose a smaller encoder or a larger machine"
             )
-        room = int(self.ray.cluster_resources().get("GPU", 0)) or sum(fitting) if devices > 1 else sum(fitting)
         if devices > room:
             raise ConfigError(
                 f"devices {devices} are more than the cluster has room for ({room}); use at most {room}, or add "
@@ -194,59 +195,32 @@ class RayExecutor:
             )
         at_once = room // devices
         workers = max(1, min(requested or at_once, at_once, num_jobs))
-        cores_of = [int(node["Resources"]["CPU"]) for node, count in zip(nodes, fitting, strict=True) if count]
-        machines = min(workers, len(cores_of))
-        threads = max(1, min(*cores_of, sum(cores_of) // (workers * devices)))
-        return Slots(workers, threads, devices=devices, machines=machines)
+        threads = reserved.most_threads(nodes, workers * devices)
+        used = sum(reserved.fitting(node, threads) > 0 for node in nodes)
+        return Slots(workers, threads, devices=devices, machines=min(workers, used))
+
+    def _reserved(self, devices: int) -> "Reservation":
+        """Return what a job reserves besides cores, or each of its devices."""
+        from tuneoff.execute.cluster_machines import Reservation
+
+        share = 1.0 if devices > 1 else 1 / self._jobs_of_gpu
+        return Reservation(int(self._bytes_of_job) * self._reserves_memory, share * self._uses_gpu)
 
     def look_at_machines(self, slots: Slots) -> None:
-        """Say which machines have died or joined, and hold the agents of those that are there.
+        """Say which machines have died or joined, and start the agents of those that have none.
 
-        Raises StoreError if those that are left have no room for the devices of a job.
+        Raises StoreError if those that are left have no room for the devices of a job: Ray would wait for ever.
         """
-        nodes, before = self._nodes(), set(self._agents)
-        self._hold_agents(nodes)
-        for node in before - set(self._agents):
-            notice(f"machine {self.name_of(node)} of the cluster is gone; {counted(len(nodes), 'machine')} left")
-        for node in set(self._agents) - before:
-            notice(f"machine {self.name_of(node)} has joined the cluster")
-        _check_room(nodes, slots)
-
-    def name_of(self, node: str) -> str:
-        """Return the name of a machine: its host's, with a number if several Ray nodes are on one host."""
-        return self._names.get(node, node[:8])
-
-    def _hold_agents(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        """Hold the agents of all machines, also of those that have joined."""
-        from tuneoff.execute.node import agent_of
-
-        for node in nodes:
-            if node["NodeID"] not in self._names:
-                host, taken = node["NodeManagerHostname"], set(self._names.values())
-                names = (host if number == 1 else f"{host} ({number})" for number in itertools.count(1))
-                self._names[node["NodeID"]] = next(name for name in names if name not in taken)
-        present = {node["NodeID"] for node in nodes}
-        self._agents = {node: agent for node, agent in self._agents.items() if node in present}
-        self._agents |= {node: agent_of(self._origin, node) for node in present if node not in self._agents}
-
-    def _check(self, nodes: Sequence[Mapping[str, Any]]) -> None:
-        self._hold_agents(nodes)
-        ours = versions()
-        for node in nodes:
-            host = node["NodeManagerHostname"]
-            try:
-                theirs = self.ray.get(self._agents[node["NodeID"]].versions.remote(), timeout=_AGENT_SECONDS)
-            except Exception as error:  # Ray raises many types
-                raise StoreError(
-                    f"machine {host} of the cluster cannot run jobs ({one_line(error, 200)}); install tuneoff "
-                    f"{ours.get('tuneoff', '')} there"
-                ) from error
-            for library in _SAME_VERSIONS:
-                if theirs.get(library) != ours.get(library):
-                    raise StoreError(
-                        f"machine {host} of the cluster has {library} {theirs.get(library)}, and this one "
-                        f"{ours.get(library)}; results would differ: install the same version on all"
-                    )
+        nodes = self.machines.look()
+        room = self._reserved(slots.devices).room(nodes, slots.threads)
+        if room < slots.devices and slots.devices > 1:
+            raise StoreError(
+                f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; "
+                "stored runs stay: add a machine, or use fewer --devices, and run the same command"
+            )
+        if not room and self._had_room:
+            notice("no machine of the cluster has room for a job now; waiting for one that joins it (Ctrl-C ends)")
+        self._had_room = bool(room)
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
         """Run jobs in order, `slots.workers` at once. A crash is recorded and harms no other job."""
@@ -259,7 +233,7 @@ class RayExecutor:
 
     def _within_machines(self, slots: Slots) -> Slots:
         """Return slots whose threads are at most the cores of the largest machine: Ray waits for ever for more."""
-        largest = max(int(node["Resources"]["CPU"]) for node in self._nodes())
+        largest = max((int(node["Resources"]["CPU"]) for node in self.machines.nodes()), default=slots.threads)
         if slots.threads > largest:
             notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
         return replace(slots, threads=min(slots.threads, largest))
@@ -276,12 +250,11 @@ class RayExecutor:
         origin, inputs = self._origin, Inputs(self._parcels, encoders)
         # by Ray, which would send the arguments of the first try, without the trials since
         never: dict[str, Any] = {"max_retries": 0, "scheduling_strategy": "SPREAD"}
-        num_gpus = 1 if self.ray.cluster_resources().get("GPU") else 0
-        share = num_gpus / self._jobs_of_gpu
-        memory = int(self._bytes_of_job) if len(self._nodes()) > 1 else None
-        alone = self.ray.remote(run_there).options(num_cpus=slots.threads, num_gpus=share, memory=memory, **never)
-        together = self.ray.remote(run_on_devices).options(num_cpus=0, **never)
-        resources = {"CPU": slots.threads} | ({"GPU": 1} if num_gpus else {}) | ({"memory": memory} if memory else {})
+        reserved = self._reserved(slots.devices)
+        of_one = self._reserved(1)
+        alone: dict[str, Any] = {"num_cpus": slots.threads, "num_gpus": of_one.gpus, "memory": of_one.memory or None}
+        of_device = {"CPU": slots.threads, "GPU": reserved.gpus, "memory": reserved.memory}
+        run_alone, run_together = self.ray.remote(run_there), self.ray.remote(run_on_devices)
 
         def submit(job: Job, store: StudyStore, halvings: int) -> Any:
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
@@ -293,19 +266,34 @@ class RayExecutor:
                 "halvings": halvings,
                 "report_seconds": report_seconds(slots.workers),
             }
-            remote = alone
+            selector = self.machines.selector
             if slots.devices > 1 and isinstance(job.run.strategy, GradientConfig) and not stored:
-                remote, message = together, {**message, "devices": slots.devices, "resources": resources}
+                message |= {"devices": slots.devices, "selector": selector}
+                message["resources"] = {name: amount for name, amount in of_device.items() if amount}
+                remote = run_together.options(num_cpus=0, **never)
+            else:
+                remote = run_alone.options(**alone, **never, label_selector=selector)
             return remote.remote(origin, inputs, Task(message, search, stored), self._watcher)
 
         return submit
 
     def fetch_reports(self) -> list[dict[str, Any]]:
         """Return what the machines have reported since the last call."""
-        reports = self.ray.get(self._watcher.fetch.remote(), timeout=_RPC_SECONDS)
+        try:
+            reports = self.ray.get(self._watcher.fetch.remote(), timeout=_RPC_SECONDS)
+        except self.ray.exceptions.GetTimeoutError:
+            self.check_head()
+            return []  # a machine that is busy
+        self._node_of_job |= {report["job_id"]: report["node"] for report in reports if "node" in report}
         return [
-            {**report, "machine": self.name_of(report["node"])} if "node" in report else report for report in reports
+            {**report, "machine": self.machines.name_of(report["node"])} if "node" in report else report
+            for report in reports
         ]
+
+    def end_lost_job(self, job_id: str) -> None:
+        """End a job whose task was lost, and which may still run."""
+        with contextlib.suppress(Exception):  # its machine is gone
+            self.machines.end_job(self._node_of_job.get(job_id, ""), job_id, _RPC_SECONDS)
 
 
 class _RayMachines:
@@ -351,16 +339,17 @@ class _RayMachines:
     def collect(self, job: Job, handle: Any) -> tuple[str, int]:
         """Store the record that came back."""
         of_ray, store = self._ray.exceptions, self._store
-        died = (of_ray.NodeDiedError, of_ray.ActorDiedError, of_ray.ActorUnavailableError)
         with self._noticing_loss():
             try:
                 result = self._ray.get(handle)
-            except (*died, of_ray.WorkerCrashedError, of_ray.OutOfMemoryError, of_ray.ObjectLostError) as error:
+            except of_ray.RayError as error:
                 self._executor.check_head()  # every machine dies with it, which says nothing of the job
+                if isinstance(error, of_ray.RayTaskError) and not isinstance(error.cause, of_ray.RayError):
+                    raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
+                self._executor.end_lost_job(job.job_id)
                 return f"its machine died, or Ray's process on it ({one_line(error, 70)})", LOST
-            except of_ray.RayTaskError as error:
-                self._executor.check_head()
-                raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
+        if "machine" in result:  # which could not run it
+            self._executor.machines.leave_out(result["machine"], result["crash"])
         if "search" in result:
             store.searches.write(SearchRecord.from_json(result["search"]))
         elif "run" in result:
@@ -397,16 +386,6 @@ class _RayMachines:
 def report_seconds(workers: int) -> float:
     """Return the seconds between two reports of a job's progress: of all jobs, no more reports than can be read."""
     return max(_REPORT_SECONDS, workers / _REPORTS_A_SECOND)
-
-
-def _check_room(nodes: Sequence[Mapping[str, Any]], slots: Slots) -> None:
-    """Raise StoreError if machines have left and those that stay cannot hold the devices of a job: Ray would wait."""
-    room = sum(int(node["Resources"]["CPU"] // slots.threads) for node in nodes)
-    if room < slots.devices and slots.devices > 1:
-        raise StoreError(
-            f"a machine has left the cluster, which has room for {room} of the {slots.devices} devices of a run; "
-            "stored runs stay: add a machine, or use fewer --devices, and run the same command"
-        )
 
 
 def _check_answers(address: str) -> None:

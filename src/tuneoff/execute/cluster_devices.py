@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 
 from tuneoff.engine.devices import DeviceGroup
@@ -36,20 +37,22 @@ def run_on_devices(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> 
     # read by Ray Train: names of files are relative to the folder in which the cluster was started, as for other jobs
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
     def device() -> None:
         _run_device(agent_with(origin, inputs), task, watcher)
 
     message, folder = task.message, tempfile.mkdtemp(prefix="tuneoff-train-")
+    places: dict[str, Any] = {
+        "num_workers": message["devices"],
+        "use_gpu": "GPU" in message["resources"],
+        "resources_per_worker": message["resources"],
+        "label_selector": message["selector"],
+    }
     trainer = TorchTrainer(
         device,
-        torch_config=TorchConfig(timeout_s=_TIMEOUT_SECONDS),  # gloo on CPUs, nccl on GPUs
-        scaling_config=ScalingConfig(
-            num_workers=message["devices"],
-            use_gpu="GPU" in message["resources"],
-            resources_per_worker=message["resources"],
-        ),
+        torch_config=_torch_config(),
+        scaling_config=ScalingConfig(**places),
         run_config=RunConfig(name=task.job_id, storage_path=folder, failure_config=FailureConfig(max_failures=0)),
     )
     reason = "its devices ended without a result"
@@ -61,6 +64,36 @@ def run_on_devices(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> 
         shutil.rmtree(folder, ignore_errors=True)
     result: dict[str, Any] | None = ray.get(watcher.result.remote(task.job_id))
     return result or {"crash": reason, "code": LOST}
+
+
+def _torch_config() -> Any:
+    """Return Ray Train's configuration of torch's process group: gloo on CPUs, nccl on GPUs."""
+    from ray.train.torch import TorchConfig
+
+    default: Any = TorchConfig().backend_cls
+
+    class Backend(default):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(use_network_of_cluster)
+            super().on_start(worker_group, backend_config)
+
+    class Config(TorchConfig):
+        @property
+        def backend_cls(self) -> Any:
+            return Backend
+
+    return Config(timeout_s=_TIMEOUT_SECONDS)
+
+
+def use_network_of_cluster() -> None:
+    """Let gloo use the network by which Ray knows this machine, unless the user has chosen one.
+
+    It takes the address of the machine's own name, which on Debian is 127.0.1.1: no other machine reaches that.
+    """
+    address = ray.util.get_node_ip_address()
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(one.address == address for one in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 class _Lost(BaseException):

@@ -22,15 +22,17 @@ from typing import Any
 import ray
 
 from tuneoff.cache import cache_folder
-from tuneoff.errors import StoreError
-from tuneoff.execute.local import describe_exit, jobs_of_gpu
+from tuneoff.errors import StoreError, TuneoffError, one_line
+from tuneoff.execute.local import LOST, describe_exit, jobs_of_gpu
 from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import versions
 from tuneoff.runs import StudyStore
 from tuneoff.search.record import SearchRecord
 
-_POLL_SECONDS = 0.5  # between two looks at the trials of a search
+_POLL_SECONDS = 0.5  # between two looks at the trials of a search, and for an agent
+_AGENT_SECONDS = 120.0  # that a task waits for the agent of its machine
+_AGENT_RESTARTS = 20  # by Ray, where the agent's process has died
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class Agent:
         watcher: actor that is told of the start and of progress.
         """
         job_id = task.job_id
+        self.end(job_id)
         store = store_of(self._folder / job_id, task)
         message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -142,6 +145,12 @@ class Agent:
         finally:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
+
+    def end(self, job_id: str) -> None:
+        """End a job, if it runs. Ray may have killed the task that waited for it."""
+        while job_id in self._messages:
+            self._worker.kill(job_id)
+            time.sleep(_POLL_SECONDS / 5)
 
     def _follow(
         self, message: Mapping[str, Any], mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
@@ -253,29 +262,58 @@ class Watcher:
         return events
 
 
-def agent_of(origin: Origin, node: str) -> Any:
-    """Return the agent of a machine, which is started if there is none. node: Ray's id of the machine."""
+def start_agent(origin: Origin, node: str) -> Any:
+    """Return the agent of a machine, which is started if there is none. node: Ray's id of the machine.
+
+    For the study's process alone: an agent ends with the last handle of the process that started it.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return (
         ray.remote(Agent)
         .options(
-            name=f"{origin.session}-{node}",
+            name=agent_name(origin, node),
             namespace=origin.session,
             get_if_exists=True,
             num_cpus=0,
             max_concurrency=256,
-            max_restarts=0,
+            max_restarts=_AGENT_RESTARTS,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         .remote(origin)
     )
 
 
+def running_agent(origin: Origin) -> Any:
+    """Return the agent of this machine, which the study's process starts; on a machine that has just joined, soon."""
+    name, deadline = agent_name(origin, ray.get_runtime_context().get_node_id()), time.monotonic() + _AGENT_SECONDS
+    while True:
+        try:
+            return ray.get_actor(name, namespace=origin.session)
+        except ValueError as error:
+            if time.monotonic() > deadline:
+                raise StoreError(f"machine {socket.gethostname()} has no agent of the study") from error
+            time.sleep(_POLL_SECONDS)
+
+
+def agent_name(origin: Origin, node: str) -> str:
+    """Return the name of the agent of a machine. node: Ray's id of the machine."""
+    return f"{origin.session}-{node}"
+
+
 def run_there(origin: Origin, inputs: Inputs, task: Task, watcher: Any) -> dict[str, Any]:
-    """Run a job on the machine to which Ray sent this task. Returns its record, as Agent.run does."""
+    """Run a job on the machine to which Ray sent this task. Returns its record, as Agent.run does.
+
+    If this machine cannot run it, the record has the machine and the reason: its agent is missing, has died too often,
+    or has raised an error.
+    """
     on_gpu = replace(task, message={**task.message, "gpu": reserved_gpu()})
-    return ray.get(agent_with(origin, inputs).run.remote(on_gpu, watcher))
+    try:
+        result: dict[str, Any] = ray.get(agent_with(origin, inputs).run.remote(on_gpu, watcher))
+    except (ray.exceptions.RayTaskError, ray.exceptions.ActorDiedError, TuneoffError) as error:
+        reason = one_line(getattr(error, "cause", error), 300)
+        return {"crash": reason, "code": LOST, "machine": ray.get_runtime_context().get_node_id()}
+    return result
 
 
 def reserved_gpu() -> str:
@@ -288,7 +326,7 @@ def reserved_gpu() -> str:
 
 def agent_with(origin: Origin, inputs: Inputs) -> Any:
     """Return the agent of this machine, which has everything that a job reads."""
-    agent = agent_of(origin, ray.get_runtime_context().get_node_id())
+    agent = running_agent(origin)
     for name in ray.get(agent.lacks.remote(list(inputs.parcels))):
         ray.get(agent.install.remote(name, inputs.parcels[name][0]))
     ray.get(agent.use_encoders.remote(inputs.encoders))

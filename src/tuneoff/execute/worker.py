@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -61,6 +61,8 @@ def main() -> None:
             job = json.loads(event)
             if "stop" in job:
                 _stop_children(running)
+            elif "kill" in job:
+                _kill_child(running, job["kill"])
             else:
                 running[children.start(job, channel)] = job["job_id"]
         else:
@@ -194,6 +196,14 @@ def _stop_children(running: Iterable[int]) -> None:
     for process in running:
         with contextlib.suppress(OSError):  # it has ended
             os.kill(process, signal.SIGTERM)
+
+
+def _kill_child(running: Mapping[int, str], job_id: str) -> None:
+    """Kill the process of a job, if it runs. running: process id -> job id."""
+    for process, its_job in running.items():
+        if its_job == job_id:
+            with contextlib.suppress(OSError):  # it has ended
+                os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _run(message: dict[str, Any], channel: TextIO) -> None:

@@ -72,16 +72,20 @@ class WorkerProcess:
 
     def submit(self, job: dict[str, Any]) -> None:
         """Start a job now, in addition to those that are running."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it has died; next_message reports that
-            self._process.stdin.write(json.dumps(job).encode() + b"\n")
-            self._process.stdin.flush()
+        self._send(job)
 
     def request_stop(self) -> None:
         """Ask the running jobs to end with the step that they are in; each then reports "stopped"."""
+        self._send({"stop": True})
+
+    def kill(self, job_id: str) -> None:
+        """Kill a job, if it runs. It is then reported as crashed."""
+        self._send({"kill": job_id})
+
+    def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(b'{"stop": true}\n')
+        with contextlib.suppress(OSError, ValueError):  # it has died; next_message reports that
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
     def next_message(self) -> dict[str, Any]:

@@ -1,0 +1,217 @@
+"""Machines of a Ray cluster that join, lose their agent, or cannot run jobs; and how many jobs they hold."""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.studies import changed
+from tuneoff.errors import StoreError
+from tuneoff.execute.executor import Event
+from tuneoff.runs import OK
+
+ray = pytest.importorskip("ray")
+
+from tuneoff.execute import cluster as cluster_module  # noqa: E402
+from tuneoff.execute import cluster_machines  # noqa: E402
+from tuneoff.execute.cluster import RayExecutor  # noqa: E402
+from tuneoff.execute.cluster_devices import use_network_of_cluster  # noqa: E402
+from tuneoff.execute.cluster_machines import Reservation  # noqa: E402
+from tuneoff.execute.dispatch import ConnectionLost  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files open
+
+
+def node(cpus, memory=8.0, gpus=0.0):
+    return {"Resources": {"CPU": float(cpus), "memory": memory * 2**30, "GPU": gpus}}
+
+
+@pytest.mark.parametrize(
+    ("reserved", "nodes", "jobs", "threads"),
+    [
+        (Reservation(), [node(4), node(4)], 2, 4),
+        (Reservation(), [node(4), node(4)], 3, 2),  # eight cores among three are two each: no machine holds 2.67
+        (Reservation(), [node(2), node(16)], 2, 8),  # both on the large machine
+        (Reservation(), [node(5), node(5), node(5)], 4, 2),  # not 15 // 4 = 3, of which each machine holds one
+        (Reservation(), [node(1), node(1)], 9, 1),
+        (Reservation(memory=4 * 2**30), [node(8), node(8)], 4, 4),
+        (Reservation(memory=3 * 2**30), [node(8), node(2, memory=64)], 4, 1),  # two by memory, and two by cores
+        (Reservation(gpus=1.0), [node(8, gpus=2.0), node(64)], 2, 4),
+        (Reservation(gpus=1 / 3), [node(6, gpus=1.0)], 3, 2),
+    ],
+)
+def test_jobs_get_the_most_threads_with_which_all_of_them_have_a_machine(reserved, nodes, jobs, threads):
+    assert reserved.most_threads(nodes, jobs) == threads
+    assert threads == 1 or reserved.room(nodes, threads) >= jobs
+    assert reserved.room(nodes, threads + 1) < jobs
+
+
+def test_a_machine_without_what_a_job_reserves_has_no_room():
+    assert Reservation(gpus=1.0).room([node(8)], 1) == 0
+    assert Reservation(memory=9 * 2**30).room([node(8)], 1) == 0
+    assert Reservation(gpus=0.25).room([node(64, gpus=2.0)], 1) == 8
+
+
+def test_gloo_uses_the_network_by_which_the_cluster_knows_a_machine(monkeypatch):
+    monkeypatch.setattr(ray.util, "get_node_ip_address", lambda: "127.0.0.1")
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    use_network_of_cluster()
+    chosen = os.environ["GLOO_SOCKET_IFNAME"]
+    assert "127.0.0.1" in {address.address for address in psutil.net_if_addrs()[chosen]}
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")  # the user's choice
+    use_network_of_cluster()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
+
+
+LONG = {"epochs": 60, "max_length": 16}
+
+
+@pytest.mark.slow
+def test_a_machine_that_joins_runs_job_after_job(cluster, small, tmp_path):
+    # its agent has to outlive the first task that it serves
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(5), recipe=LONG)
+    second = next(node for node in cluster.list_all_nodes() if not node.head)
+    events: list[Event] = []
+    kept = {"PYTHONPATH": os.environ["PYTHONPATH"], "TUNEOFF_CACHE": str(tmp_path / "cache of another")}
+
+    def replace(event: Event) -> None:
+        events.append(event)
+        if event.kind == "progress" and len(cluster.list_all_nodes()) == 2 and second in cluster.list_all_nodes():
+            cluster.remove_node(second, allow_graceful=False)
+            cluster.add_node(num_cpus=1, memory=8 * 2**30, object_store_memory=10**8, env_vars=kept)
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(replace, executor=executor)
+    assert [record.status for record in comparison.records] == [OK] * 5
+    last = [event.machine for event in events if event.kind == "done" and event.machine.endswith("(3)")]
+    assert len(last) >= 2, [event.machine for event in events if event.kind == "done"]
+    assert list((tmp_path / "cache of another").glob("dataset-*"))
+
+
+@pytest.mark.slow
+def test_an_agent_that_dies_is_started_again(cluster, small, tmp_path):
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe=LONG)
+    events: list[Event] = []
+    is_killed = False
+
+    def kill(event: Event) -> None:
+        nonlocal is_killed
+        events.append(event)
+        if event.kind == "progress" and event.machine.endswith("(2)") and not is_killed:
+            is_killed = kill_process("ray::Agent", tmp_path / "cache 1")
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(kill, executor=executor)
+    assert is_killed
+    assert [record.status for record in comparison.records] == [OK] * 4
+    stopped = next(number for number, event in enumerate(events) if event.kind == "stopped")
+    assert any(event.kind == "done" and event.machine.endswith("(2)") for event in events[stopped:])
+
+
+@pytest.mark.slow
+def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path):
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={**LONG, "epochs": 400})
+    counts: list[int] = []
+    is_killed = False
+
+    def kill(event: Event) -> None:
+        nonlocal is_killed
+        if event.kind == "progress" and event.machine.endswith("(2)"):
+            if not is_killed:
+                is_killed = kill_process("ray::run_there", tmp_path / "cache 1")
+            else:
+                counts.append(number_of_jobs(tmp_path / "cache 1"))
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(kill, executor=executor)
+    assert is_killed
+    assert [record.status for record in comparison.records] == [OK, OK]
+    assert max(counts) == 1
+
+
+@pytest.mark.slow
+def test_a_machine_on_which_jobs_cannot_run_is_left_out(cluster, small, tmp_path, capfd):
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe={"epochs": 1})
+    (tmp_path / "cache 1").write_text("no folder")
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(lambda _: None, executor=executor)
+    assert [record.status for record in comparison.records] == [OK] * 3
+    lines = [line for line in capfd.readouterr().err.splitlines() if "gets no more jobs" in line]
+    assert len(lines) == 1
+    assert "(2) gets no more jobs: " in lines[0]
+    assert "cache 1" in lines[0]
+
+
+@pytest.mark.slow
+def test_a_machine_that_joins_with_other_versions_is_left_out(cluster, small, monkeypatch, capfd):
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe=LONG)
+    events: list[Event] = []
+
+    def add(event: Event) -> None:
+        events.append(event)
+        if event.kind == "progress" and len(cluster.list_all_nodes()) == 2:
+            ours = cluster_machines.versions()
+            monkeypatch.setattr(cluster_machines, "versions", lambda: {**ours, "torch": "1.0.0+cpu"})
+            cluster.add_node(num_cpus=1, memory=8 * 2**30, object_store_memory=10**8)
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(add, executor=executor)
+    assert [record.status for record in comparison.records] == [OK] * 3
+    assert not [event for event in events if event.kind == "done" and event.machine.endswith("(3)")]
+    assert "(3) gets no more jobs: machine " in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_head_that_is_slow_once_is_not_lost(cluster, monkeypatch):
+    with RayExecutor(cluster.address) as executor:
+        answers: Iterator[OSError | None] = iter([TimeoutError("timed out"), TimeoutError("timed out"), None])
+
+        def answer(address: str) -> None:
+            if error := next(answers):
+                raise error
+
+        monkeypatch.setattr(cluster_module, "_check_answers", answer)
+        executor.check_head()
+        answers = iter([TimeoutError("timed out")] * 3)
+        with pytest.raises(ConnectionLost, match="does not answer"):
+            executor.check_head()
+        answers = iter([ConnectionRefusedError("refused")])  # asked once
+        with pytest.raises(ConnectionLost, match="refused"):
+            executor.check_head()
+        answers = iter([None] * 9)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_machines_is_one_line(cluster, monkeypatch):
+    with RayExecutor(cluster.address) as executor:
+        monkeypatch.setattr(executor.machines, "nodes", list)
+        with pytest.raises(StoreError, match="has no machine with cores now") as error:
+            executor.slots(2, 10**6)
+        assert "\n" not in str(error.value)
+
+
+def kill_process(title, cache):
+    """Kill a process of Ray, as the system kills those that are out of memory. cache: of its machine."""
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if title in " ".join(process.info["cmdline"] or []) and process.environ().get("TUNEOFF_CACHE") == str(
+                cache
+            ):
+                process.kill()
+                return True
+    return False
+
+
+def number_of_jobs(cache):
+    """Jobs of a machine. cache: of the machine."""
+    time.sleep(0.2)  # until a process that was killed is gone
+    count = 0
+    for process in psutil.process_iter(["cmdline"]):
+        with contextlib.suppress(psutil.Error):
+            if "tuneoff.execute.worker" in (process.info["cmdline"] or []):
+                of_machine = process.environ().get("TUNEOFF_CACHE") == str(cache)
+                count += of_machine * len(process.children())
+    return count
