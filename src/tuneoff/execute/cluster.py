@@ -118,7 +118,8 @@ class RayExecutor:
     def check_head(self) -> None:
         """Raise ConnectionLost if the head does not answer, or is another one at the same address.
 
-        An address that refuses the connection has no head any more; one that is slow to answer is asked again.
+        One that is slow to answer is asked again. Any other error means that it is gone, and is not waited for: Ray ends
+        this process if it asks a restarted head anything.
         """
         for left in reversed(range(_CONNECT_TRIES)):
             try:
@@ -126,7 +127,7 @@ class RayExecutor:
                 identity = cluster_id(self._head)
                 break
             except (OSError, self.ray.exceptions.RpcError) as error:
-                if isinstance(error, ConnectionRefusedError) or not left:
+                if not (isinstance(error, TimeoutError) and left):
                     raise ConnectionLost(f"the head of the cluster does not answer ({one_line(error, 100)})") from error
         if identity != self._cluster:
             raise ConnectionLost("the head of the cluster was restarted")
