@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -179,6 +180,16 @@ def test_a_folder_of_runs_is_a_side(folders, tmp_path):
         check(tmp_path / "alone" / "deep" / one.name, folders["old"])
     with pytest.raises(StoreError, match=r"holds neither a study nor runs"):
         check(tmp_path / "alone", folders["old"])
+
+
+def test_seeds_of_a_grid_are_counted_by_source(tmp_path):
+    seeds = {"seeds": {"head": [0, 1], "order": [0, 1]}}
+    new, old = (study(tmp_path / name, score, num_test=150, **seeds) for name, score in (("new", 0.79), ("old", 0.80)))
+    gate = check(new, old, 0.01)
+    assert gate.decision.standing == UNDECIDED
+    assert gate.new_repeats == "4 runs (2 head x 2 order seeds)"
+    wide = replace(gate, decision=replace(gate.decision, required_seeds=5))
+    assert "5 seeds of each source instead of 4 runs (2 head x 2 order seeds)" in wide.lines[0]
 
 
 def test_a_comment_escapes_names_from_the_data(folders):

@@ -134,7 +134,9 @@ def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path
 
 @pytest.mark.slow
 def test_a_machine_on_which_jobs_cannot_run_is_left_out(cluster, small, tmp_path, capfd):
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe={"epochs": 1, "max_length": 16})
+    study = changed(
+        small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe={"epochs": 1, "max_length": 16}
+    )
     (tmp_path / "cache 1").write_text("no folder")
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(lambda _: None, executor=executor)

@@ -1,6 +1,7 @@
 """Sections about errors: numbers and kinds of mistakes, words by strategy and phenomena, with sentences from tests."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,11 @@ def test_confusions_are_counted_for_each_seed(comparison):
 
 def test_strategies_that_differ_in_number_only_are_described_so(comparison):
     sentence = mistakes.profile_conclusion(comparison, comparison.mistakes)
-    assert sentence == ("Strategies differ in how many mistakes they make; they are not shown to differ in which kind.")
+    rest = "; they are not shown to differ in the kind of their mistakes."
+    assert comparison.metric == "accuracy"
+    assert sentence == f"Strategies differ in the number of their mistakes{rest}"
+    by_f1 = replace(comparison, metric="macro_f1")  # whose pairs say nothing of a number
+    assert mistakes.profile_conclusion(by_f1, by_f1.mistakes) == f"Strategies differ in macro f1{rest}"
     lines = mistakes.profile_sentences(comparison, comparison.mistakes)
     assert [line.split(":")[0] for line in lines] == ["By true label", "By predicted label", "By length"]
     assert "Konietschke & Pauly" in text_of(mistakes.section(comparison))

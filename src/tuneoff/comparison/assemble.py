@@ -26,6 +26,7 @@ from tuneoff.comparison.groups import (
     metrics_of,
     read_predictions,
     scored_examples,
+    seeds_of_sources,
 )
 from tuneoff.comparison.imported import load_imported
 from tuneoff.comparison.other_tests import Candidates, Elsewhere, score_elsewhere
@@ -322,16 +323,11 @@ def _rows(
                 loss_bound=float(loss_bounds[index]),
                 costs=costs[group],
                 parameters=members[0].parameters,
-                sources=_counts(members),
+                sources=seeds_of_sources(members),
                 fold_scores=() if scores.folds is None else tuple(r.metrics["test"][metric] for r in members),
             )
         )
     return tuple(rows)
-
-
-def _counts(members: Sequence[RunRecord]) -> dict[str, int]:
-    """Count the seeds of each source of randomness that varies apart."""
-    return {source: len({record.sources[source] for record in members}) for source in members[0].sources}
 
 
 def _mean_scores(members: Sequence[RunRecord], split: str) -> dict[str, float]:

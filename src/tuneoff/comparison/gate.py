@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from tuneoff.comparison.assemble import compare
 from tuneoff.comparison.errors import Predictions
-from tuneoff.comparison.groups import load_predictions
+from tuneoff.comparison.groups import load_predictions, seeds_of_sources
 from tuneoff.comparison.notes import is_of_positive
-from tuneoff.comparison.rows import EXTERNAL, is_seeded
+from tuneoff.comparison.rows import EXTERNAL, is_seeded, seeds_in_words
 from tuneoff.data.dataset import is_multilabel, labels_of
 from tuneoff.errors import ConfigError, DataError, StoreError, unknown
 from tuneoff.formats import fixed, join_names, markdown_text, shorten, signed
@@ -89,6 +89,7 @@ class Gate:
     old_repeats: str
     classes: tuple[ClassChange, ...]  # the largest falls first, at most five
     positive: str | None = None  # class of the metric, if it is of one
+    has_sources: bool = False  # several sources of randomness vary apart in the new strategy's runs
 
     @property
     def passes(self) -> bool:
@@ -117,7 +118,8 @@ class Gate:
         if self.decision.required_examples is not None:
             ways.append(f"about {_round_up(self.decision.required_examples - self.examples):,} more {self.noun}")
         if self.decision.required_seeds is not None:
-            ways.append(f"{self.decision.required_seeds:,} seeds instead of {self.new_repeats}")
+            of_each = " of each source" if self.has_sources else ""
+            ways.append(f"{self.decision.required_seeds:,} seeds{of_each} instead of {self.new_repeats}")
         if not ways:
             return f"The measured loss is so close to the margin that no number of {self.noun} decides."
         text = f"{' or '.join(ways)} would decide."
@@ -220,6 +222,7 @@ def check(
         old_repeats=reference.repeats,
         classes=_class_changes(candidate, reference),
         positive=candidate.options.positive_name if is_of_class else None,
+        has_sources=len(candidate.sources) > 1,
     )
 
 
@@ -276,9 +279,14 @@ class _Side:
 
     @property
     def repeats(self) -> str:
-        if len(self.records) < 2:  # of predictions from a file there is no record
-            return "one run"
-        return f"{len(self.records)} {'seeds' if self.folds is None else 'folds'}"
+        if self.folds is not None and len(self.records) > 1:
+            return f"{len(self.records)} folds"
+        return seeds_in_words(len(self.records), self.sources)
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Seeds of each source of randomness that varies apart."""
+        return seeds_of_sources(self.records) if self.records else {}  # of predictions from a file there is no record
 
 
 _Roles = tuple[str | None, bool]  # the positive class, and True for labels in order

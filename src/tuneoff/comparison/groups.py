@@ -152,6 +152,11 @@ def score_runs(
     return dict(sorted(scores.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))
 
 
+def seeds_of_sources(members: Sequence[RunRecord]) -> dict[str, int]:
+    """Count the seeds of each source of randomness that varies apart."""
+    return {source: len({record.sources[source] for record in members}) for source in members[0].sources}
+
+
 def _seed(record: RunRecord) -> object:
     """Return the seed of a run; where sources of randomness vary apart, pairs of source and seed."""
     return tuple(record.sources.items()) or record.seed

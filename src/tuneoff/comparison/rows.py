@@ -1,6 +1,6 @@
 """Rows of a comparison: strategies with their scores, costs and standings; pairs of them; and the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tuneoff.comparison.display import row_text, verdict_html, verdict_text
@@ -20,6 +20,18 @@ EXTERNAL = "external"  # strategy of a row that no run of the study made: predic
 def is_seeded(strategy: str) -> bool:
     """Return True if the seed changes the predictions of a strategy."""
     return strategy != EXTERNAL and STRATEGIES[strategy].is_seeded
+
+
+def seeds_in_words(num_runs: int, sources: Mapping[str, int]) -> str:
+    """Write a number of runs without folds. sources: seeds of each source of randomness that varies apart.
+
+    >>> seeds_in_words(3, {}), seeds_in_words(1, {}), seeds_in_words(4, {"head": 2, "order": 2})
+    ('3 seeds', 'one run', '4 runs (2 head x 2 order seeds)')
+    """
+    if len(sources) > 1 and num_runs > 1:
+        grid = " x ".join(f"{count} {source}" for source, count in sources.items())
+        return f"{num_runs} runs ({grid} seeds)"
+    return f"{num_runs} seeds" if num_runs > 1 else "one run"
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,10 +72,7 @@ class Row:
         """The number of runs in words: "5 folds", "3 seeds", "4 runs (2 head x 2 order seeds)" or "one run"."""
         if self.fold_scores:
             return f"{len(self.fold_scores)} folds"
-        if len(self.sources) > 1 and len(self.seeds) > 1:
-            grid = " x ".join(f"{count} {source}" for source, count in self.sources.items())
-            return f"{len(self.seeds)} runs ({grid} seeds)"
-        return f"{len(self.seeds)} seeds" if len(self.seeds) > 1 else "one run"
+        return seeds_in_words(len(self.seeds), self.sources)
 
     @property
     def is_class_prior(self) -> bool:

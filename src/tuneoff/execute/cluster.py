@@ -118,8 +118,8 @@ class RayExecutor:
     def check_head(self) -> None:
         """Raise ConnectionLost if the head does not answer, or is another one at the same address.
 
-        One that is slow to answer is asked again. Any other error means that it is gone, and is not waited for: Ray ends
-        this process if it asks a restarted head anything.
+        One that is slow to answer is asked again. Any other error means that it is gone, and is not waited for, because
+        Ray ends this process if it asks a restarted head anything.
         """
         for left in reversed(range(_CONNECT_TRIES)):
             try:

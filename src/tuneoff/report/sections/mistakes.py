@@ -32,6 +32,7 @@ from tuneoff.report.section import (
     details_if_any,
     figures_if_any,
 )
+from tuneoff.scoring.metrics import display_name
 from tuneoff.tables import COUNT, P_VALUE, SCORE, SHARE, TENTHS, TEXT, Column, Table
 
 _MAX_BARS = 6  # labels that have bars; more are rows of a heat map
@@ -280,9 +281,10 @@ def profile_conclusion(comparison: Comparison, mistakes: Mistakes) -> str:
     differ_in_kind = any(pair.p_corrected < _SIGNIFICANT for pair in mistakes.profiles)
     if differ_in_kind:
         return "Strategies differ in the kind of their mistakes, not in their number alone."
+    counted = "the number of their mistakes" if comparison.metric == "accuracy" else display_name(comparison.metric)
     if any(pair.is_significant for pair in pairs):
-        return "Strategies differ in how many mistakes they make; they are not shown to differ in which kind."
-    return "Strategies are shown to differ neither in the number nor in the kind of their mistakes."
+        return f"Strategies differ in {counted}; they are not shown to differ in the kind of their mistakes."
+    return f"Strategies are shown to differ neither in {counted} nor in the kind of their mistakes."
 
 
 def profile_sentences(comparison: Comparison, mistakes: Mistakes) -> list[str]:
