@@ -155,7 +155,7 @@ def simulations(study: Path, machines: list[int], num_runs: int, costs: Costs) -
     rows: list[dict[str, Any]] = []
     print(
         f"\n{'machines':>8}  {'faults':<24}{'a run':>7}{'whole':>9}{'efficiency':>11}{'head busy':>10}{'ms a run':>9}"
-        f"{'deaths':>7}{'recovery: median, max':>23}{'killed':>7}{'stored':>8}{'failed':>7}"
+        f"{'deaths':>7}{'recovery: median, max':>23}{'killed':>7}{'copies':>7}{'stored':>8}{'failed':>7}"
     )
     plans = [(number, faults, 1.0) for number in machines for faults in FAULTS]
     plans += [(max(machines), "none", scale) for scale in (0.3, 0.1, 0.03)]  # where does the head become the limit?
@@ -166,7 +166,7 @@ def simulations(study: Path, machines: list[int], num_runs: int, costs: Costs) -
         print(
             f"{number:>8}  {faults:<24}{row['run_seconds']:>5.1f} s{row['seconds']:>7,.0f} s{row['efficiency']:>10.1%}"
             f"{row['head_busy']:>10.1%}{1000 * row['head_seconds_per_run']:>9.1f}{row['deaths']:>7}{recovery:>23}"
-            f"{row['killed']:>7}{row['stored']:>8,}{row['failed']:>7}",
+            f"{row['killed']:>7}{row['copies']:>7}{row['stored']:>8,}{row['failed']:>7}",
             flush=True,
         )
     model = measure_model(91_600_000)
@@ -260,6 +260,7 @@ def simulate(
         "recovery_median": statistics.median(recovery),
         "recovery_max": max(recovery),
         "killed": tally.num_killed,
+        "copies": tally.num_copies,
         "stored": len(done),
         "failed": failed,
         "bytes_per_second": tally.bytes_received / machines.now,

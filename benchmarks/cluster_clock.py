@@ -57,7 +57,7 @@ class _Machine:
     task: "_Task | None" = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     handle: int
     job: Job
@@ -65,6 +65,7 @@ class _Task:
     machine: int = -1
     outcome: tuple[str, int] = ("", 0)
     is_over: bool = False
+    began: float = 0.0
 
 
 @dataclass
@@ -76,6 +77,7 @@ class Tally:
     num_reports: int = 0
     num_deaths: int = 0
     num_killed: int = 0
+    num_copies: int = 0
     recovery_seconds: list[float] = field(default_factory=list)  # from a death until the lost job starts elsewhere
     bytes_received: int = 0
 
@@ -130,6 +132,25 @@ class ClockMachines:
         self._leave()
 
     # ---- what the loop calls
+
+    def clock(self) -> float:
+        """Return the time."""
+        return self.now + time.perf_counter() - self._left
+
+    def submit_copy(self, job: Job, halvings: int) -> int:
+        """Queue a copy of a job; the machine of the job itself is not free."""
+        self.tally.num_copies += 1
+        return self.submit(job, halvings)
+
+    def drop(self, job: Job, handles: Sequence[int]) -> None:
+        """End the copies of a job that has ended."""
+        self._enter(self._costs.submit)
+        for task in map(self._tasks.pop, handles):
+            if task in self._pending:
+                self._pending.remove(task)
+            elif not task.is_over:
+                self._release(task)
+        self._leave()
 
     def submit(self, job: Job, halvings: int) -> int:
         """Queue a job, as Ray does."""
@@ -203,6 +224,7 @@ class ClockMachines:
     def _begin(self, task: _Task) -> None:
         if task.is_over:
             return
+        task.began = self.now
         if task.job_id in self._died:
             self.tally.recovery_seconds.append(self.now - self._died.pop(task.job_id))
         self._reports.append({"kind": "started", "job_id": task.job_id, "machine": f"machine {task.machine}"})
@@ -210,7 +232,8 @@ class ClockMachines:
 
     def _progress(self, task: _Task) -> None:
         if not task.is_over:
-            self._reports.append({"kind": "progress", "job_id": task.job_id, "share": 0.5})
+            share = (self.now - task.began) / (self._seconds[task.job_id] * self._machines[task.machine].slowness)
+            self._reports.append({"kind": "progress", "job_id": task.job_id, "share": min(1.0, share)})
             self._at(self.now + self._report_seconds, "progress", task)
 
     def _end(self, task: _Task) -> None:

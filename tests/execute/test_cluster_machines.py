@@ -4,6 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from tuneoff.runs import OK
 ray = pytest.importorskip("ray")
 
 from tuneoff.execute import cluster as cluster_module  # noqa: E402
-from tuneoff.execute import cluster_machines  # noqa: E402
+from tuneoff.execute import cluster_machines, dispatch  # noqa: E402
 from tuneoff.execute.cluster import RayExecutor  # noqa: E402
 from tuneoff.execute.cluster_devices import use_network_of_cluster  # noqa: E402
 from tuneoff.execute.cluster_machines import Reservation  # noqa: E402
@@ -123,13 +124,42 @@ def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path
             if not is_killed:
                 is_killed = kill_process("ray::run_there", tmp_path / "cache 1")
             else:
-                counts.append(number_of_jobs(tmp_path / "cache 1"))
+                time.sleep(0.2)  # until the process that was killed is gone
+                counts.append(len(jobs_on(tmp_path / "cache 1")))
 
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(kill, executor=executor)
     assert is_killed
     assert [record.status for record in comparison.records] == [OK, OK]
     assert max(counts) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_stands_still_runs_elsewhere(cluster, small, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(dispatch, "_SLOW_SECONDS", 1.0)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe={**LONG, "epochs": 30})
+    events: list[Event] = []
+    caches: dict[str, Path] = {}
+    stopped = ""
+
+    def stop(event: Event) -> None:
+        nonlocal stopped
+        events.append(event)
+        if event.kind == "progress" and event.job.run.seed == 3 and not stopped:
+            cache = tmp_path / ("cache 1" if event.machine.endswith("(2)") else "cache 0")
+            for process in jobs_on(cache):
+                process.suspend()
+                stopped, caches["stopped"] = event.machine, cache
+
+    with RayExecutor(cluster.address) as executor:
+        comparison = study.run(stop, executor=executor)
+        assert jobs_on(caches["stopped"]) == []
+    assert [record.status for record in comparison.records] == [OK] * 4
+    (done,) = [event for event in events if event.kind == "done" and event.job.run.seed == 3]
+    assert done.machine not in ("", stopped)
+    assert "is slow where it runs: it runs on another machine too" in capfd.readouterr().err
+    here = type(study)(study.spec, tmp_path / "here").run(executor=None)
+    assert [record.metrics for record in comparison.records] == [record.metrics for record in here.records]
 
 
 @pytest.mark.slow
@@ -207,13 +237,12 @@ def kill_process(title, cache):
     return False
 
 
-def number_of_jobs(cache):
-    """Jobs of a machine. cache: of the machine."""
-    time.sleep(0.2)  # until a process that was killed is gone
-    count = 0
+def jobs_on(cache):
+    """Processes of the jobs of a machine. cache: of the machine."""
+    jobs = []
     for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
-            if "tuneoff.execute.worker" in (process.info["cmdline"] or []):
-                of_machine = process.environ().get("TUNEOFF_CACHE") == str(cache)
-                count += of_machine * len(process.children())
-    return count
+            is_worker = "tuneoff.execute.worker" in (process.info["cmdline"] or [])
+            if is_worker and process.environ().get("TUNEOFF_CACHE") == str(cache):
+                jobs += [child for child in process.children() if child.status() != psutil.STATUS_ZOMBIE]
+    return jobs

@@ -31,6 +31,15 @@ class Script:
         self.most = max(self.most, len(self.running))
         return len(self.tries)
 
+    def clock(self):
+        return float(self.waits)
+
+    def submit_copy(self, job, halvings):
+        return None
+
+    def drop(self, job, handles):
+        raise AssertionError
+
     def wait(self, handles):
         self.waits += 1
         if self.waits in self.lost_at:
@@ -102,6 +111,113 @@ def test_a_lost_connection_sends_what_ran_again_and_is_no_crash(jobs, tmp_path):
     assert machines.reconnects == 4
     assert [event.job.run.seed for event in events if event.kind == "done"] == [0, 1, 2, 3]
     assert {event.record.error for event in events if event.record} == {"stands for a record"}
+
+
+class Timed(Script):
+    """Machines on which a job takes a time, by its seed; a copy takes another one, and may crash."""
+
+    def __init__(self, store, seconds, copies=10.0, copy_crashes=False, **options):
+        super().__init__(store, **options)
+        self.seconds, self.copies, self.copy_crashes = seconds, copies, copy_crashes
+        self.now, self.at_work, self.started, self.dropped = 0.0, {}, [], []
+        self.copied: list[int] = []
+
+    def clock(self):
+        return self.now
+
+    def submit(self, job, halvings):
+        self.tries.append((job.run.seed, halvings))
+        return self._start(job, self.seconds[job.run.seed])
+
+    def submit_copy(self, job, halvings):
+        self.copied.append(job.run.seed)
+        return self._start(job, self.copies, is_copy=True)
+
+    def _start(self, job, seconds, is_copy=False):
+        handle = len(self.tries) + 100 * len(self.copied)
+        self.at_work[handle] = (job, self.now, seconds, is_copy)
+        self.started.append((job.job_id, "copy" if is_copy else "first"))
+        return handle
+
+    def wait(self, handles):
+        self.waits += 1
+        if self.waits in self.lost_at:
+            self.at_work.clear()
+            raise ConnectionLost("the head does not answer")
+        self.now += 1.0
+        assert set(handles) == set(self.at_work)
+        return [handle for handle, (_, begun, seconds, _) in self.at_work.items() if self.now - begun >= seconds]
+
+    def reports(self):
+        starts, self.started = self.started, []
+        progress = [
+            {"kind": "progress", "job_id": job.job_id, "share": min(1.0, (self.now - begun) / seconds)}
+            for job, begun, seconds, is_copy in self.at_work.values()
+            if not is_copy
+        ]
+        return [{"kind": "started", "job_id": job_id, "machine": name} for job_id, name in starts] + progress
+
+    def collect(self, job, handle):
+        is_copy = self.at_work.pop(handle)[3]
+        return ("it crashed", 1) if is_copy and self.copy_crashes else super().collect(job, handle)
+
+    def drop(self, job, handles):
+        for handle in handles:
+            self.dropped.append((job.run.seed, self.at_work.pop(handle)[3]))
+
+    def reconnect(self):
+        self.reconnects += 1
+
+
+SLOW = {0: 20.0, 1: 20.0, 2: 20.0, 3: 200.0}
+
+
+def test_a_slow_run_runs_elsewhere_too_and_ends_once(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), SLOW, copies=20.0)
+    events = dispatch(jobs, machines)
+    assert machines.copied == [3]
+    assert machines.dropped == [(3, False)]
+    assert machines.now < 100  # 20 + 200 without a copy
+    (done,) = [event for event in events if event.kind == "done" and event.job.run.seed == 3]
+    assert done.machine == "copy"
+    assert [kinds_of(events, seed).count("started") for seed in range(4)] == [1] * 4
+    shares = [event.share for event in events if event.kind == "progress" and event.job.run.seed == 3]
+    assert shares == sorted(shares)
+
+
+def test_a_copy_that_is_slower_still_is_dropped(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), {**SLOW, 3: 60.0}, copies=300.0)
+    events = dispatch(jobs, machines)
+    assert machines.dropped == [(3, True)]
+    assert {event.machine for event in events if event.kind == "done"} == {"first"}
+
+
+def test_a_copy_that_crashes_harms_nothing(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), SLOW, copy_crashes=True)
+    events = dispatch(jobs, machines)
+    assert machines.copied == [3]
+    assert [seed for seed, _ in machines.tries] == [0, 1, 2, 3]
+    assert kinds_of(events, 3)[-1] == "done"
+    assert kinds_of(events, 3).count("done") == 1
+    assert "stopped" not in kinds_of(events, 3)
+
+
+def test_nothing_is_copied_while_jobs_wait_or_before_a_usual_run_is_known(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), dict.fromkeys(range(4), 50.0) | {0: 400.0})
+    dispatch(jobs, machines)
+    assert machines.copied == [0]  # when the last of the others has ended, and not before
+    alone = Timed(StudyStore(tmp_path / "alone"), {0: 400.0})
+    dispatch(jobs[:1], alone)
+    assert alone.copied == []
+
+
+def test_a_lost_connection_takes_a_copy_along(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), SLOW, copies=150.0, lost_at=[100])
+    events = dispatch(jobs, machines)
+    assert machines.copied[:1] == [3]
+    assert [seed for seed, _ in machines.tries] == [0, 1, 2, 3, 3]
+    assert kinds_of(events, 3).count("stopped") == 1
+    assert kinds_of(events, 3).count("done") == 1
 
 
 @pytest.mark.parametrize("error", [StopRequested(2), StoreError("has not come back")])

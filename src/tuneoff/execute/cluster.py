@@ -99,7 +99,7 @@ class RayExecutor:
         self._head = address if is_client else ray.get_runtime_context().gcs_address
         self._cluster = cluster_id(self._head)
         self.machines = ClusterMachines(self._origin, self._head)
-        self._node_of_job: dict[str, str] = {}
+        self._nodes_of_job: dict[str, set[str]] = {}  # Ray's ids of the machines where it has started
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
             ray.remote(Watcher).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here).remote()
@@ -239,8 +239,11 @@ class RayExecutor:
             notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
         return replace(slots, threads=min(slots.threads, largest))
 
-    def sender(self, jobs: Sequence[Job], slots: Slots) -> Callable[[Job, StudyStore, int], Any]:
-        """Return a function that submits a job, with what the jobs need put into Ray's object store, once."""
+    def sender(self, jobs: Sequence[Job], slots: Slots) -> Callable[[Job, StudyStore, int, bool], Any]:
+        """Return a function that submits a job, or a copy of one that runs, to another machine; None if it cannot.
+
+        What the jobs need is put into Ray's object store, once.
+        """
         from tuneoff.execute.cluster_devices import run_on_devices
         from tuneoff.execute.node import Inputs, Task, run_there
 
@@ -257,7 +260,11 @@ class RayExecutor:
         of_device = {"CPU": slots.threads, "GPU": reserved.gpus, "memory": reserved.memory}
         run_alone, run_together = self.ray.remote(run_there), self.ray.remote(run_on_devices)
 
-        def submit(job: Job, store: StudyStore, halvings: int) -> Any:
+        def submit(job: Job, store: StudyStore, halvings: int, is_copy: bool) -> Any:
+            avoided = self._nodes_of_job.get(job.job_id, set()) if is_copy else set()
+            others = [node for node in self.machines.nodes() if node["NodeID"] not in avoided] if is_copy else []
+            if is_copy and (slots.devices > 1 or not of_one.room(others, slots.threads)):
+                return None
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
             stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
             message = {
@@ -267,7 +274,7 @@ class RayExecutor:
                 "halvings": halvings,
                 "report_seconds": report_seconds(slots.workers),
             }
-            selector = self.machines.selector
+            selector = self.machines.selector(avoided)
             if slots.devices > 1 and isinstance(job.run.strategy, GradientConfig) and not stored:
                 message |= {"devices": slots.devices, "selector": selector}
                 message["resources"] = {name: amount for name, amount in of_device.items() if amount}
@@ -285,16 +292,19 @@ class RayExecutor:
         except self.ray.exceptions.GetTimeoutError:
             self.check_head()
             return []  # a machine that is busy
-        self._node_of_job |= {report["job_id"]: report["node"] for report in reports if "node" in report}
+        for report in reports:
+            if "node" in report:
+                self._nodes_of_job.setdefault(report["job_id"], set()).add(report["node"])
         return [
             {**report, "machine": self.machines.name_of(report["node"])} if "node" in report else report
             for report in reports
         ]
 
-    def end_lost_job(self, job_id: str) -> None:
-        """End a job whose task was lost, and which may still run."""
-        with contextlib.suppress(Exception):  # its machine is gone
-            self.machines.end_job(self._node_of_job.get(job_id, ""), job_id, _RPC_SECONDS)
+    def end_job(self, job_id: str) -> None:
+        """End a job that may still run somewhere, though its task is gone."""
+        for node_id in self._nodes_of_job.pop(job_id, ()):
+            with contextlib.suppress(Exception):  # its machine is gone
+                self.machines.end_job(node_id, job_id, _RPC_SECONDS)
 
 
 class _RayMachines:
@@ -310,11 +320,30 @@ class _RayMachines:
         self._looked = self._looked_at_head = time.monotonic()
         self._submit = executor.sender(jobs, slots)
         self._ray = executor.ray
+        self._dropped: set[str] = set()  # jobs of which a copy was ended
+
+    def clock(self) -> float:
+        """Return the time."""
+        return time.monotonic()
 
     def submit(self, job: Job, halvings: int) -> Any:
         """Submit a task."""
         with self._noticing_loss():
-            return self._submit(job, self._store, halvings)
+            return self._submit(job, self._store, halvings, False)
+
+    def submit_copy(self, job: Job, halvings: int) -> Any:
+        """Submit a task to another machine than that where the job runs."""
+        with self._noticing_loss():
+            copy = self._submit(job, self._store, halvings, True)
+        if copy is not None:
+            notice(f"{job.title} is slow where it runs: it runs on another machine too, and what ends first counts")
+        return copy
+
+    def drop(self, job: Job, handles: Sequence[Any]) -> None:
+        """Cancel tasks, and end the processes that they wait for."""
+        self.cancel(handles)
+        self._executor.end_job(job.job_id)
+        self._dropped.add(job.job_id)
 
     def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Wait a moment for tasks to end, look at the machines now and then, and stop if that is asked for."""
@@ -335,7 +364,11 @@ class _RayMachines:
     def reports(self) -> Sequence[Mapping[str, Any]]:
         """Fetch what machines have reported."""
         with self._noticing_loss():
-            return self._executor.fetch_reports()
+            reports = self._executor.fetch_reports()
+        for report in reports:
+            if report["kind"] == "started" and report["job_id"] in self._dropped:  # as its task was cancelled
+                self._executor.end_job(report["job_id"])
+        return reports
 
     def collect(self, job: Job, handle: Any) -> tuple[str, int]:
         """Store the record that came back."""
@@ -347,7 +380,7 @@ class _RayMachines:
                 self._executor.check_head()  # every machine dies with it, which says nothing of the job
                 if isinstance(error, of_ray.RayTaskError) and not isinstance(error.cause, of_ray.RayError):
                     raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
-                self._executor.end_lost_job(job.job_id)
+                self._executor.end_job(job.job_id)
                 return f"its machine died, or Ray's process on it ({one_line(error, 70)})", LOST
         if "machine" in result:  # which could not run it
             self._executor.machines.leave_out(result["machine"], result["crash"])

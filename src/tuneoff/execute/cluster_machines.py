@@ -5,8 +5,7 @@ end with the task. A machine on which a job cannot be run is left out from then 
 """
 
 import itertools
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +120,13 @@ class ClusterMachines:
             raise StoreError(f"no machine of the cluster at {self._head} can run jobs: {reason}")
         notice(f"machine {self.name_of(node_id)} gets no more jobs: {reason}")
 
-    @property
-    def selector(self) -> dict[str, str] | None:
-        """Label selector of Ray for the machines that may get jobs; None if all of them may."""
-        return {_NODE_ID: f"!in({','.join(self._left_out)})"} if self._left_out else None
+    def selector(self, avoided: Iterable[str] = ()) -> dict[str, str] | None:
+        """Return the label selector of Ray for the machines that may get a job; None if all of them may.
+
+        avoided: Ray's ids of machines that may not, besides those that are left out.
+        """
+        excluded = [*self._left_out, *avoided]
+        return {_NODE_ID: f"!in({','.join(excluded)})"} if excluded else None
 
     def call(self, node_id: str, method: str, *args: Any) -> Any:
         """Call a method of a machine's agent and return its result. Raises StoreError if that fails."""
@@ -166,7 +168,7 @@ class ClusterMachines:
         for library in _SAME_VERSIONS:
             if _public(theirs.get(library)) != _public(ours.get(library)):
                 return (
-                    f"machine {name} of the cluster has {library} {theirs.get(library)}, and {socket.gethostname()} "
+                    f"machine {name} of the cluster has {library} {theirs.get(library)}, and this one "
                     f"{ours.get(library)}; results would differ: install the same version on all"
                 )
         return ""

@@ -4,11 +4,17 @@ It knows the machines by a protocol only: cluster.py has those of Ray, and bench
 a clock of its own, with the durations of runs in place of runs. A job whose machine dies is submitted again with what
 is stored by then, so that a search goes on with its next trial; a job that kills its process, or loses its machine,
 three times is failed.
+
+When machines have nothing else to do, a run that is slow where it runs is run a second time elsewhere, and what ends
+first counts: both give the same results. Otherwise a large study waits for its few slow machines, an eighth of its time
+in a simulation (docs/benchmarks.md). MapReduce calls this backup tasks (Dean & Ghemawat, OSDI 2004, section 3.6).
 """
 
-from collections import deque
+import statistics
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from tuneoff.execute.executor import Event
@@ -19,6 +25,10 @@ from tuneoff.search.record import SearchRecord
 from tuneoff.spec.run import Job
 
 _MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored as failed
+# a run is slow if it will take longer than so many usual ones, and at least so many seconds more than one
+_SLOW, _SLOW_SECONDS = 1.2, 10.0
+_TELLING_SHARE = 0.1  # of a run, after which its progress tells how long it takes
+_LENGTHS = 25  # the last runs of a strategy, whose median is the usual one
 
 
 class ConnectionLost(Exception):
@@ -28,8 +38,14 @@ class ConnectionLost(Exception):
 class Machines(Protocol):
     """Machines that run jobs. Every method but cancel may raise ConnectionLost."""
 
+    def clock(self) -> float:
+        """Return the time in seconds."""
+
     def submit(self, job: Job, halvings: int) -> Hashable:
         """Send a job to whatever machine has room, at once or later, and return a handle of it."""
+
+    def submit_copy(self, job: Job, halvings: int) -> Hashable | None:
+        """Send a job that runs to another machine too. Returns a handle of the copy; None if there is no way."""
 
     def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Wait a moment for jobs to end, and return the handles of those that have."""
@@ -39,6 +55,9 @@ class Machines(Protocol):
 
     def collect(self, job: Job, handle: Any) -> tuple[str, int]:
         """Store the record of a job that ended. Returns the reason of a crash, or "", and the exit code."""
+
+    def drop(self, job: Job, handles: Sequence[Any]) -> None:
+        """End what still runs of a job that has ended."""
 
     def cancel(self, handles: Sequence[Any]) -> None:
         """End jobs that run."""
@@ -57,6 +76,16 @@ class _Task:
     was_killed: bool = False
     is_started: bool = False
     machine: str = ""
+    started: float = 0.0  # by the clock of the machines
+    share: float = 0.0  # that is done
+    handles: list[Hashable] = field(default_factory=list)  # of the job, and of its copy
+    is_copied: bool = False  # or cannot be
+    copy_machine: str = ""
+
+    @cached_property
+    def group(self) -> str:
+        """Id shared by the runs of all seeds or folds."""
+        return self.job.run.group
 
 
 class Dispatch:
@@ -75,6 +104,7 @@ class Dispatch:
         self._waiting = deque(_Task(job, job.job_id) for job in jobs)
         self._running: dict[Any, _Task] = {}  # by handle
         self._by_id: dict[str, _Task] = {}  # those that run
+        self._lengths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LENGTHS))  # seconds, by group
 
     def run(self) -> None:
         """Run all jobs in order, and store the record of each."""
@@ -83,7 +113,7 @@ class Dispatch:
                 try:
                     self._step()
                 except ConnectionLost as error:
-                    for task in reversed(list(self._running.values())):
+                    for task in reversed(list(self._by_id.values())):
                         self._go_on_later(task, str(error))
                     self._running.clear()
                     self._machines.reconnect()
@@ -93,27 +123,62 @@ class Dispatch:
     def _step(self) -> None:
         while self._waiting and len(self._running) < self._workers:
             task = self._waiting[0]
-            self._running[self._machines.submit(task.job, int(task.was_killed))] = task
+            self._add(task, self._machines.submit(task.job, int(task.was_killed)))
             self._by_id[task.job_id] = task
             self._waiting.popleft()
+        if not self._waiting:
+            self._copy_slow_runs()
         ended = self._machines.wait(list(self._running))
         for report in self._machines.reports():
             self._pass_on(report)
         for handle in ended:
+            if handle not in self._running:  # dropped, because a copy ended at the same time
+                continue
             task = self._running[handle]
             crash, code = self._machines.collect(task.job, handle)
             del self._running[handle]
+            if task.is_copied and handle != task.handles[0]:
+                task.machine = task.copy_machine
+            task.handles.remove(handle)
             self._end(task, crash, code)
+
+    def _add(self, task: _Task, handle: Hashable) -> None:
+        self._running[handle] = task
+        task.handles.append(handle)
+
+    def _copy_slow_runs(self) -> None:
+        """Run what is slow a second time, as far as there is room."""
+        if len(self._running) >= self._workers:
+            return
+        now = self._machines.clock()
+        slow = [task for task in self._by_id.values() if self._is_slow(task, now)]
+        for task in slow[: self._workers - len(self._running)]:
+            copy = self._machines.submit_copy(task.job, int(task.was_killed))
+            task.is_copied = True
+            if copy is not None:
+                self._add(task, copy)
+
+    def _is_slow(self, task: _Task, now: float) -> bool:
+        """Tell whether another machine would end a run much sooner. Searches are not copied: their trials come back."""
+        if not task.is_started or task.is_copied or task.job.is_search or not (lengths := self._lengths[task.group]):
+            return False
+        usual, elapsed = statistics.median(lengths), now - task.started
+        left = elapsed * (1 - task.share) / task.share if task.share >= _TELLING_SHARE else elapsed - usual
+        return left > max(_SLOW * usual, usual + _SLOW_SECONDS)
 
     def _pass_on(self, report: Mapping[str, Any]) -> None:
         task = self._by_id.get(report["job_id"])
         if task is None:  # a report that came after the job's end
             return
         if report["kind"] == "started":
-            task.machine = report["machine"]
-            self._announce(task)
+            if task.is_started:
+                task.copy_machine = report["machine"]
+            else:
+                task.machine, task.started = report["machine"], self._machines.clock()
+                self._announce(task)
         elif report["kind"] == "progress":
-            self._on_event(Event("progress", task.job, share=report["share"], machine=task.machine))
+            task.share = max(task.share, report["share"])
+            self._on_event(Event("progress", task.job, share=task.share, machine=task.machine))
         else:
             self._store.searches.write(SearchRecord.from_json(report["record"]))
 
@@ -128,11 +193,20 @@ class Dispatch:
         self._announce(task)  # its report is on the way
         task.num_crashes += bool(crash)
         task.was_killed |= code == KILLED
+        if crash and task.handles:  # its copy runs on, or what it is a copy of
+            return
+        if task.handles:
+            self._machines.drop(job, task.handles)
+            for handle in task.handles:
+                del self._running[handle]
+            task.handles.clear()
         # a search whose process dies is stored with a failed trial, which may be the reason
         if crash and task.num_crashes < _MAX_CRASHES and (code == LOST or not job.is_search):
             self._go_on_later(task, crash)
             return
         del self._by_id[task.job_id]
+        if not crash and task.started and not task.is_copied:
+            self._lengths[task.group].append(self._machines.clock() - task.started)
         record = record_crash(job, store, crash) if crash else stored_record(job, store)
         self._on_event(Event("done", job, share=1.0, record=record, machine=task.machine))
         task.is_started = False
@@ -143,5 +217,7 @@ class Dispatch:
         del self._by_id[task.job_id]
         if task.is_started:
             self._on_event(Event("stopped", task.job, note=f"{reason}; it runs again", machine=task.machine))
-        task.is_started, task.machine = False, ""
+        task.is_started, task.machine, task.started, task.share = False, "", 0.0, 0.0
+        task.handles.clear()
+        task.is_copied, task.copy_machine = False, ""
         self._waiting.appendleft(task)
