@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # need Ray
 _POLL_SECONDS = 0.2
 _CONNECT_SECONDS, _CONNECT_TRIES = 10.0, 3  # that a head may take to answer
 _LOOK_SECONDS = 5.0  # between two looks at the machines of the cluster
-_HEAD_SECONDS = 1.0  # between two looks at its head
+_HEAD_SECONDS, _GET_SECONDS = 1.0, 0.1  # between two looks at its head; between a look and the fetching of a result
 _RECONNECT_SECONDS = 60.0  # that a head may be away
 _REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of all jobs
 _RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
@@ -350,9 +350,7 @@ class _RayMachines:
         self._check_stop()
         now = time.monotonic()
         is_time = now - self._looked > _LOOK_SECONDS
-        if is_time or now - self._looked_at_head > _HEAD_SECONDS:
-            self._looked_at_head = now
-            self._executor.check_head()
+        self._look_at_head(0.0 if is_time else _HEAD_SECONDS)
         with self._noticing_loss():
             if is_time:
                 self._looked = now
@@ -373,6 +371,8 @@ class _RayMachines:
     def collect(self, job: Job, handle: Any) -> tuple[str, int]:
         """Store the record that came back."""
         of_ray, store = self._ray.exceptions, self._store
+        # what was done with the reports may have taken long, and Ray ends this process if it asks a dead object store
+        self._look_at_head(_GET_SECONDS)
         with self._noticing_loss():
             try:
                 result = self._ray.get(handle)
@@ -400,6 +400,13 @@ class _RayMachines:
         """Connect to the restarted head."""
         self._executor.reconnect(self._check_stop)
         self._submit = self._executor.sender(self._jobs, self._slots)
+
+    def _look_at_head(self, age: float) -> None:
+        """Raise ConnectionLost if the head is lost. age: seconds since the last look within which there is no other."""
+        now = time.monotonic()
+        if now - self._looked_at_head >= age:
+            self._looked_at_head = now
+            self._executor.check_head()
 
     def _check_stop(self) -> None:
         if self._stops:
