@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from tests.workers import LocalExecutor
+from tuneoff.compat_ray import outlive_raylet
+
+outlive_raylet()  # as a study does before it imports Ray, which tests import first
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -80,6 +80,27 @@ def test_a_head_that_comes_back_is_met_again(head, study, capfd):
     assert f"connected to the Ray cluster at {head.address} again" in printed
 
 
+ALONE = """
+import os, sys
+from tuneoff.errors import StoreError
+from tuneoff.execute.cluster import RayExecutor
+assert "ray" not in sys.modules
+try:
+    RayExecutor("127.0.0.1:1")
+except StoreError:
+    print(os.environ["RAY_RAYLET_PID"] == str(os.getpid()))
+"""
+
+
+def test_a_study_without_its_parent_process_outlives_the_raylet_of_its_machine():
+    # Ray asks for this process in place of the parent's, before it ends one that lost its raylet
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_RAYLET_PID"}
+    finished = subprocess.run(
+        [sys.executable, "-c", ALONE], capture_output=True, text=True, check=False, env=environment
+    )
+    assert finished.stdout == "True\n", finished.stderr
+
+
 def test_without_a_head_a_study_ends_in_one_line_and_goes_on_later(head, study, monkeypatch):
     monkeypatch.setattr(cluster_module, "_RECONNECT_SECONDS", 3.0)
     kinds: list[tuple[str, str]] = []

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from tuneoff.cache import cache_folder
-from tuneoff.compat_ray import cluster_id, silence
+from tuneoff.compat_ray import cluster_id, outlive_raylet, silence
 from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.dispatch import ConnectionLost, Dispatch
 from tuneoff.execute.executor import Event, Slots
@@ -65,13 +65,15 @@ class RayExecutor:
         self._connect()
 
     def _connect(self, address: str | None = None) -> None:
+        address = address or self._address
+        if address != "ray":
+            outlive_raylet()
         try:
             import ray
         except ImportError as error:
             raise LibraryError(f"{error.name} is not installed; install it with: pip install 'tuneoff[ray]'") from error
         self._session = f"tuneoff-{uuid.uuid4().hex[:8]}"  # of this connection: agents of an earlier one may be there
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "namespace": self._session}
-        address = address or self._address
         if address == "ray":
             options |= {"address": "local", "include_dashboard": False, "num_cpus": cores()}
         else:
