@@ -120,18 +120,18 @@ def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path
 
     def kill(event: Event) -> None:
         nonlocal is_killed
-        if event.kind == "progress" and event.machine.endswith("(2)"):
-            if not is_killed:
-                is_killed = kill_process("ray::run_there", tmp_path / "cache 1")
-            else:
-                time.sleep(0.2)  # until the process that was killed is gone
-                counts.append(len(jobs_on(tmp_path / "cache 1")))
+        if event.kind == "progress" and is_killed:
+            time.sleep(0.2)  # until the process that was killed is gone
+            counts.append(len(jobs_on(tmp_path / "cache 1")))
+        elif event.kind == "progress" and event.machine.endswith("(2)"):
+            is_killed = kill_process("ray::run_there", tmp_path / "cache 1")
 
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(kill, executor=executor)
+        assert jobs_on(tmp_path / "cache 1") == []  # also if it ran again on the other machine
     assert is_killed
     assert [record.status for record in comparison.records] == [OK, OK]
-    assert max(counts) == 1
+    assert max(counts) <= 1
 
 
 @pytest.mark.slow
