@@ -6,8 +6,8 @@ is stored by then, so that a search goes on with its next trial; a job that kill
 three times is failed.
 
 When machines have nothing else to do, a run that is slow where it runs is run a second time elsewhere, and what ends
-first counts: both give the same results. Otherwise a large study waits for its few slow machines, an eighth of its time
-in a simulation (docs/benchmarks.md). MapReduce calls this backup tasks (Dean & Ghemawat, OSDI 2004, section 3.6).
+first counts: both give the same results. Otherwise the last runs of a large study may end on its slow machines
+(docs/benchmarks.md). MapReduce calls this backup tasks (Dean & Ghemawat, OSDI 2004, section 3.6).
 """
 
 import statistics
