@@ -116,8 +116,8 @@ def test_a_lost_connection_sends_what_ran_again_and_is_no_crash(jobs, tmp_path):
 class Timed(Script):
     """Machines on which a job takes a time, by its seed; a copy takes another one, and may crash."""
 
-    def __init__(self, store, seconds, copies=10.0, copy_crashes=False, **options):
-        super().__init__(store, **options)
+    def __init__(self, store, seconds, outcomes=None, copies=10.0, copy_crashes=False, **options):
+        super().__init__(store, outcomes, **options)
         self.seconds, self.copies, self.copy_crashes = seconds, copies, copy_crashes
         self.now, self.at_work, self.started, self.dropped = 0.0, {}, [], []
         self.copied: list[int] = []
@@ -200,6 +200,16 @@ def test_a_copy_that_crashes_harms_nothing(jobs, tmp_path):
     assert kinds_of(events, 3)[-1] == "done"
     assert kinds_of(events, 3).count("done") == 1
     assert "stopped" not in kinds_of(events, 3)
+
+
+def test_a_run_that_crashes_while_its_copy_runs_is_not_tried_again(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), SLOW | {3: 60.0}, {3: [("its machine died", LOST)]}, copies=70.0)
+    events = dispatch(jobs, machines)
+    assert machines.copied == [3]
+    assert [seed for seed, _ in machines.tries] == [0, 1, 2, 3]
+    assert machines.dropped == []
+    (done,) = [event for event in events if event.kind == "done" and event.job.run.seed == 3]
+    assert (done.machine, done.record.error) == ("copy", "stands for a record")
 
 
 def test_nothing_is_copied_while_jobs_wait_or_before_a_usual_run_is_known(jobs, tmp_path):

@@ -329,7 +329,8 @@ class _RayMachines:
         return time.monotonic()
 
     def submit(self, job: Job, halvings: int) -> Any:
-        """Submit a task."""
+        """Submit a task. What still runs of an earlier try, whose task was lost, is ended first."""
+        self._executor.end_job(job.job_id)
         with self._noticing_loss():
             return self._submit(job, self._store, halvings, False)
 
@@ -382,7 +383,6 @@ class _RayMachines:
                 self._executor.check_head()  # every machine dies with it, which says nothing of the job
                 if isinstance(error, of_ray.RayTaskError) and not isinstance(error.cause, of_ray.RayError):
                     raise StoreError(f"job {job.job_id} cannot run on the cluster: {one_line(error, 300)}") from error
-                self._executor.end_job(job.job_id)
                 return f"its machine died, or Ray's process on it ({one_line(error, 70)})", LOST
         if "machine" in result:  # which could not run it
             self._executor.machines.leave_out(result["machine"], result["crash"])

@@ -79,6 +79,7 @@ class _Task:
     started: float = 0.0  # by the clock of the machines
     share: float = 0.0  # that is done
     handles: list[Hashable] = field(default_factory=list)  # of the job, and of its copy
+    copy: Hashable | None = None
     is_copied: bool = False  # or cannot be
     copy_machine: str = ""
 
@@ -137,7 +138,7 @@ class Dispatch:
             task = self._running[handle]
             crash, code = self._machines.collect(task.job, handle)
             del self._running[handle]
-            if task.is_copied and handle != task.handles[0]:
+            if handle == task.copy:
                 task.machine = task.copy_machine
             task.handles.remove(handle)
             self._end(task, crash, code)
@@ -153,10 +154,10 @@ class Dispatch:
         now = self._machines.clock()
         slow = [task for task in self._by_id.values() if self._is_slow(task, now)]
         for task in slow[: self._workers - len(self._running)]:
-            copy = self._machines.submit_copy(task.job, int(task.was_killed))
+            task.copy = self._machines.submit_copy(task.job, int(task.was_killed))
             task.is_copied = True
-            if copy is not None:
-                self._add(task, copy)
+            if task.copy is not None:
+                self._add(task, task.copy)
 
     def _is_slow(self, task: _Task, now: float) -> bool:
         """Tell whether another machine would end a run much sooner. Searches are not copied: their trials come back."""
@@ -219,5 +220,5 @@ class Dispatch:
             self._on_event(Event("stopped", task.job, note=f"{reason}; it runs again", machine=task.machine))
         task.is_started, task.machine, task.started, task.share = False, "", 0.0, 0.0
         task.handles.clear()
-        task.is_copied, task.copy_machine = False, ""
+        task.copy, task.is_copied, task.copy_machine = None, False, ""
         self._waiting.appendleft(task)
