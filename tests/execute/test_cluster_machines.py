@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from tuneoff.execute.cluster import RayExecutor  # noqa: E402
 from tuneoff.execute.cluster_devices import use_network_of_cluster  # noqa: E402
 from tuneoff.execute.cluster_machines import Reservation  # noqa: E402
 from tuneoff.execute.dispatch import ConnectionLost  # noqa: E402
+from tuneoff.execute.node import Agent, Inputs, Origin, agent_name, agent_with  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files open
 
@@ -72,23 +74,36 @@ LONG = {"epochs": 60, "max_length": 16}
 
 @pytest.mark.slow
 def test_a_machine_that_joins_runs_job_after_job(cluster, small, tmp_path):
-    # its agent has to outlive the first task that it serves
+    # its agent has to outlive the first task that it serves; the other machine stands still meanwhile
     study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(5), recipe=LONG)
     second = next(node for node in cluster.list_all_nodes() if not node.head)
-    events: list[Event] = []
     kept = {"PYTHONPATH": os.environ["PYTHONPATH"], "TUNEOFF_CACHE": str(tmp_path / "cache of another")}
+    standing: list[psutil.Process] = []
+    done: list[str] = []
+
+    def go_on() -> None:
+        while standing:
+            standing.pop().resume()
 
     def replace(event: Event) -> None:
-        events.append(event)
-        if event.kind == "progress" and len(cluster.list_all_nodes()) == 2 and second in cluster.list_all_nodes():
+        if event.kind == "progress" and second in cluster.list_all_nodes() and jobs_on(tmp_path / "cache 0"):
+            for process in jobs_on(tmp_path / "cache 0"):
+                process.suspend()
+                standing.append(process)
             cluster.remove_node(second, allow_graceful=False)
             cluster.add_node(num_cpus=1, memory=8 * 2**30, object_store_memory=10**8, env_vars=kept)
+        elif event.kind == "done":
+            done.append(event.machine)
+            if len(done) == 3:
+                go_on()
 
+    limit = threading.Timer(200.0, go_on)  # else a machine that joins and runs nothing would be waited for
+    limit.start()
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(replace, executor=executor)
+    limit.cancel()
     assert [record.status for record in comparison.records] == [OK] * 5
-    last = [event.machine for event in events if event.kind == "done" and event.machine.endswith("(3)")]
-    assert len(last) >= 2, [event.machine for event in events if event.kind == "done"]
+    assert sum(machine.endswith("(3)") for machine in done) >= 2, done
     assert list((tmp_path / "cache of another").glob("dataset-*"))
 
 
@@ -101,15 +116,39 @@ def test_an_agent_that_dies_is_started_again(cluster, small, tmp_path):
     def kill(event: Event) -> None:
         nonlocal is_killed
         events.append(event)
-        if event.kind == "progress" and event.machine.endswith("(2)") and not is_killed:
+        if event.kind == "progress" and event.machine == second and not is_killed:
             is_killed = kill_process("ray::Agent", tmp_path / "cache 1")
 
     with RayExecutor(cluster.address) as executor:
+        second = name_of_second(cluster, executor)
         comparison = study.run(kill, executor=executor)
     assert is_killed
     assert [record.status for record in comparison.records] == [OK] * 4
     stopped = next(number for number, event in enumerate(events) if event.kind == "stopped")
-    assert any(event.kind == "done" and event.machine.endswith("(2)") for event in events[stopped:])
+    assert any(event.kind == "done" and event.machine == second for event in events[stopped:])
+
+
+class SlowAgent(Agent):
+    def __init__(self, origin: Origin) -> None:
+        time.sleep(8.0)
+        super().__init__(origin)
+
+    def process(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.slow
+def test_a_task_waits_for_an_agent_that_starts_again(cluster, tmp_path):
+    # a call to it fails within two seconds, and a job that fails three times is not tried again
+    ray.init(address=cluster.address, log_to_driver=False, namespace="s")
+    node, origin = ray.get_runtime_context().get_node_id(), Origin("s", {}, ("elsewhere", "cache"))
+    options = {"name": agent_name(origin, node), "max_restarts": 1, "max_concurrency": 8, "num_cpus": 0}
+    agent = ray.remote(SlowAgent).options(**options).remote(origin)
+    task = ray.remote(lambda: ray.get(agent_with(origin, Inputs({}, {})).process.remote()))
+    killed = ray.get(task.remote(), timeout=100)  # the next task is in the same process, which has started
+    psutil.Process(killed).kill()
+    assert ray.get(task.remote(), timeout=100) != killed
+    assert ray.get(agent.process.remote()) != killed
 
 
 @pytest.mark.slow
@@ -123,10 +162,11 @@ def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path
         if event.kind == "progress" and is_killed:
             time.sleep(0.2)  # until the process that was killed is gone
             counts.append(len(jobs_on(tmp_path / "cache 1")))
-        elif event.kind == "progress" and event.machine.endswith("(2)"):
+        elif event.kind == "progress" and event.machine == second:
             is_killed = kill_process("ray::run_there", tmp_path / "cache 1")
 
     with RayExecutor(cluster.address) as executor:
+        second = name_of_second(cluster, executor)
         comparison = study.run(kill, executor=executor)
         assert jobs_on(tmp_path / "cache 1") == []  # also if it ran again on the other machine
     assert is_killed
@@ -146,12 +186,13 @@ def test_a_run_that_stands_still_runs_elsewhere(cluster, small, tmp_path, monkey
         nonlocal stopped
         events.append(event)
         if event.kind == "progress" and event.job.run.seed == 3 and not stopped:
-            cache = tmp_path / ("cache 1" if event.machine.endswith("(2)") else "cache 0")
+            cache = tmp_path / ("cache 1" if event.machine == second else "cache 0")
             for process in jobs_on(cache):
                 process.suspend()
                 stopped, caches["stopped"] = event.machine, cache
 
     with RayExecutor(cluster.address) as executor:
+        second = name_of_second(cluster, executor)
         comparison = study.run(stop, executor=executor)
         assert jobs_on(caches["stopped"]) == []
     assert [record.status for record in comparison.records] == [OK] * 4
@@ -169,11 +210,12 @@ def test_a_machine_on_which_jobs_cannot_run_is_left_out(cluster, small, tmp_path
     )
     (tmp_path / "cache 1").write_text("no folder")
     with RayExecutor(cluster.address) as executor:
+        second = name_of_second(cluster, executor)
         comparison = study.run(lambda _: None, executor=executor)
     assert [record.status for record in comparison.records] == [OK] * 3
     lines = [line for line in capfd.readouterr().err.splitlines() if "gets no more jobs" in line]
     assert len(lines) == 1
-    assert "(2) gets no more jobs: " in lines[0]
+    assert f"machine {second} gets no more jobs: " in lines[0]
     assert "cache 1" in lines[0]
 
 
@@ -223,6 +265,13 @@ def test_a_cluster_without_machines_is_one_line(cluster, monkeypatch):
         with pytest.raises(StoreError, match="has no machine with cores now") as error:
             executor.slots(2, 10**6)
         assert "\n" not in str(error.value)
+
+
+def name_of_second(cluster, executor):
+    """Name of the machine whose cache is "cache 1": Ray lists machines in the order of their random ids."""
+    executor.machines.meet()
+    (second,) = [node for node in cluster.list_all_nodes() if not node.head]
+    return executor.machines.name_of(second.node_id)
 
 
 def kill_process(title, cache):

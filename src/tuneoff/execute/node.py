@@ -285,15 +285,21 @@ def start_agent(origin: Origin, node: str) -> Any:
 
 
 def running_agent(origin: Origin) -> Any:
-    """Return the agent of this machine, which the study's process starts; on a machine that has just joined, soon."""
+    """Return the agent of this machine, once it answers.
+
+    The study's process starts it soon on a machine that has just joined, and Ray starts it again where it has died.
+    """
     name, deadline = agent_name(origin, ray.get_runtime_context().get_node_id()), time.monotonic() + _AGENT_SECONDS
     while True:
         try:
-            return ray.get_actor(name, namespace=origin.session)
-        except ValueError as error:
+            agent = ray.get_actor(name, namespace=origin.session)
+            ray.get(agent.lacks.remote([]))
+        except (ValueError, ray.exceptions.ActorUnavailableError) as error:
             if time.monotonic() > deadline:
                 raise StoreError(f"machine {socket.gethostname()} has no agent of the study") from error
             time.sleep(_POLL_SECONDS)
+        else:
+            return agent
 
 
 def agent_name(origin: Origin, node: str) -> str:
