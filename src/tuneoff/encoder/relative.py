@@ -55,9 +55,9 @@ class SharedPositions:
 def shared_positions(model: Any, packing: Packing) -> SharedPositions:
     """Return what the blocks of a model share of relative positions on a batch."""
     relative, encoder = anatomy(model.config).relative, encoder_of(model)
-    lengths = [grid.size[1] for grid in packing.grids]
     if relative is None:
         return SharedPositions()
+    lengths = [grid.size[1] for grid in packing.grids]
     if relative.bias is not None:
         by_distance = relative.bias(encoder, max(lengths)).t().float()  # (A, E)
         expanded = {length: _expanded(by_distance, length) for length in sorted(set(lengths))}
