@@ -3,8 +3,9 @@
 python benchmarks/gpu.py [PART ...] [--out gpu.json] [--model packaged:minilm]
 
 Parts: facts; attention (fused kernels against fp64); steps (each strategy against the CPU, the same seed twice, and no
-wait under torch's own check); speed (a step of full fine-tuning by tokens, with fused attention and with grids, beside
-the GPU's peak); together (steps per second of 1, 2, 4 and 8 processes at once); trainer (HF Trainer, as published and
+wait under torch's own check); graphs (weights with CUDA graphs and without, of each strategy, and whether they were
+used); speed (a step of full fine-tuning by tokens, with CUDA graphs, with fused attention and with grids, beside the
+GPU's peak); together (steps per second of 1, 2, 4 and 8 processes at once); trainer (HF Trainer, as published and
 tuned, on the same texts); fifteen (the runs of five published studies, on random words in their sizes and lengths). A
 part that fails or takes longer than its limit is recorded, and the next one starts; every limit is below ten minutes.
 
@@ -37,6 +38,7 @@ LIMITS = {  # seconds
     "facts": 60,
     "attention": 120,
     "steps": 300,
+    "graphs": 240,
     "speed": 240,
     "together": 300,
     "trainer": 570,
@@ -44,6 +46,7 @@ LIMITS = {  # seconds
 }
 STRATEGIES = ("head", "partial", "bitfit", "lora", "adapter", "full", "peft:type=dora")
 NUM_STEPS = 12
+STEPS_WITH_GRAPHS = 200
 WARM_STEPS, STEPS_TOGETHER = 5, 200
 TOLERANCE = 1e-4  # of a loss in fp32 between GPU and CPU
 # of the five published studies: examples of each split, mean words of a text or both of a pair, labels, columns
@@ -142,6 +145,41 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def graphs(options: argparse.Namespace) -> dict[str, Any]:
+    """Weights of each strategy in bf16, with dropout, by CUDA graphs and without, and how many steps had a graph."""
+    import torch
+
+    from tuneoff.engine import graphs as step_graphs
+
+    device, model = options.device, options.model
+    table, results, replayed, errors = _table(model), {}, [0], [""]
+    replay, end = step_graphs._Graph.replay, step_graphs.StepGraphs._end
+
+    def counting(self: Any, *step: Any) -> Any:
+        replayed[0] += 1
+        return replay(self, *step)
+
+    def noting(self: Any, error: str) -> None:
+        errors[0] = error or "lengths on the host"
+        end(self, error)
+
+    step_graphs._Graph.replay, step_graphs.StepGraphs._end = counting, noting
+    count = STEPS_WITH_GRAPHS if device == "cuda" else NUM_STEPS
+    for name in STRATEGIES:
+        replayed[0], errors[0], weights = 0, "", []
+        for use in ("off", "on"):
+            os.environ["TUNEOFF_CUDA_GRAPHS"] = use
+            weights.append(_train(name, model, table, device, torch.bfloat16, dropout=0.1, count=count)[1])
+        results[name] = {
+            "same_bits": all(map(torch.equal, *weights)),
+            "steps": count,
+            "replays": replayed[0],
+            "error": errors[0],
+        }
+        print(name, results[name], flush=True)
+    return results
+
+
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of a step of full fine-tuning, the median of many, by tokens, and the share of the GPU's peak.
 
@@ -163,11 +201,17 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"peak_operations": peak, "block_parameters": parameters}
     fused = packed_attention.fused_kernel
     sizes = (16, 64, 256, 600) if device == "cuda" else (16,)
-    for kernel, batch_size in itertools.product(("fused", "grids"), sizes):
+    for kernel, batch_size in itertools.product(("graphs", "fused", "grids"), sizes):
         times: list[float] = []
-        packed_attention.fused_kernel = fused if kernel == "fused" else lambda *_: None
-        _train("full", model, table, device, torch.bfloat16, batch_size=batch_size, on_progress=_clock(times))
-        seconds = sorted(after - before for before, after in itertools.pairwise(times[4:]))
+        os.environ["TUNEOFF_CUDA_GRAPHS"] = "on" if kernel == "graphs" else "off"
+        packed_attention.fused_kernel = fused if kernel != "grids" else lambda *_: None
+        count = STEPS_WITH_GRAPHS if kernel == "graphs" and device == "cuda" else NUM_STEPS
+        progress = {"on_progress": _clock(times), "count": count}
+        _train("full", model, table, device, torch.bfloat16, batch_size=batch_size, **progress)
+        # the first steps with graphs are made without, and some record one
+        seconds = sorted(
+            after - before for before, after in itertools.pairwise(times[4 if count == NUM_STEPS else 100 :])
+        )
         tokens, median = float(table.lengths.mean()) * batch_size, seconds[len(seconds) // 2]
         share = 6 * parameters * tokens / median / peak
         results[f"{kernel}, {batch_size}"] = {"tokens": tokens, "median_seconds": median, "share_of_peak": share}
@@ -394,6 +438,7 @@ PARTS = {
     "facts": facts,
     "attention": attention,
     "steps": steps,
+    "graphs": graphs,
     "speed": speed,
     "together": together,
     "trainer": trainer,

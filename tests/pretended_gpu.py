@@ -46,6 +46,8 @@ class PretendedGpu:
         self.mistakes: collections.Counter[tuple[str, str]] = collections.Counter()
         self.operators: collections.Counter[str] = collections.Counter()  # on marked tensors
         self.copies_to = 0  # to the GPU, without waiting
+        self.record: list[tuple[Any, Any, Any, Any]] | None = None  # operators of a graph, while one is recorded
+        self.replays = 0
 
     def forget_counts(self) -> None:
         """Set every count to zero."""
@@ -78,6 +80,8 @@ class PretendedGpu:
 
     def wait(self, what: str) -> None:
         """Count a wait."""
+        if self.record is not None:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({what}, {_line()})")
         self.waits[what, _line()] += 1
 
     def mistake(self, what: str) -> None:
@@ -176,7 +180,7 @@ class _Functions(TorchFunctionMode):
                 return tensor.to(dtype or tensor.dtype, **kwargs)
             if not _is_cuda(target):
                 gpu.wait("copy to the processor")
-            elif kwargs.get("non_blocking") and gpu.is_pinned(tensor):
+            elif kwargs.get("non_blocking") and gpu.is_pinned(tensor) and gpu.record is None:
                 gpu.copies_to += 1
             else:
                 gpu.wait("copy of memory that is not pinned")
@@ -201,7 +205,10 @@ class _Operators(TorchDispatchMode):
             gpu.operators[name] += 1
             self._check(name, args, kwargs, tensors, on)
         is_for_gpu = _is_cuda(kwargs.get("device"))
-        made = func(*args, **(kwargs | {"device": torch.device("cpu")} if is_for_gpu else kwargs))
+        arguments = kwargs | {"device": torch.device("cpu")} if is_for_gpu else kwargs
+        made = func(*args, **arguments)
+        if gpu.record is not None:
+            gpu.record.append((func, args, arguments, made))
         if (any(on) or is_for_gpu) and name not in ("copy_", "_local_scalar_dense"):
             for result in tree_leaves(made):
                 if isinstance(result, torch.Tensor) and not any(result is tensor for tensor in tensors):
@@ -231,6 +238,44 @@ class _Operators(TorchDispatchMode):
             gpu.mistake(f"{name} of tensors on two devices, {[tuple(tensor.shape) for tensor in others]}")
 
 
+class _Graph:
+    """A CUDA graph in name: its operators are executed again, on the same memory, with the numbers that they had."""
+
+    def __init__(self, gpu: PretendedGpu) -> None:
+        self.gpu, self.operators = gpu, list[tuple[Any, Any, Any, Any]]()
+
+    def replay(self) -> None:
+        self.gpu.replays += 1
+        with _plain(), torch.no_grad():
+            for func, args, kwargs, made in self.operators:
+                if func.is_view:
+                    continue
+                given = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+                for old, new in zip(tree_leaves(made), tree_leaves(func(*args, **kwargs)), strict=True):
+                    if isinstance(old, torch.Tensor) and not any(old is tensor for tensor in given):
+                        old.copy_(new)
+
+
+@contextlib.contextmanager
+def _recording(graph, pool=None, capture_error_mode="global"):
+    """A context whose operators become a graph. Unlike here, a real GPU does not compute them; what they write is void.
+
+    So what they have computed is overwritten.
+    """
+    graph.gpu.record = graph.operators
+    try:
+        yield
+    finally:
+        graph.gpu.record = None
+    with _plain(), torch.no_grad():
+        for func, args, kwargs, made in graph.operators:
+            given = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+            for result in tree_leaves(made):
+                is_new = isinstance(result, torch.Tensor) and not any(result is tensor for tensor in given)
+                if is_new and not func.is_view and result.is_floating_point():
+                    result.fill_(math.nan)
+
+
 @contextlib.contextmanager
 def pretended_gpu(capability=(8, 0)):
     """A context in which this machine has a GPU of a compute capability. Yields it."""
@@ -248,9 +293,12 @@ def pretended_gpu(capability=(8, 0)):
         "empty_cache": lambda: None,
         "synchronize": lambda *_: gpu.wait("synchronize"),
         "get_rng_state": lambda *_: cpu_state(),
-        "set_rng_state": lambda *_: None,  # its numbers are those of the processor
+        "set_rng_state": lambda state, *_: torch.set_rng_state(state),  # its numbers are those of the processor
         "get_rng_state_all": lambda: [cpu_state()],
         "set_rng_state_all": lambda _: None,
+        "CUDAGraph": lambda: _Graph(gpu),
+        "graph": _recording,
+        "graph_pool_handle": lambda: (0, 1),
     }
     with contextlib.ExitStack() as stack:
         for name, value in names.items():

@@ -32,6 +32,11 @@ STRATEGY_NAMES = [
 PEFT_NAMES = [strategy for strategy, *_ in ROWS if strategy.startswith("peft")]
 
 
+@pytest.fixture(autouse=True)
+def _without_graphs(monkeypatch):
+    monkeypatch.setenv("TUNEOFF_CUDA_GRAPHS", "off")  # test_graphs.py compares steps by graphs with these
+
+
 def without_dropout(model):
     """Dropout draws other numbers on a GPU."""
     for module in model.modules():

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+BUCKET_STEP, GPU_BUCKET_STEP = 16, 64  # the least steps between numbers of tokens
+_LONGEST_STEP = 32  # the least of the rounded lengths of PackedBatch.longest
+
+
+class VaryingLengthsError(Exception):
+    """The lengths of a batch were asked for where its shapes alone are known (engine/graphs.py)."""
+
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -40,6 +47,7 @@ class PackedBatch:
     # (W + 1,) int32, or (W + 2,) if tokens fill up the bucket: the first token of each sequence and T, for a batch on
     # a GPU. The tokens that fill up are a sequence of their own: fused kernels (encoder/fused.py) write no others
     offsets: Tensor | None = None
+    fixed_longest: int | None = None  # longest, where the lengths themselves may change (engine/graphs.py)
 
     def to(self, device: torch.device) -> PackedBatch:
         """Return the batch on a device, to which it goes in one copy that the processor does not wait for."""
@@ -61,9 +69,19 @@ class PackedBatch:
 
     @property
     def sequence_lengths(self) -> list[int]:
-        """Lengths of the sequences as numbers, without waiting for a GPU."""
+        """Lengths of the sequences as numbers, without waiting for a GPU. Raises VaryingLengthsError."""
+        if self.fixed_longest is not None:
+            raise VaryingLengthsError
         lengths: list[int] = (self.lengths if self.host_lengths is None else self.host_lengths).tolist()
         return lengths
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest sequence, also of that which fills up the bucket, rounded up to a power of two."""
+        if self.fixed_longest is not None:
+            return self.fixed_longest
+        longest = max(*self.sequence_lengths, self.ids.shape[1] - self.num_tokens, _LONGEST_STEP)
+        return 1 << (longest - 1).bit_length()
 
     @property
     def starts(self) -> Tensor:
@@ -71,13 +89,13 @@ class PackedBatch:
         return self.lengths.cumsum(0) - self.lengths
 
 
-def pack(table: TokenTable, examples: np.ndarray) -> PackedBatch:
-    """Pack some examples of a table into a batch. examples: (B,) indices."""
+def pack(table: TokenTable, examples: np.ndarray, step: int = BUCKET_STEP) -> PackedBatch:
+    """Pack some examples of a table into a batch. examples: (B,) indices. step: of the sizes of buckets."""
     import torch  # slow to import: estimates need the order of batches only
 
     sequences, windows = table.sequences(examples)
     lengths = table.offsets[sequences + 1] - table.offsets[sequences]
-    tokens = pad_to_bucket(token_positions(table.offsets, sequences))
+    tokens = pad_to_bucket(token_positions(table.offsets, sequences), step)
     starts = np.cumsum(lengths) - lengths
     num_tokens = int(lengths.sum())
     positions = np.zeros(len(tokens), np.int64)
@@ -105,7 +123,7 @@ def to_device(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-def pad_to_bucket(tokens: np.ndarray) -> np.ndarray:
+def pad_to_bucket(tokens: np.ndarray, least: int = BUCKET_STEP) -> np.ndarray:
     """Repeat the first token at the end until the number of tokens is a bucket size. tokens: (T,) positions.
 
     Reason: matrix products are compiled for their shape. oneDNN makes a kernel for every new number of tokens, which
@@ -114,11 +132,12 @@ def pad_to_bucket(tokens: np.ndarray) -> np.ndarray:
 
     Algorithm: bucket sizes are multiples of a step, which is a sixteenth of the largest power of two that is not above
     the count, but at least 16. So there are at most 16 sizes between a power of two and the next, few enough to recur.
+    On a GPU, whose graphs are of one shape, the step is at least 64.
 
     Trade-off: at most 15 tokens, or in large batches a sixteenth, are computed for nothing. They repeat the first
     token, so that all lookups stay valid, and belong to no sequence, so that attention and the head leave them out.
     """
-    step = max(16, 2 ** (len(tokens).bit_length() - 5))
+    step = max(least, 2 ** (len(tokens).bit_length() - 5))
     return np.pad(tokens, (0, -len(tokens) % step), constant_values=tokens[0])
 
 

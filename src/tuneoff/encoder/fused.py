@@ -17,6 +17,8 @@ Where neither fits (a CPU, other head sizes, relative positions, ROCm) attention
 
 Rows of queries, keys and values that belong to no sequence are not written by these kernels: what memory held before,
 NaN at worst, would get into the gradients of weights. So the tokens that fill up a batch are a sequence of their own.
+Where queries are first tokens only, of which the filling has none, keys and values of the filling are set to zero, and
+with them their gradients.
 
 # W sequences  T tokens  A heads  D size of a head
 """
@@ -44,7 +46,8 @@ class Bounds:
     keys: Tensor  # (W + 1,) int32 on the GPU
     longest_query: int
     longest_key: int
-    num_keys: int  # rows that belong to the sequences; the rest of keys and values is left out
+    # (T,) on the GPU: the rows of keys and values that belong to a sequence; None if all do
+    is_key: Tensor | None
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor, Bounds, float, float, int | None], Tensor]
@@ -53,13 +56,12 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Bounds, float, float, int | None], Te
 def bounds_of(batch: PackedBatch, is_first_only: bool) -> Bounds:
     """Return the bounds of a batch on a GPU. is_first_only: the queries are the first token of each sequence."""
     assert batch.offsets is not None
-    lengths, total = batch.sequence_lengths, batch.ids.shape[1]
     if is_first_only:  # what fills up the batch has no first token
-        keys = batch.offsets[: len(lengths) + 1]
-        queries = torch.arange(len(lengths) + 1, dtype=torch.int32, device=keys.device)
-        return Bounds(queries, keys, 1, max(lengths), batch.num_tokens)
-    longest = max(*lengths, total - batch.num_tokens)
-    return Bounds(batch.offsets, batch.offsets, longest, longest, total)
+        keys = batch.offsets[: len(batch.lengths) + 1]
+        queries = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        is_key = torch.arange(batch.ids.shape[1], device=keys.device) < keys[-1]
+        return Bounds(queries, keys, 1, batch.longest, is_key)
+    return Bounds(batch.offsets, batch.offsets, batch.longest, batch.longest, None)
 
 
 def fused_kernel(query: Tensor, batch: PackedBatch, window: int | None, rate: float) -> Kernel | None:
@@ -80,6 +82,11 @@ def fused_kernel(query: Tensor, batch: PackedBatch, window: int | None, rate: fl
     return _efficient if can_be_efficient and query.dtype in (torch.float32, torch.float16) else None
 
 
+def _of_sequences(states: Tensor, bounds: Bounds) -> Tensor:
+    """Return keys or values, (T, A, D), with zeros, and zero gradients, in rows that belong to no sequence."""
+    return states if bounds.is_key is None else torch.where(bounds.is_key[:, None, None], states, 0.0)
+
+
 @cache
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
@@ -91,8 +98,8 @@ def _flash(
     """Attention by FlashAttention. window: tokens at this distance or further are not attended to."""
     return flash_attention(
         query,
-        key[: bounds.num_keys],
-        value[: bounds.num_keys],
+        _of_sequences(key, bounds),
+        _of_sequences(value, bounds),
         (bounds.queries, bounds.keys),
         (bounds.longest_query, bounds.longest_key),
         rate,
@@ -109,8 +116,8 @@ def _efficient(
     assert rate == 0
     return efficient_attention(
         query,
-        key[: bounds.num_keys],
-        value[: bounds.num_keys],
+        _of_sequences(key, bounds),
+        _of_sequences(value, bounds),
         (bounds.queries, bounds.keys),
         (bounds.longest_query, bounds.longest_key),
         rate,

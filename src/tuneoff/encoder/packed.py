@@ -146,10 +146,17 @@ def pool(model: Any, states: Tensor, batch: PackedBatch, pooling: str | None = N
         pooling = "mean" if pools_mean(model.config) else "cls"
     if pooling == "cls":
         return states[0, batch.starts][:, None].float()
-    sequences = torch.arange(len(batch.lengths), device=states.device)
-    sequence_of_token = torch.repeat_interleave(sequences, batch.lengths, output_size=batch.num_tokens)
-    tokens = states[0, : batch.num_tokens].float()
-    sums = tokens.new_zeros(len(batch.lengths), tokens.shape[-1]).index_add(0, sequence_of_token, tokens)
+    count = len(batch.lengths)
+    if batch.offsets is not None:  # on a GPU, where a shape must not follow from lengths; the filling is another row
+        tokens = states[0].float()
+        all_tokens = torch.arange(len(tokens), dtype=torch.int32, device=tokens.device)
+        sequence_of_token = torch.bucketize(all_tokens, batch.offsets[1 : count + 1], right=True)
+        sums = tokens.new_zeros(count + 1, tokens.shape[-1]).index_add(0, sequence_of_token, tokens)[:count]
+    else:
+        tokens = states[0, : batch.num_tokens].float()
+        sequences = torch.arange(count, device=states.device)
+        sequence_of_token = torch.repeat_interleave(sequences, batch.lengths, output_size=batch.num_tokens)
+        sums = tokens.new_zeros(count, tokens.shape[-1]).index_add(0, sequence_of_token, tokens)
     return (sums / batch.lengths[:, None])[:, None]
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from tuneoff.cache import build_seconds, cached_folder, fingerprint
-from tuneoff.data.batches import PackedBatch, length_sorted_batches, pack, pad_to_bucket
+from tuneoff.data.batches import BUCKET_STEP, GPU_BUCKET_STEP, PackedBatch, length_sorted_batches, pack, pad_to_bucket
 from tuneoff.data.tokens import TokenTable, token_positions
 from tuneoff.encoder.anatomy import blocks, is_packed, pools_mean
 from tuneoff.encoder.packed import POOLINGS, classify, embed, final_states, forward, pool, read_out, run_blocks
@@ -74,12 +74,13 @@ class SplitInputs:
         examples: (B,) indices, into the subset if there is one.
         """
         examples = examples if self.subset is None else self.subset[examples]
-        batch = pack(self.table, examples)
+        step = BUCKET_STEP if device.type == "cpu" else GPU_BUCKET_STEP
+        batch = pack(self.table, examples, step)
         if self.states is None:
             return batch.to(device), None
         sequences, _ = self.table.sequences(examples)
         # filled up like the tokens of pack, so that states and tokens have the same T
-        rows = sequences if self.is_pooled else pad_to_bucket(token_positions(self.table.offsets, sequences))
+        rows = sequences if self.is_pooled else pad_to_bucket(token_positions(self.table.offsets, sequences), step)
         batch = replace(batch, states=torch.from_numpy(rows))
         assert batch.states is not None
         if self.states.device.type == device.type:

@@ -26,11 +26,12 @@ import torch
 from torch.nn.utils import get_total_norm
 from torch.optim import AdamW
 
-from tuneoff.data.batches import training_batches
+from tuneoff.data.batches import PackedBatch, training_batches
 from tuneoff.encoder.anatomy import blocks, encoder_of
 from tuneoff.encoder.dropout import use_fast_dropout
 from tuneoff.engine.checkpoint import checkpointing
 from tuneoff.engine.devices import DeviceGroup
+from tuneoff.engine.graphs import StepGraphs
 from tuneoff.engine.inputs import SplitInputs, logits_of
 from tuneoff.engine.loss import Loss, example_weights, loss_of
 from tuneoff.engine.master_weights import MasterWeights, mean_snapshot
@@ -83,7 +84,7 @@ class PhaseSeconds:
 
     Read from the clock of the processor, around the calls of each phase: about a microsecond a step. A GPU computes
     while the processor goes on and is not waited for: there they are the seconds in which work is queued, and the rest
-    of the time is the loop's. Events of CUDA would tell them apart.
+    of the time, also that of steps by a graph, is the loop's. Events of CUDA would tell them apart.
     """
 
     data: float = 0.0  # drawing and packing batches
@@ -108,6 +109,7 @@ class Trained:
     phases: PhaseSeconds = field(default_factory=PhaseSeconds)
     halvings: int = 0  # of the micro-batch, because of lack of memory
     memory_steps: list[int] = field(default_factory=list)  # at which memory was lacking
+    graph_error: str = ""  # that ended the use of CUDA graphs
     adds_in_any_order: bool = False  # on a GPU, by an operation that can do nothing else: other bits in each run
     resumed_step: int | None = None  # after which this process went on from a checkpoint
     earlier_seconds: float = 0.0  # of this training in processes before this one
@@ -188,6 +190,10 @@ class _Training:
         device = next(self.model.parameters()).device
         self.scale = LossScale(device) if settings.dtype == torch.float16 else None
         self.readings = _Readings(self.trained, 1 if device.type == "cpu" else READ_EVERY)
+        self.graphs: StepGraphs | None = None
+        if device.type == "cuda" and devices is None and not self.recipe.checkpointing:
+            compute = partial(_compute, self.model, inputs, self.loss, self.scale, self.trained)
+            self.graphs = StepGraphs(self.model.parameters(), compute, settings.dtype)
 
     def run(self, on_progress: Callable[[float], None], on_end: Callable[[State], None] | None) -> None:
         """Train to the end, from the checkpoint if there is one, and leave the model with the weights to keep."""
@@ -291,6 +297,7 @@ class _Training:
         rate = self.settings.learning_rate * share
         step = {"step": len(trained.steps) + 1, "epoch": epoch + 1, "loss": math.nan, "learning_rate": rate}
         self.readings.add(step, losses, has_diverged)
+        trained.graph_error = self.graphs.error if self.graphs else ""
         trained.examples += len(examples)
         trained.tokens += num_tokens
 
@@ -309,7 +316,7 @@ class _Training:
             parts, random_state = num_parts * 2**trained.halvings, _random_states(self.model)
             try:
                 return _backward(
-                    self.model, self.inputs, examples, self.loss, parts, weight, trained.phases, self.scale
+                    self.model, self.inputs, examples, self.loss, parts, weight, trained, self.scale, self.graphs
                 )
             except (MemoryError, RuntimeError, OSError) as error:
                 is_ordered = not lacks_determinism(error)
@@ -538,31 +545,50 @@ def _backward(
     loss: Loss,
     parts: int,
     weight: float,
-    phases: PhaseSeconds,
+    trained: Trained,
     scale: LossScale | None,
+    graphs: StepGraphs | None = None,
 ) -> tuple[list[torch.Tensor], int]:
-    """Compute the gradient of a batch's mean loss. Adds to the phases.
+    """Compute the gradient of a batch's mean loss. Adds to the phases of `trained`.
 
     parts: the batch is computed in as many parts, whose gradients add up (gradient accumulation). weight: by which the
-    summed loss is divided. Returns the loss of each part, (), the sum of which is that of the batch, and the number of
-    tokens.
+    summed loss is divided. graphs: of the steps of a GPU. Returns the loss of each part, (), the sum of which is that
+    of the batch, and the number of tokens.
     """
     losses, num_tokens = [], 0
     device = next(model.parameters()).device
+    # on a GPU a tensor, because a graph would keep a number
+    divisor = weight if device.type == "cpu" else torch.full((), weight, device=device)
     for part in np.array_split(examples, min(parts, len(examples))):
         started = time.perf_counter()
         batch, states = inputs.batch(part, device)
-        packed = time.perf_counter()
-        share = loss.summed(logits_of(model, inputs, batch, states), batch.labels) / weight
-        computed = time.perf_counter()
-        (share if scale is None else share * scale.scale).backward()
-        losses.append(share.detach())
+        trained.phases.data += time.perf_counter() - started
+        if graphs is not None and parts == 1 and isinstance(divisor, torch.Tensor):
+            losses.append(graphs.compute(batch, states, divisor))
+        else:
+            losses.append(_compute(model, inputs, loss, scale, trained, batch, states, divisor))
         num_tokens += batch.num_tokens
-        ended = time.perf_counter()
-        phases.data += packed - started
-        phases.forward += computed - packed
-        phases.backward += ended - computed
     return losses, num_tokens
+
+
+def _compute(
+    model: Any,
+    inputs: SplitInputs,
+    loss: Loss,
+    scale: LossScale | None,
+    trained: Trained,
+    batch: PackedBatch,
+    states: torch.Tensor | None,
+    divisor: float | torch.Tensor,
+) -> torch.Tensor:
+    """Compute the gradient of a part of a batch. Adds to the phases of `trained`. Returns the part's loss, ()."""
+    started = time.perf_counter()
+    share = loss.summed(logits_of(model, inputs, batch, states), batch.labels) / divisor
+    computed = time.perf_counter()
+    (share if scale is None else share * scale.scale).backward()
+    trained.phases.forward += computed - started
+    trained.phases.backward += time.perf_counter() - computed
+    return share.detach()
 
 
 def _update(

@@ -175,6 +175,8 @@ def _notes(spec: RunSpec, trained: Trained | None, checkpoint: Checkpoint) -> li
     notes = [text for text in (checkpoint.ignored, checkpoint.failure) if text]
     if trained and trained.adds_in_any_order:
         notes.append("an operation of this strategy adds in any order on a GPU: the same seed gives other last digits")
+    if trained and trained.graph_error:
+        notes.append(f"CUDA graphs were not used to the end: {trained.graph_error}")
     size = _micro_batch(spec, trained)
     if trained and size:
         steps = join_limited(sorted(set(trained.memory_steps)))
