@@ -32,7 +32,8 @@ from tuneoff.execute.energy import EnergyMeter
 from tuneoff.execute.estimate import Estimate
 from tuneoff.execute.executor import Event, Executor, Slots
 from tuneoff.execute.job import is_finished
-from tuneoff.execute.local import LocalExecutor, local_slots, memory_warnings
+from tuneoff.execute.local import LocalExecutor
+from tuneoff.execute.room import local_slots, memory_warnings
 from tuneoff.execute.stored_speed import store_speed, stored_speed
 from tuneoff.extension import Extension, extend, with_stored_slices
 from tuneoff.files import check_new_name, naming_full_disk

@@ -11,7 +11,7 @@ import pytest
 from tests.studies import changed
 from tuneoff.errors import ConfigError
 from tuneoff.execute.executor import Slots
-from tuneoff.execute.local import local_slots
+from tuneoff.execute.room import local_slots
 from tuneoff.machine import cores
 from tuneoff.runs import FAILED, OK
 
@@ -89,7 +89,7 @@ def test_a_device_that_is_killed_is_one_line_and_takes_no_other_run_along(small)
 
 
 def test_devices_share_the_cores_of_a_machine(monkeypatch):
-    monkeypatch.setattr("tuneoff.execute.local.cores", lambda: 8)
+    monkeypatch.setattr("tuneoff.execute.room.cores", lambda: 8)
     assert local_slots(6, 10**6, None, 2) == Slots(4, 1, 8, 2)
     assert local_slots(6, 10**6, 1, 2) == Slots(1, 4, 8, 2)
     assert local_slots(6, 10**6, None, 2).with_threads(2, keeps_workers=False) == Slots(2, 2, 8, 2)

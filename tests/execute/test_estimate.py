@@ -8,7 +8,7 @@ import pytest
 from tests.studies import changed
 from tuneoff.data.batches import largest_batch, training_batches
 from tuneoff.execute.estimate import by_priority
-from tuneoff.execute.local import memory_warnings
+from tuneoff.execute.room import memory_warnings
 from tuneoff.grid import estimates, prepare, search_jobs
 from tuneoff.spec.file import study_from
 from tuneoff.spec.run import Job
@@ -48,7 +48,7 @@ def test_more_trainable_parameters_are_more_work(prepared):
 @pytest.mark.parametrize(("options", "speed"), [({}, 1e9), ({"devices": 2}, 2e9), ({"workers": 1}, 4e9)])
 def test_a_job_is_planned_with_all_of_its_threads_and_devices(prepared, tmp_path, monkeypatch, options, speed):
     monkeypatch.setattr("tuneoff.execute.speed.measure_speed", lambda *_: 1e9)
-    monkeypatch.setattr("tuneoff.execute.local.cores", lambda: 4)
+    monkeypatch.setattr("tuneoff.execute.room.cores", lambda: 4)
     spec = prepared[0].model_copy(update=options)
     assert Study(spec, tmp_path / "results").plan().speed == speed
 

@@ -22,8 +22,9 @@ from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError,
 from tuneoff.execute.dispatch import ConnectionLost, Dispatch
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.execute.job import only_predicts
-from tuneoff.execute.local import LOST, bytes_of_job, local_slots
+from tuneoff.execute.local import LOST
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
+from tuneoff.execute.room import bytes_of_job, local_slots
 from tuneoff.machine import cores
 from tuneoff.notices import notice
 from tuneoff.runs import StudyStore

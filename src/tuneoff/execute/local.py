@@ -5,159 +5,24 @@ Nothing slow is imported at the top, so that the command line can start the work
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Self
 
-import psutil
-
-from tuneoff.errors import ConfigError, StopRequested, StoreError
+from tuneoff.errors import StopRequested, StoreError
+from tuneoff.execute.gpu_load import GpuLoad
+from tuneoff.execute.room import local_slots
 from tuneoff.execute.worker_process import WorkerProcess
-from tuneoff.formats import counted, size
-from tuneoff.machine import cores, has_gpu
 from tuneoff.notices import notice
 from tuneoff.signals import stop_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from tuneoff.execute.estimate import Estimate
     from tuneoff.execute.executor import Event, Slots
-    from tuneoff.gpus import Gpu
     from tuneoff.runs import StudyStore
     from tuneoff.spec.run import Job
 
-# upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
-_BYTES_PER_PARAMETER = 40
-_BYTES_PER_WORKER = 1.5 * 2**30
-# estimated, as no GPU was at hand: memory of a GPU for each of the jobs that share it, and how many at most
-_GPU_BYTES_OF_JOB = 20 * 10**9
-_MOST_JOBS_OF_GPU = 4
 KILLED = -9  # exit code of a process that the system has killed
 LOST = 0  # of a job that was lost with its machine, or with one of its devices
-
-
-def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
-    """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
-
-    On a machine with GPUs there are as many as the GPUs hold (gpu_places), or one where each takes several devices.
-    largest_model: parameters. devices: of each job; on a CPU each takes a core and the memory of a job.
-    """
-    if requested is not None:
-        return max(1, min(requested, num_jobs))
-    if has_gpu():
-        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs)) if devices == 1 else 1
-    fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
-    return max(1, min(cores() // devices, fitting // devices, num_jobs))
-
-
-def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
-    """Return the GPU of each job at once, in turns; empty where the GPUs cannot be told apart, or there is none.
-
-    The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
-    run of a small encoder keeps a large GPU busy for a small part of its time, so that several share it, by its memory:
-    one per 20 GB, at most four. Where MPS runs, CUDA uses it by itself, and they compute at once and not in turns.
-    largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
-    """
-    from tuneoff.gpus import gpus
-
-    found = _with_kernels(gpus())
-    total = Counter[str]()
-    for gpu in found:
-        total[gpu.name] += gpu.total_bytes
-    alike = [gpu for gpu in found if gpu.name == max(total, key=total.__getitem__)]
-    needed = bytes_of_job(largest_model)
-    fitting = {
-        gpu: int(min(_most_jobs(gpu), max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
-        for gpu in alike
-    }
-    if alike and not any(fitting.values()):  # taken by others: the least of them
-        fitting[max(alike, key=lambda gpu: gpu.free_bytes)] = 1
-    turns = [gpu.uuid for turn in range(_MOST_JOBS_OF_GPU) for gpu in alike if fitting[gpu] > turn]
-    if count is None or not turns:
-        return tuple(turns)
-    return tuple(itertools.islice(itertools.cycle(turns), count))
-
-
-def _most_jobs(gpu: Gpu) -> int:
-    return 1 if gpu.is_exclusive else _MOST_JOBS_OF_GPU
-
-
-def _with_kernels(found: list[Gpu]) -> list[Gpu]:
-    """Leave out the GPUs for which this build of torch has no kernels, which it says only when it computes.
-
-    Raises ConfigError if there are none for any of them.
-    """
-    if not any(gpu.capability for gpu in found):
-        return found
-    import torch
-
-    oldest = min((int(n) for arch in torch.cuda.get_arch_list() for n in re.findall(r"^sm_(\d+)", arch)), default=0)
-    usable = [gpu for gpu in found if gpu.capability is None or 10 * gpu.capability[0] + gpu.capability[1] >= oldest]
-    if not usable:
-        raise ConfigError(
-            f"torch {torch.__version__} has no kernels for the GPU of this machine ({found[0].name}); install a build "
-            "for an older CUDA, or set CUDA_VISIBLE_DEVICES= (to nothing) to compute on the CPU"
-        )
-    return usable
-
-
-def jobs_of_gpu(largest_model: int) -> int:
-    """Return how many jobs share a GPU of this machine: of several GPUs, on that with the fewest; at least 1."""
-    return max(1, min(Counter(gpu_places(largest_model)).values(), default=1))
-
-
-def bytes_of_job(largest_model: int) -> float:
-    """Return an upper bound of the memory of a job. largest_model: parameters."""
-    return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
-
-
-def memory_warnings(grid: Iterable[Estimate]) -> list[str]:
-    """Say which strategies without an encoder may need more memory than is free on this machine.
-
-    Jobs with an encoder run as many at once as memory allows, in smaller parts where it lacks.
-    """
-    free = psutil.virtual_memory().available
-    needed = dict[str, float]()
-    for e in grid:
-        if e.job.run.model is None:
-            needed[e.job.run.strategy.label] = max(e.memory_bytes, needed.get(e.job.run.strategy.label, 0.0))
-    return [
-        f"{label} may need about {size(most)} of memory for the training texts, and {size(free)} are free: the system "
-        "may end its runs; leave it out (--no-baselines) or use fewer texts (--limit train=N)"
-        for label, most in needed.items()
-        if most > free
-    ]
-
-
-def local_slots(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
-    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally.
-
-    Raises ConfigError for more devices than this machine has.
-    """
-    from tuneoff.execute.executor import Slots
-
-    if devices > 1:
-        _check_devices(devices)
-    workers = num_workers(num_jobs, largest_model, requested, devices)
-    places = gpu_places(largest_model, workers) if has_gpu() and devices == 1 else ()
-    threads = max(1, cores() // (workers * devices))
-    return Slots(workers, threads, cores=cores(), gpus=places, devices=devices)
-
-
-def _check_devices(devices: int) -> None:
-    """Raise ConfigError for more devices than this machine has: GPUs, or cores without one."""
-    count, kind = cores(), "core"
-    if has_gpu():
-        import torch
-
-        count, kind = torch.cuda.device_count(), "GPU"
-    if devices > count:
-        raise ConfigError(
-            f"devices {devices} are more than this machine has ({counted(count, kind)}); use at most {count}, or a "
-            "cluster (--on)"
-        )
 
 
 class LocalExecutor:
@@ -187,10 +52,14 @@ class LocalExecutor:
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
         killed, is_stopping = set[str](), False
-        places = dict[str, str]()  # job id -> its GPU
+        load, places, training = GpuLoad(slots), dict[str, str](), set[str]()  # GPUs by running job; jobs that train
+
+        def leave(job: Job) -> None:
+            del running[job.job_id], places[job.job_id]
+            training.discard(job.job_id)
 
         def go_on_later(job: Job, note: str = "") -> None:
-            del running[job.job_id]
+            leave(job)
             waiting.insert(0, job)
             on_event(Event("stopped", job, note=note))
 
@@ -206,7 +75,7 @@ class LocalExecutor:
                 finish(job, describe_exit(code, reason, is_second=job.job_id in killed))
 
         def finish(job: Job, crash: str = "") -> None:
-            del running[job.job_id]
+            leave(job)
             record = record_crash(job, store, crash) if crash else stored_record(job, store)
             on_event(Event("done", job, share=1.0, record=record))
             if crash and job.is_search and not is_finished(job, store):
@@ -226,9 +95,10 @@ class LocalExecutor:
                     worker.start()
             elif message["event"] == "notice":
                 notice(message["text"])
-            elif message["job_id"] in running:
+            elif message["event"] != "none" and message["job_id"] in running:
                 job = running[message["job_id"]]
                 if message["event"] == "progress":
+                    training.add(job.job_id)
                     on_event(Event("progress", job, share=message["share"]))
                 elif message["event"] == "stopped" and not is_finished(job, store):
                     go_on_later(job)
@@ -242,12 +112,15 @@ class LocalExecutor:
         try:
             while waiting or running:
                 while worker.is_ready and waiting and len(running) < slots.workers:
+                    if (gpu := load.free_gpu(places)) is None:
+                        break
                     job = waiting.pop(0)
-                    places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
+                    places[job.job_id] = gpu
                     worker.submit(_message(job, store, slots, int(job.job_id in killed), gpu))
                     running[job.job_id] = job
                     on_event(Event("started", job))
-                handle(worker.next_message())
+                handle(worker.next_message(load.seconds if waiting else None))
+                load.look(places, training)
         except (KeyboardInterrupt, StopRequested):
             is_stopping = True
             notice("stopping: running jobs end their step and store where they are; once more stops at once")

@@ -23,8 +23,9 @@ import ray
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError, TuneoffError, one_line
-from tuneoff.execute.local import LOST, describe_exit, jobs_of_gpu
+from tuneoff.execute.local import LOST, describe_exit
 from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
+from tuneoff.execute.room import jobs_of_gpu
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.machine import versions
 from tuneoff.runs import StudyStore

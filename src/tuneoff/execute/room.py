@@ -1,0 +1,155 @@
+"""Room for jobs on this machine: how many run at once by cores, memory and GPUs.
+
+Nothing slow is imported at the top, as in local.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tuneoff.errors import ConfigError
+from tuneoff.formats import counted, size
+from tuneoff.machine import cores, has_gpu
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tuneoff.execute.estimate import Estimate
+    from tuneoff.execute.executor import Slots
+    from tuneoff.gpus import Gpu
+
+# upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
+_BYTES_PER_PARAMETER = 40
+_BYTES_PER_WORKER = 1.5 * 2**30
+# estimated, as no GPU was at hand: memory of a GPU for each of the jobs that share it, and how many at most
+_GPU_BYTES_OF_JOB = 20 * 10**9
+_MOST_JOBS_OF_GPU = 4
+
+
+def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
+    """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
+
+    On a machine with GPUs there are as many as the GPUs hold (gpu_places), or one where each takes several devices.
+    largest_model: parameters. devices: of each job; on a CPU each takes a core and the memory of a job.
+    """
+    if requested is not None:
+        return max(1, min(requested, num_jobs))
+    if has_gpu():
+        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs)) if devices == 1 else 1
+    fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
+    return max(1, min(cores() // devices, fitting // devices, num_jobs))
+
+
+def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
+    """Return the GPU of each job at once, in turns; empty where the GPUs cannot be told apart, or there is none.
+
+    The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
+    run of a small encoder keeps a large GPU busy for a small part of its time, so that several may share it: by its
+    memory one per 20 GB, at most four, and as far as it is idle (gpu_load.py). Where MPS runs, CUDA uses it by itself,
+    and they compute at once and not in turns.
+    largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
+    """
+    from tuneoff.gpus import gpus
+
+    found = _with_kernels(gpus())
+    total = Counter[str]()
+    for gpu in found:
+        total[gpu.name] += gpu.total_bytes
+    alike = [gpu for gpu in found if gpu.name == max(total, key=total.__getitem__)]
+    needed = bytes_of_job(largest_model)
+    fitting = {
+        gpu: int(min(_most_jobs(gpu), max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
+        for gpu in alike
+    }
+    if alike and not any(fitting.values()):  # taken by others: the least of them
+        fitting[max(alike, key=lambda gpu: gpu.free_bytes)] = 1
+    turns = [gpu.uuid for turn in range(_MOST_JOBS_OF_GPU) for gpu in alike if fitting[gpu] > turn]
+    if count is None or not turns:
+        return tuple(turns)
+    return tuple(itertools.islice(itertools.cycle(turns), count))
+
+
+def _most_jobs(gpu: Gpu) -> int:
+    return 1 if gpu.is_exclusive else _MOST_JOBS_OF_GPU
+
+
+def _with_kernels(found: list[Gpu]) -> list[Gpu]:
+    """Leave out the GPUs for which this build of torch has no kernels, which it says only when it computes.
+
+    Raises ConfigError if there are none for any of them.
+    """
+    if not any(gpu.capability for gpu in found):
+        return found
+    import torch
+
+    oldest = min((int(n) for arch in torch.cuda.get_arch_list() for n in re.findall(r"^sm_(\d+)", arch)), default=0)
+    usable = [gpu for gpu in found if gpu.capability is None or 10 * gpu.capability[0] + gpu.capability[1] >= oldest]
+    if not usable:
+        raise ConfigError(
+            f"torch {torch.__version__} has no kernels for the GPU of this machine ({found[0].name}); install a build "
+            "for an older CUDA, or set CUDA_VISIBLE_DEVICES= (to nothing) to compute on the CPU"
+        )
+    return usable
+
+
+def jobs_of_gpu(largest_model: int) -> int:
+    """Return how many jobs share a GPU of this machine: of several GPUs, on that with the fewest; at least 1."""
+    return max(1, min(Counter(gpu_places(largest_model)).values(), default=1))
+
+
+def bytes_of_job(largest_model: int) -> float:
+    """Return an upper bound of the memory of a job. largest_model: parameters."""
+    return _BYTES_PER_WORKER + _BYTES_PER_PARAMETER * largest_model
+
+
+def memory_warnings(grid: Iterable[Estimate]) -> list[str]:
+    """Say which strategies without an encoder may need more memory than is free on this machine.
+
+    Jobs with an encoder run as many at once as memory allows, in smaller parts where it lacks.
+    """
+    free = psutil.virtual_memory().available
+    needed = dict[str, float]()
+    for e in grid:
+        if e.job.run.model is None:
+            needed[e.job.run.strategy.label] = max(e.memory_bytes, needed.get(e.job.run.strategy.label, 0.0))
+    return [
+        f"{label} may need about {size(most)} of memory for the training texts, and {size(free)} are free: the system "
+        "may end its runs; leave it out (--no-baselines) or use fewer texts (--limit train=N)"
+        for label, most in needed.items()
+        if most > free
+    ]
+
+
+def local_slots(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
+    """Return the jobs at once on this machine, and the threads of each: its cores, divided equally.
+
+    Raises ConfigError for more devices than this machine has.
+    """
+    from tuneoff.execute.executor import Slots
+
+    if devices > 1:
+        _check_devices(devices)
+    workers = num_workers(num_jobs, largest_model, requested, devices)
+    places = gpu_places(largest_model, workers) if has_gpu() and devices == 1 else ()
+    threads = max(1, cores() // (workers * devices))
+    is_measured = bool(places) and requested is None  # else the user has chosen how many share a GPU
+    return Slots(workers, threads, cores=cores(), gpus=places, devices=devices, measures_load=is_measured)
+
+
+def _check_devices(devices: int) -> None:
+    """Raise ConfigError for more devices than this machine has: GPUs, or cores without one."""
+    count, kind = cores(), "core"
+    if has_gpu():
+        import torch
+
+        count, kind = torch.cuda.device_count(), "GPU"
+    if devices > count:
+        raise ConfigError(
+            f"devices {devices} are more than this machine has ({counted(count, kind)}); use at most {count}, or a "
+            "cluster (--on)"
+        )
