@@ -48,6 +48,7 @@ class PretendedGpu:
         self.copies_to = 0  # to the GPU, without waiting
         self.record: list[tuple[Any, Any, Any, Any]] | None = None  # operators of a graph, while one is recorded
         self.replays = 0
+        self.stream = "default"
 
     def forget_counts(self) -> None:
         """Set every count to zero."""
@@ -262,11 +263,13 @@ def _recording(graph, pool=None, capture_error_mode="global"):
 
     So what they have computed is overwritten.
     """
-    graph.gpu.record = graph.operators
+    graph.gpu.record, stream = graph.operators, graph.gpu.stream
+    graph.gpu.stream = "of the recording"  # and stays, as in torch, where the recording fails
     try:
         yield
     finally:
         graph.gpu.record = None
+    graph.gpu.stream = stream
     with _plain(), torch.no_grad():
         for func, args, kwargs, made in graph.operators:
             given = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
@@ -299,6 +302,8 @@ def pretended_gpu(capability=(8, 0)):
         "CUDAGraph": lambda: _Graph(gpu),
         "graph": _recording,
         "graph_pool_handle": lambda: (0, 1),
+        "current_stream": lambda: gpu.stream,
+        "set_stream": lambda stream: setattr(gpu, "stream", stream),
     }
     with contextlib.ExitStack() as stack:
         for name, value in names.items():

@@ -16,8 +16,8 @@ from tuneoff.data.tokens import tokenize_split
 from tuneoff.engine import graphs as graphs_module
 from tuneoff.engine import inputs as engine_inputs
 from tuneoff.engine.graphs import StepGraphs
-from tuneoff.engine.inputs import SplitInputs, cached_prefix_inputs
-from tuneoff.engine.loop import TrainingSettings, train
+from tuneoff.engine.inputs import SplitInputs, cached_prefix_inputs, predict_logits
+from tuneoff.engine.loop import TrainingSettings, Validation, train
 from tuneoff.engine.loss import Loss
 from tuneoff.engine.recipe import Recipe
 from tuneoff.engine.resume import Checkpoint
@@ -46,8 +46,14 @@ def trained_with(
     with pretended_gpu(capability) as gpu:
         adapted.model.to("cuda")
         settings = TrainingSettings(Recipe(**{"epochs": 3, "batch_size": 8, **recipe}), 1e-3, 0, dtype)
-        trained = train(adapted, inputs, settings, None)
+        validation = None
+        if "evaluate_every" in recipe:
+            validation = Validation(
+                lambda: {"accuracy": float(predict_logits(adapted.model, inputs).mean())}, "accuracy"
+            )
+        trained = train(adapted, inputs, settings, validation)
         assert not gpu.mistakes
+        assert gpu.stream == "default"
         return trained, list(adapted.model.parameters()), gpu.replays
 
 
@@ -58,6 +64,7 @@ def check(strategy, model_type, monkeypatch, least=10, **options):
     assert none == 0
     assert replays >= least
     assert trained.steps == expected.steps
+    assert trained.evaluations == expected.evaluations
     assert all(map(torch.equal, ours, weights))
 
 
@@ -87,6 +94,10 @@ def test_the_weight_of_a_batch_is_read_by_its_graph(monkeypatch):
 )
 def test_what_varies_between_steps_is_read_by_their_graph(strategy, options, monkeypatch):
     check(strategy, "bert", monkeypatch, **options)
+
+
+def test_validations_between_steps_change_no_graph(monkeypatch):
+    check("full", "bert", monkeypatch, evaluate_every=4)
 
 
 def test_states_that_are_copied_in_each_step_are_read_by_its_graph(monkeypatch):

@@ -123,11 +123,14 @@ class StepGraphs:
         graph = torch.cuda.CUDAGraph()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         generators = [(generator, generator.clone_state()) for generator in torch.cuda.default_generators]
+        stream = torch.cuda.current_stream()
         try:
             # of this thread: others of this process may ask the GPU for something meanwhile
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 loss = self._compute(fixed, states, weight)
         except BaseException:
+            # where the end of a recording fails, torch stays on the stream that was recorded
+            torch.cuda.set_stream(stream)
             for generator, state in generators:  # else it takes every later draw for one of the record
                 generator.graphsafe_set_state(state)
             raise
