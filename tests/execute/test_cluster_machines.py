@@ -267,6 +267,18 @@ def test_a_cluster_without_machines_is_one_line(cluster, monkeypatch):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
+def test_a_cluster_whose_machines_have_no_room_says_so_once(cluster, capfd):
+    with RayExecutor(cluster.address) as executor:
+        slots = executor.slots(2, 10**6)
+        fitting = executor._bytes_of_job
+        for needed in (10**15, 10**15, fitting, 10**15):  # a machine joins, and dies
+            executor._bytes_of_job = needed
+            executor.look_at_machines(slots)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "has room for a job now; waiting" in line]
+    assert len(lines) == 2
+
+
 def name_of_second(cluster, executor):
     """Name of the machine whose cache is "cache 1": Ray lists machines in the order of their random ids."""
     executor.machines.meet()
