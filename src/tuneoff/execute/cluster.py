@@ -45,7 +45,7 @@ _RECONNECT_SECONDS = 60.0  # that a head may be away
 _REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of all jobs
 _RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
 # of the study's own process, on which jobs depend
-_VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TUNEOFF_CUDA_GRAPHS")
 
 
 class RayExecutor:
