@@ -83,22 +83,6 @@ def test_gpus_are_listed_and_the_library_is_closed(install):
     assert gpu_joules() == 12.5
 
 
-def test_the_share_of_time_in_which_a_gpu_computes(install, monkeypatch):
-    install(A, B)
-    handles = {"GPU-aaaa": 0, "GPU-bbbb": 1}
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handles.__getitem__)
-    monkeypatch.setattr(
-        pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: types.SimpleNamespace(gpu=[35, 100][handle], memory=9)
-    )
-    assert gpus.busy_shares(["GPU-bbbb", "GPU-aaaa"]) == {"GPU-bbbb": 1.0, "GPU-aaaa": 0.35}
-
-    def refuse(_):  # as of an instance of a divided GPU
-        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", refuse)
-    assert gpus.busy_shares(["GPU-aaaa"]) is None
-
-
 def test_a_gpu_whose_memory_cannot_be_asked_for_is_not_listed(install, monkeypatch):
     """In a container with MIG, and where memory is shared with the processor."""
     install(A)

@@ -6,7 +6,7 @@ order that only CUDA knows (the fastest first), and none is returned.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,21 +52,6 @@ def gpu_joules() -> float | None:
         except nvml.NVMLError:
             return None
         return sum(used) / 1000 if used else None
-
-
-def busy_shares(uuids: Sequence[str]) -> dict[str, float] | None:
-    """Return the share of the last moments, 0 to 1, in which anything computed on each GPU; None if it is not told.
-
-    The driver looks back over a sixth of a second to a second. It does not tell of instances of a divided GPU.
-    """
-    with _driver() as nvml:
-        if not nvml:
-            return None
-        try:
-            handles = {uuid: nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids}
-            return {uuid: nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100 for uuid, handle in handles.items()}
-        except nvml.NVMLError:
-            return None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Executor protocol: run jobs somewhere and report events. The local one uses this machine's cores."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -34,7 +35,6 @@ class Slots:
     cores: int = 0  # of the machine, for all of them together; 0: as many as they have threads
     devices: int = 1  # on which a job trains
     gpus: tuple[str, ...] = ()  # of each job at once, as CUDA_VISIBLE_DEVICES names it; empty: jobs see all GPUs
-    measures_load: bool = False  # jobs share a GPU as far as it is idle (gpu_load.py), and not all of them at once
     machines: int = 1  # of a cluster
 
     @property
@@ -53,6 +53,11 @@ class Slots:
         fitting = max(1, min(self.workers, cores // threads))
         workers = self.workers if keeps_workers else fitting
         return replace(self, workers=workers, threads=threads, gpus=self.gpus[:workers])
+
+    def free_gpu(self, used: Iterable[str]) -> str:
+        """Return the GPU of the next job. used: those of the running jobs."""
+        free = Counter(self.gpus) - Counter(used)
+        return next((gpu for gpu in self.gpus if gpu in free), "")
 
 
 class Executor(Protocol):

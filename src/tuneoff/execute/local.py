@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from tuneoff.errors import StopRequested, StoreError
-from tuneoff.execute.gpu_load import GpuLoad
 from tuneoff.execute.room import local_slots
 from tuneoff.execute.worker_process import WorkerProcess
 from tuneoff.notices import notice
@@ -52,14 +51,10 @@ class LocalExecutor:
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
         killed, is_stopping = set[str](), False
-        load, places, training = GpuLoad(slots), dict[str, str](), set[str]()  # GPUs by running job; jobs that train
-
-        def leave(job: Job) -> None:
-            del running[job.job_id], places[job.job_id]
-            training.discard(job.job_id)
+        places = dict[str, str]()  # job id -> its GPU
 
         def go_on_later(job: Job, note: str = "") -> None:
-            leave(job)
+            del running[job.job_id]
             waiting.insert(0, job)
             on_event(Event("stopped", job, note=note))
 
@@ -75,7 +70,7 @@ class LocalExecutor:
                 finish(job, describe_exit(code, reason, is_second=job.job_id in killed))
 
         def finish(job: Job, crash: str = "") -> None:
-            leave(job)
+            del running[job.job_id]
             record = record_crash(job, store, crash) if crash else stored_record(job, store)
             on_event(Event("done", job, share=1.0, record=record))
             if crash and job.is_search and not is_finished(job, store):
@@ -95,10 +90,9 @@ class LocalExecutor:
                     worker.start()
             elif message["event"] == "notice":
                 notice(message["text"])
-            elif message["event"] != "none" and message["job_id"] in running:
+            elif message["job_id"] in running:
                 job = running[message["job_id"]]
                 if message["event"] == "progress":
-                    training.add(job.job_id)
                     on_event(Event("progress", job, share=message["share"]))
                 elif message["event"] == "stopped" and not is_finished(job, store):
                     go_on_later(job)
@@ -112,15 +106,12 @@ class LocalExecutor:
         try:
             while waiting or running:
                 while worker.is_ready and waiting and len(running) < slots.workers:
-                    if (gpu := load.free_gpu(places)) is None:
-                        break
                     job = waiting.pop(0)
-                    places[job.job_id] = gpu
+                    places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
                     worker.submit(_message(job, store, slots, int(job.job_id in killed), gpu))
                     running[job.job_id] = job
                     on_event(Event("started", job))
-                handle(worker.next_message(load.seconds if waiting else None))
-                load.look(places, training)
+                handle(worker.next_message())
         except (KeyboardInterrupt, StopRequested):
             is_stopping = True
             notice("stopping: running jobs end their step and store where they are; once more stops at once")

@@ -49,9 +49,8 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     """Return the GPU of each job at once, in turns; empty where the GPUs cannot be told apart, or there is none.
 
     The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
-    run of a small encoder keeps a large GPU busy for a small part of its time, so that several may share it: by its
-    memory one per 20 GB, at most four, and as far as it is idle (gpu_load.py). Where MPS runs, CUDA uses it by itself,
-    and they compute at once and not in turns.
+    run of a small encoder keeps a large GPU busy for a small part of its time, so that several share it, by its memory:
+    one per 20 GB, at most four. Where MPS runs, CUDA uses it by itself, and they compute at once and not in turns.
     largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
     """
     from tuneoff.gpus import gpus
@@ -137,8 +136,7 @@ def local_slots(num_jobs: int, largest_model: int, requested: int | None = None,
     workers = num_workers(num_jobs, largest_model, requested, devices)
     places = gpu_places(largest_model, workers) if has_gpu() and devices == 1 else ()
     threads = max(1, cores() // (workers * devices))
-    is_measured = bool(places) and requested is None  # else the user has chosen how many share a GPU
-    return Slots(workers, threads, cores=cores(), gpus=places, devices=devices, measures_load=is_measured)
+    return Slots(workers, threads, cores=cores(), gpus=places, devices=devices)
 
 
 def _check_devices(devices: int) -> None:

@@ -88,15 +88,9 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
             self._process.stdin.flush()
 
-    def next_message(self, seconds: float | None = None) -> dict[str, Any]:
-        """Wait for the next event: ready, ended, or a job's progress, done, stopped or crashed.
-
-        seconds: to wait at most, after which the event is "none"; None: for ever.
-        """
-        try:
-            return self._messages.get(timeout=seconds)
-        except queue.Empty:
-            return {"event": "none"}
+    def next_message(self) -> dict[str, Any]:
+        """Wait for the next event: ready, ended, or a job's progress, done, stopped or crashed."""
+        return self._messages.get()
 
     def last_stderr_line(self) -> str:
         """Return the last line that the worker itself wrote to standard error; empty if it wrote nothing."""
