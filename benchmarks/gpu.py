@@ -146,14 +146,14 @@ def steps(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def graphs(options: argparse.Namespace) -> dict[str, Any]:
-    """Weights of each strategy in bf16, with dropout, by CUDA graphs and without, and how many steps had a graph."""
+    """Weights of each strategy in bf16 with dropout, by CUDA graphs and without; launches, two of them to compare."""
     import torch
 
     from tuneoff.engine import graphs as step_graphs
 
     device, model = options.device, options.model
     table, results, replayed, errors = _table(model), {}, [0], [""]
-    replay, end = step_graphs._Graph.replay, step_graphs.StepGraphs._end
+    replay, end = step_graphs._Graph.replay, step_graphs.StepGraphs.end
 
     def counting(self: Any, *step: Any) -> Any:
         replayed[0] += 1
@@ -163,7 +163,7 @@ def graphs(options: argparse.Namespace) -> dict[str, Any]:
         errors[0] = error or "lengths on the host"
         end(self, error)
 
-    step_graphs._Graph.replay, step_graphs.StepGraphs._end = counting, noting
+    step_graphs._Graph.replay, step_graphs.StepGraphs.end = counting, noting
     count = STEPS_WITH_GRAPHS if device == "cuda" else NUM_STEPS
     for name in STRATEGIES:
         replayed[0], errors[0], weights = 0, "", []

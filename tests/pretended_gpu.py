@@ -267,6 +267,10 @@ def _recording(graph, pool=None, capture_error_mode="global"):
     graph.gpu.stream = "of the recording"  # and stays, as in torch, where the recording fails
     try:
         yield
+    except RuntimeError as error:
+        if "capturing" in str(error):
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture") from None
+        raise
     finally:
         graph.gpu.record = None
     graph.gpu.stream = stream
@@ -380,8 +384,9 @@ def _check_states(*states, dtypes):
         assert part.shape[-1] % 8 == 0
 
 
-def _draw_seed(rate) -> int:
-    return int(torch.randint(2**31, ())) if rate else 0
+def _draw_seed(rate, bounds) -> int:
+    """As many draws as sequences, of which the last counts: the real operators go on by their number."""
+    return int(torch.randint(2**31, (len(bounds) - 1,))[-1]) if rate else 0
 
 
 def _flash_forward(
@@ -391,7 +396,7 @@ def _flash_forward(
     _check_states(query, key, value, dtypes=(torch.bfloat16, torch.float16))
     assert not is_causal
     assert window_size_left == window_size_right
-    seed = _draw_seed(rate)
+    seed = _draw_seed(rate, cum_q)
     output = _attend(query, key, value, (cum_q, cum_k), (max_q, max_k), rate, scale, window_size_left, seed)
     sums = query.new_zeros((query.shape[1], len(query)), dtype=torch.float32)
     state = torch.tensor([seed, 0], dtype=torch.uint64)
@@ -416,7 +421,7 @@ def _efficient_forward(
     assert bias is None
     assert mask_type == 0
     assert len(query) == len(key) == 1
-    seed = _draw_seed(rate)
+    seed = _draw_seed(rate, cum_q)
     output = _attend(query[0], key[0], value[0], (cum_q, cum_k), (max_q, max_k), rate, scale, None, seed)
     sums = query.new_zeros((len(cum_q) - 1, query.shape[2], -(-max_q // 32) * 32 if with_sums else 0))
     return output[None], sums.float(), torch.tensor(seed), torch.tensor(0), max_q, max_k

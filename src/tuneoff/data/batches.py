@@ -44,8 +44,8 @@ class PackedBatch:
     windows: Tensor | None = None  # (B,) sequences of each example; None if each has one
     states: Tensor | None = None  # (T,) or (W,) rows of cached states to start from; None: start from the tokens
     host_lengths: Tensor | None = None  # lengths on the host, for a batch on a GPU
-    # (W + 1,) int32, or (W + 2,) if tokens fill up the bucket: the first token of each sequence and T, for a batch on
-    # a GPU. The tokens that fill up are a sequence of their own: fused kernels (encoder/fused.py) write no others
+    # (W + 2,) int32: the first token of each sequence and T, for a batch on a GPU. The tokens that fill up are a
+    # sequence of their own, which may be empty: fused kernels (encoder/fused.py) write no others
     offsets: Tensor | None = None
     fixed_longest: int | None = None  # longest, where the lengths themselves may change (engine/graphs.py)
 
@@ -60,12 +60,14 @@ class PackedBatch:
         return replace(self, **moved, host_lengths=self.lengths)
 
     def _offsets(self) -> Tensor:
-        """First token of each sequence, also of the one that fills up the bucket, and T. (W + 1 or W + 2,) int64."""
+        """First token of each sequence, and of the one that fills up the bucket, and T. (W + 2,) int64.
+
+        Also where nothing fills it up: FlashAttention draws dropout by the number of sequences.
+        """
         import torch
 
         ends = self.lengths.cumsum(0)
-        rest = [self.ids.shape[1]] if self.ids.shape[1] > self.num_tokens else []
-        return torch.cat([ends.new_zeros(1), ends, ends.new_tensor(rest)])
+        return torch.cat([ends.new_zeros(1), ends, ends.new_tensor([self.ids.shape[1]])])
 
     @property
     def sequence_lengths(self) -> list[int]:

@@ -329,6 +329,11 @@ class _Training:
                 trained.adds_in_any_order = True
                 _set_random_states(random_state)
                 continue
+            if self.graphs and self.graphs.hold_memory:  # once more, with the memory of the graphs
+                self.graphs.end("out of memory with graphs")
+                release_memory()
+                _set_random_states(random_state)
+                continue
             release_memory()
             step = len(trained.steps) + 1
             if parts >= len(examples):
