@@ -1,4 +1,4 @@
-"""Forward and backward pass of a step as a CUDA graph: one launch in place of some hundreds of operations.
+"""Forward and backward pass of a step as a CUDA graph: one launch in place of all their operations.
 
 A step of 16 sentences is over on a large GPU before the processor has queued it. CUDA records what a step queues, and
 queues it again in one launch, on the same memory ("CUDA Graphs", CUDA C++ Programming Guide; torch.cuda.CUDAGraph).
