@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from cluster_clock import ClockMachines, Costs, Faults
+from cluster_clock import ClockMachines, Costs, Faults, Training
 from rich.console import Console
 
 from tuneoff.cli.progress import StudyProgress
@@ -155,7 +155,7 @@ def simulations(study: Path, machines: list[int], num_runs: int, costs: Costs) -
     rows: list[dict[str, Any]] = []
     print(
         f"\n{'machines':>8}  {'faults':<24}{'a run':>7}{'whole':>9}{'efficiency':>11}{'head busy':>10}{'ms a run':>9}"
-        f"{'deaths':>7}{'recovery: median, max':>23}{'killed':>7}{'copies':>7}{'stored':>8}{'failed':>7}"
+        f"{'deaths':>7}{'recovery: median, max':>23}{'killed':>7}{'resumed':>8}{'copies':>7}{'stored':>8}{'failed':>7}"
     )
     plans = [(number, faults, 1.0) for number in machines for faults in FAULTS]
     plans += [(max(machines), "none", scale) for scale in (0.3, 0.1, 0.03)]  # where does the head become the limit?
@@ -166,7 +166,7 @@ def simulations(study: Path, machines: list[int], num_runs: int, costs: Costs) -
         print(
             f"{number:>8}  {faults:<24}{row['run_seconds']:>5.1f} s{row['seconds']:>7,.0f} s{row['efficiency']:>10.1%}"
             f"{row['head_busy']:>10.1%}{1000 * row['head_seconds_per_run']:>9.1f}{row['deaths']:>7}{recovery:>23}"
-            f"{row['killed']:>7}{row['copies']:>7}{row['stored']:>8,}{row['failed']:>7}",
+            f"{row['killed']:>7}{row['resumed']:>8}{row['copies']:>7}{row['stored']:>8,}{row['failed']:>7}",
             flush=True,
         )
     model = measure_model(91_600_000)
@@ -190,6 +190,13 @@ def stored_records(study: Path) -> dict[str, list[RunRecord]]:
 def mean_seconds(records: list[RunRecord]) -> float:
     """Mean time of runs, start and end included."""
     return statistics.mean(record.costs["run_seconds"] for record in records)
+
+
+def training_of(records: list[RunRecord]) -> Training:
+    """Return the share of training in runs, and the size of their checkpoints: weights, two moments and the best."""
+    shares = [record.costs["train_seconds"] / record.costs["run_seconds"] for record in records]
+    trainable = statistics.mean(record.parameters["trainable"] for record in records)
+    return Training(statistics.mean(shares), 16.0 * trainable) if trainable and min(shares) > 0 else Training()
 
 
 def parcels_of(study: Path, records: Mapping[str, list[RunRecord]]) -> dict[str, bytes]:
@@ -239,7 +246,8 @@ def simulate(
 
     with tempfile.TemporaryDirectory() as folder:
         store = StudyStore(Path(folder))
-        machines = ClockMachines(store, seconds, parcels, num_machines, costs, FAULTS[faults], rng)
+        trainings = {name: training_of(of) for name, of in records.items()}
+        machines = ClockMachines(store, seconds, parcels, num_machines, costs, FAULTS[faults], rng, trainings)
         loop = Dispatch(jobs, machines, store, num_machines, on_event)
         machines.start()
         loop.run()
@@ -260,6 +268,7 @@ def simulate(
         "recovery_median": statistics.median(recovery),
         "recovery_max": max(recovery),
         "killed": tally.num_killed,
+        "resumed": tally.num_resumed,
         "copies": tally.num_copies,
         "stored": len(done),
         "failed": failed,

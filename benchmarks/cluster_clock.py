@@ -2,7 +2,8 @@
 
 The clock advances by what the loop and everything that it calls take in this process, measured as they run, by the
 stated costs of calls of Ray, which are not made, and by waiting for the next event. Machines start jobs, end them, slow
-down and die by events of this clock. Records that come back are real folders of stored runs, unpacked and read.
+down and die by events of this clock, and keep checkpoints for each other as execute/keeping.py does. Records that come
+back are real folders of stored runs, unpacked and read.
 """
 
 import heapq
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tuneoff.engine.resume import usual_interval
 from tuneoff.execute.cluster import report_seconds
 from tuneoff.execute.dispatch import LOST
 from tuneoff.execute.local import KILLED
@@ -36,7 +38,7 @@ class Costs:
     fetch_per_report: float = 1e-5
     get: float = 5e-4  # of a result
     start: float = 0.3  # on a machine, from a free core to a job that trains, and from its end to a free core
-    bytes_per_second: float = 1.25e8  # of the network of the study's machine: 1 Gbit/s, not measured
+    bytes_per_second: float = 1.25e8  # of the network of each machine: 1 Gbit/s, not measured
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Faults:
     dying_machines: float = 0.0  # share, each at some time of the study; none comes back
     killed_runs: float = 0.0  # share of tries that are killed at some time, as for lack of memory
     notice_seconds: float = 30.0  # until the death of a machine is noticed: of one that vanishes; Ray's health check
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of the training of a strategy's runs."""
+
+    share: float = 1.0  # of a run's seconds; what follows it is made again by each try
+    checkpoint_bytes: float = 0.0  # 0: it has none
 
 
 @dataclass
@@ -66,6 +76,7 @@ class _Task:
     outcome: tuple[str, int] = ("", 0)
     is_over: bool = False
     began: float = 0.0
+    first_share: float = 0.0  # of the training that its checkpoint had
 
 
 @dataclass
@@ -78,6 +89,7 @@ class Tally:
     num_deaths: int = 0
     num_killed: int = 0
     num_copies: int = 0
+    num_resumed: int = 0  # tries that went on from a checkpoint
     recovery_seconds: list[float] = field(default_factory=list)  # from a death until the lost job starts elsewhere
     bytes_received: int = 0
 
@@ -94,11 +106,13 @@ class ClockMachines:
         costs: Costs,
         faults: Faults,
         rng: np.random.Generator,
+        trainings: Mapping[str, Training],
     ) -> None:
-        """seconds: of each job on a machine that is not slow. parcels: what comes back, by strategy."""
+        """seconds: of each job on a machine that is not slow. parcels: what comes back, by strategy, as trainings."""
         self.now, self.tally = 0.0, Tally()
         self._store, self._seconds, self._parcels, self._costs, self._faults = store, seconds, parcels, costs, faults
-        self._rng, self._left = rng, time.perf_counter()
+        self._rng, self._left, self._trainings = rng, time.perf_counter(), trainings
+        self._kept: dict[str, tuple[float, int]] = {}  # share of a run's training, and the machine that keeps it
         slow, dying = (rng.permutation(num_machines) for _ in range(2))
         self._machines = [_Machine() for _ in range(num_machines)]
         for index in slow[: round(faults.slow_machines * num_machines)]:
@@ -108,6 +122,7 @@ class ClockMachines:
         self._died: dict[str, float] = {}  # time of the death that a job waits to be started again after
         self._ended: list[int] = []
         self._reports: list[dict[str, Any]] = []
+        self._num_kept = 0  # reports of checkpoints
         self._events: list[tuple[float, int, str, Any]] = []
         self._numbers, self._handles = itertools.count(), itertools.count()
         self._link_free, self._report_seconds = 0.0, report_seconds(num_machines)
@@ -136,6 +151,10 @@ class ClockMachines:
     def clock(self) -> float:
         """Return the time."""
         return self.now + time.perf_counter() - self._left
+
+    def kept(self, job: Job) -> float:
+        """Return the share of a job's training that is kept."""
+        return self._kept.get(job.job_id, (0.0, 0))[0]
 
     def submit_copy(self, job: Job, halvings: int) -> int:
         """Queue a copy of a job; the machine of the job itself is not free."""
@@ -179,9 +198,10 @@ class ClockMachines:
 
     def reports(self) -> Sequence[Mapping[str, Any]]:
         """Return what the machines have reported."""
-        self._enter(self._costs.fetch + self._costs.fetch_per_report * len(self._reports))
-        reports, self._reports = self._reports, []
-        self.tally.num_reports += len(reports)
+        num_reports = len(self._reports) + self._num_kept
+        self._enter(self._costs.fetch + self._costs.fetch_per_report * num_reports)
+        self.tally.num_reports += num_reports
+        reports, self._reports, self._num_kept = self._reports, [], 0
         self._leave()
         return reports
 
@@ -215,7 +235,13 @@ class ClockMachines:
             task = self._pending.popleft()
             machine.task, task.machine = task, index
             begins = self.now + self._costs.start
-            length = self._seconds[task.job_id] * machine.slowness
+            training, whole = self._training(task), self._seconds[task.job_id] * machine.slowness
+            share, keeper = self._kept.get(task.job_id, (0.0, 0))
+            if share and self._machines[keeper].is_alive:
+                task.first_share = share
+                self.tally.num_resumed += 1
+                begins += training.checkpoint_bytes / self._costs.bytes_per_second
+            length = whole * (1 - training.share * task.first_share)
             self._at(begins, "begin", task)
             if self._rng.random() < self._faults.killed_runs:
                 self._at(begins + length * self._rng.random(), "kill", task)
@@ -229,11 +255,34 @@ class ClockMachines:
             self.tally.recovery_seconds.append(self.now - self._died.pop(task.job_id))
         self._reports.append({"kind": "started", "job_id": task.job_id, "machine": f"machine {task.machine}"})
         self._at(self.now + self._report_seconds, "progress", task)
+        if size := self._training(task).checkpoint_bytes:
+            self._at(self.now + usual_interval(size), "checkpoint", task)
+
+    def _training(self, task: _Task) -> Training:
+        return self._trainings[task.job.run.strategy.name]
+
+    def _share(self, task: _Task) -> float:
+        """Return the share of a task's training that is done now."""
+        seconds = self._seconds[task.job_id] * self._machines[task.machine].slowness * self._training(task).share
+        return min(1.0, task.first_share + (self.now - task.began) / seconds)
+
+    def _checkpoint(self, task: _Task) -> None:
+        share, size = self._share(task), self._training(task).checkpoint_bytes
+        if not task.is_over and share < 1:
+            self._at(self.now + size / self._costs.bytes_per_second, "sent", (task, share))
+            self._at(self.now + usual_interval(size), "checkpoint", task)
+
+    def _sent(self, sent: tuple[_Task, float]) -> None:
+        task, share = sent
+        following = (task.machine + np.arange(1, len(self._machines))) % len(self._machines)
+        keeper = next((int(index) for index in following if self._machines[index].is_alive), task.machine)
+        if not task.is_over:
+            self._kept[task.job_id] = share, keeper
+            self._num_kept += 1
 
     def _progress(self, task: _Task) -> None:
         if not task.is_over:
-            share = (self.now - task.began) / (self._seconds[task.job_id] * self._machines[task.machine].slowness)
-            self._reports.append({"kind": "progress", "job_id": task.job_id, "share": min(1.0, share)})
+            self._reports.append({"kind": "progress", "job_id": task.job_id, "share": self._share(task)})
             self._at(self.now + self._report_seconds, "progress", task)
 
     def _end(self, task: _Task) -> None:

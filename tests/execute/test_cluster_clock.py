@@ -31,7 +31,7 @@ def simulate(clock, toy_csv, tmp_path):
     stored.runs.write(failed_record(jobs[0].run, "stands for a record"))
     parcel = pack(stored.runs.path(jobs[0].job_id))
 
-    def run(**faults):
+    def run(checkpoint_bytes=0.0, **faults):
         machines = clock.ClockMachines(
             StudyStore(tmp_path / "study"),
             {job.job_id: 100.0 for job in jobs},
@@ -40,6 +40,7 @@ def simulate(clock, toy_csv, tmp_path):
             clock.Costs(start=0.0),
             clock.Faults(**faults),
             np.random.default_rng(0),
+            {"lora": clock.Training(share=0.8, checkpoint_bytes=checkpoint_bytes)},
         )
         ended: list[int] = []
 
@@ -70,6 +71,16 @@ def test_jobs_of_dead_machines_start_elsewhere_and_each_ends_once(simulate):
     assert len(machines.tally.recovery_seconds) == 3
     assert min(machines.tally.recovery_seconds) >= 30
     assert machines.now > 1300
+
+
+def test_jobs_go_on_from_checkpoints_unless_their_keeper_is_dead_too(simulate):
+    faults = {"dying_machines": 0.5, "killed_runs": 0.3, "notice_seconds": 30.0}
+    alone, _ = simulate(**faults)
+    machines, ended = simulate(**faults, checkpoint_bytes=1e7)
+    assert sorted(ended) == list(range(60))
+    assert alone.tally.num_resumed == 0
+    assert machines.tally.num_resumed >= 3
+    assert machines.now < alone.now - 100
 
 
 def test_a_slow_machine_gets_fewer_jobs(simulate):

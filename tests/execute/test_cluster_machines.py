@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,7 +24,7 @@ from tuneoff.execute.cluster import RayExecutor  # noqa: E402
 from tuneoff.execute.cluster_devices import use_network_of_cluster  # noqa: E402
 from tuneoff.execute.cluster_machines import Reservation  # noqa: E402
 from tuneoff.execute.dispatch import ConnectionLost  # noqa: E402
-from tuneoff.execute.node import Agent, Inputs, Origin, agent_name, agent_with  # noqa: E402
+from tuneoff.execute.node import Agent, Inputs, Origin, Task, agent_name, agent_with, run_there  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files open
 
@@ -149,6 +150,33 @@ def test_a_task_waits_for_an_agent_that_starts_again(cluster, tmp_path):
     psutil.Process(killed).kill()
     assert ray.get(task.remote(), timeout=100) != killed
     assert ray.get(agent.process.remote()) != killed
+
+
+class DeafAgent(Agent):
+    def __init__(self) -> None:
+        pass
+
+    def lacks(self, names: list[str]) -> list[str]:
+        time.sleep(1000.0)
+        return names
+
+
+@pytest.mark.slow
+def test_an_agent_that_does_not_answer_holds_no_task(cluster):
+    ray.init(address=cluster.address, log_to_driver=False, namespace="s")
+    here, origin = ray.get_runtime_context().get_node_id(), Origin("s", {}, ("elsewhere", "cache"))
+    options = {"name": agent_name(origin, here), "max_concurrency": 8, "num_cpus": 0}
+    agent = ray.remote(DeafAgent).options(**options).remote()
+
+    def ask() -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tuneoff.execute.node._AGENT_SECONDS", 2.0)
+            return run_there(origin, Inputs({}, {}), Task({"job_id": "full-s0"}, None, None, None), None)
+
+    result = ray.get(ray.remote(ask).remote(), timeout=100)
+    assert "no agent of the study that answers" in result["crash"]
+    assert result["machine"] == here
+    ray.kill(agent)
 
 
 @pytest.mark.slow

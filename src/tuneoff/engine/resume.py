@@ -66,7 +66,7 @@ class Checkpoint:
         size = sum(tensor.numel() * tensor.element_size() for tensor in state.tensors.values())
         if self.seconds is None and self._is_first and not self.stop_signal:
             self._is_first = False
-            self._interval = max(_SECONDS, size / _BYTES_PER_SECOND / _WRITES_SHARE)
+            self._interval = usual_interval(size)
             if self._interval > started - self._last:
                 return
         self.write_state(state)
@@ -141,6 +141,11 @@ class Checkpoint:
 
         with stops_call(note):
             yield
+
+
+def usual_interval(size: float) -> float:
+    """Return the seconds between checkpoints that are expected before the first one is written. size: in bytes."""
+    return max(_SECONDS, size / _BYTES_PER_SECOND / _WRITES_SHARE)
 
 
 def checkpoint_seconds() -> float | None:

@@ -1,9 +1,10 @@
 """Executor on a Ray cluster: the same jobs as on one machine, as Ray tasks on whatever machines have room.
 
 Ray schedules, moves data and notices machines that die; nothing here schedules across machines. A task hands its job to
-the agent of its machine (node.py). Records come back through Ray and are written here, so that only this process needs
-the study's folder. What follows a job that is lost is decided in dispatch.py. When the head is lost, this process
-leaves the cluster, waits a minute for the address to answer again, and submits what ran.
+the agent of its machine (node.py), and the agents keep checkpoints for each other (keeping.py). Records come back
+through Ray and are written here, so that only this process needs the study's folder. What follows a job that is lost is
+decided in dispatch.py. When the head is lost, this process leaves the cluster, waits a minute for the address to answer
+again, and submits what ran.
 """
 
 import contextlib
@@ -34,7 +35,8 @@ from tuneoff.spec.run import Job
 from tuneoff.strategies import GradientConfig
 
 if TYPE_CHECKING:  # need Ray
-    from tuneoff.execute.cluster_machines import Reservation
+    from tuneoff.execute.cluster_machines import Node, Reservation
+    from tuneoff.execute.keeping import Place
     from tuneoff.execute.node import Origin
 
 _POLL_SECONDS = 0.2
@@ -45,7 +47,8 @@ _RECONNECT_SECONDS = 60.0  # that a head may be away
 _REPORT_SECONDS, _REPORTS_A_SECOND = 1.0, 50  # of progress: of a job, and of all jobs
 _RPC_SECONDS = 10.0  # that an actor on this machine may take to answer
 # of the study's own process, on which jobs depend
-_VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "TUNEOFF_CUDA_GRAPHS")
+_VARIABLES = ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_ENDPOINT", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+_OWN_VARIABLES = ("TUNEOFF_CUDA_GRAPHS", "TUNEOFF_CHECKPOINT_SECONDS")
 
 
 class RayExecutor:
@@ -103,6 +106,8 @@ class RayExecutor:
         self._cluster = cluster_id(self._head)
         self.machines = ClusterMachines(self._origin, self._head)
         self._nodes_of_job: dict[str, set[str]] = {}  # Ray's ids of the machines where it has started
+        self._checkpoints: dict[str, tuple[Place, float]] = {}  # by run: where it is, and the share of the run it has
+        self._told: list[str] = []  # machines that the watcher knows
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
             ray.remote(Watcher).options(num_cpus=0, max_concurrency=64, scheduling_strategy=here).remote()
@@ -150,7 +155,7 @@ class RayExecutor:
             check_stop()
             try:
                 self._connect(self._head)
-                self.machines.meet()
+                self._tell_watcher(self.machines.meet())
             except StoreError as error:
                 if time.monotonic() > deadline:
                     raise StoreError(
@@ -167,7 +172,7 @@ class RayExecutor:
     def _origin(self) -> "Origin":
         from tuneoff.execute.node import Origin
 
-        environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+        environment = {name: os.environ[name] for name in (*_VARIABLES, *_OWN_VARIABLES) if name in os.environ}
         return Origin(self._session, environment, (socket.gethostname(), str(cache_folder())))
 
     def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
@@ -178,6 +183,7 @@ class RayExecutor:
         """
         self._bytes_of_job = bytes_of_job(largest_model)
         nodes = self.machines.meet()
+        self._tell_watcher(nodes)
         with_gpus = [node["NodeID"] for node in nodes if node["Resources"].get("GPU")]  # jobs run there only
         self._uses_gpu, self._reserves_memory = bool(with_gpus), True
         share = (self.machines.call(node_id, "jobs_of_gpu", largest_model) for node_id in with_gpus)
@@ -203,6 +209,13 @@ class RayExecutor:
         used = sum(reserved.fitting(node, threads) > 0 for node in nodes)
         return Slots(workers, threads, devices=devices, machines=min(workers, used))
 
+    def _tell_watcher(self, nodes: "Sequence[Node]") -> None:
+        """Say which machines may keep checkpoints."""
+        ids = [node["NodeID"] for node in nodes]
+        if ids != self._told:
+            self._told = ids
+            self._watcher.use_machines.remote(ids)
+
     def _reserved(self, devices: int) -> "Reservation":
         """Return what a job reserves besides cores, or each of its devices."""
         from tuneoff.execute.cluster_machines import Reservation
@@ -216,6 +229,7 @@ class RayExecutor:
         Raises StoreError if those that are left have no room for the devices of a job: Ray would wait for ever.
         """
         nodes = self.machines.look()
+        self._tell_watcher(nodes)
         room = self._reserved(slots.devices).room(nodes, slots.threads)
         if room < slots.devices and slots.devices > 1:
             raise StoreError(
@@ -270,6 +284,7 @@ class RayExecutor:
                 return None
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
             stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
+            checkpoint, _ = self._checkpoints.get(job.job_id, (None, 0.0))
             message = {
                 "job_id": job.job_id,
                 "job": job.model_dump(mode="json"),
@@ -284,7 +299,7 @@ class RayExecutor:
                 remote = run_together.options(num_cpus=0, **never)
             else:
                 remote = run_alone.options(**alone, **never, label_selector=selector)
-            return remote.remote(origin, inputs, Task(message, search, stored), self._watcher)
+            return remote.remote(origin, inputs, Task(message, search, stored, checkpoint), self._watcher)
 
         return submit
 
@@ -296,12 +311,23 @@ class RayExecutor:
             self.check_head()
             return []  # a machine that is busy
         for report in reports:
-            if "node" in report:
+            if report["kind"] == "kept":
+                self._checkpoints[report["job_id"]] = report["place"], report["share"]
+            elif "node" in report:
                 self._nodes_of_job.setdefault(report["job_id"], set()).add(report["node"])
         return [
             {**report, "machine": self.machines.name_of(report["node"])} if "node" in report else report
             for report in reports
+            if report["kind"] != "kept"
         ]
+
+    def share_kept(self, job_id: str) -> float:
+        """Return the share of a run that its checkpoint has; 0 without one."""
+        return self._checkpoints[job_id][1] if job_id in self._checkpoints else 0.0
+
+    def forget_checkpoint(self, job_id: str) -> None:
+        """Forget where the checkpoint of a run is that has ended."""
+        self._checkpoints.pop(job_id, None)
 
     def end_job(self, job_id: str) -> None:
         """End a job that may still run somewhere, though its task is gone."""
@@ -342,6 +368,10 @@ class _RayMachines:
         if copy is not None:
             notice(f"{job.title} is slow where it runs: it runs on another machine too, and what ends first counts")
         return copy
+
+    def kept(self, job: Job) -> float:
+        """Return the share of a run that the last checkpoint has of which a machine has told."""
+        return self._executor.share_kept(job.job_id)
 
     def drop(self, job: Job, handles: Sequence[Any]) -> None:
         """Cancel tasks, and end the processes that they wait for."""
@@ -391,6 +421,7 @@ class _RayMachines:
             store.searches.write(SearchRecord.from_json(result["search"]))
         elif "run" in result:
             store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
+            self._executor.forget_checkpoint(job.job_id)
         return result["crash"], result["code"]
 
     def cancel(self, handles: Sequence[Any]) -> None:

@@ -2,8 +2,8 @@
 
 It knows the machines by a protocol only: cluster.py has those of Ray, and benchmarks/cluster.py drives the same loop on
 a clock of its own, with the durations of runs in place of runs. A job whose machine dies is submitted again with what
-is stored by then, so that a search goes on with its next trial; a job that kills its process, or loses its machine,
-three times is failed.
+is stored by then: a search goes on with its next trial, a run from its checkpoint. A job that kills its process, or
+loses its machine, three times is failed.
 
 When machines have nothing else to do, a run that is slow where it runs is run a second time elsewhere, and what ends
 first counts: both give the same results. Otherwise the last runs of a large study may end on its slow machines
@@ -28,6 +28,7 @@ _MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored 
 # a run is slow if it will take longer than so many usual ones, and at least so many seconds more than one
 _SLOW, _SLOW_SECONDS = 1.2, 10.0
 _TELLING_SHARE = 0.1  # of a run, after which its progress tells how long it takes
+_LEAST_SHARE = 0.1  # of a usual run that one takes which goes on from the end of its training
 _LENGTHS = 25  # the last runs of a strategy, whose median is the usual one
 
 
@@ -49,6 +50,9 @@ class Machines(Protocol):
 
     def wait(self, handles: Sequence[Any]) -> Sequence[Any]:
         """Wait a moment for jobs to end, and return the handles of those that have."""
+
+    def kept(self, job: Job) -> float:
+        """Return the share of a run that its checkpoint has, from which its next try goes on; 0 without one."""
 
     def reports(self) -> Sequence[Mapping[str, Any]]:
         """Return what the machines report of running jobs: that they started, their progress, and trials."""
@@ -78,6 +82,7 @@ class _Task:
     machine: str = ""
     started: float = 0.0  # by the clock of the machines
     share: float = 0.0  # that is done
+    begin: float = 0.0  # share from which this try went on
     handles: list[Hashable] = field(default_factory=list)  # of the job, and of its copy
     copy: Hashable | None = None
     is_copied: bool = False  # or cannot be
@@ -124,6 +129,7 @@ class Dispatch:
     def _step(self) -> None:
         while self._waiting and len(self._running) < self._workers:
             task = self._waiting[0]
+            task.begin = task.share = self._machines.kept(task.job)
             self._add(task, self._machines.submit(task.job, int(task.was_killed)))
             self._by_id[task.job_id] = task
             self._waiting.popleft()
@@ -163,9 +169,13 @@ class Dispatch:
         """Tell whether another machine would end a run much sooner. Searches are not copied: their trials come back."""
         if not task.is_started or task.is_copied or task.job.is_search or not (lengths := self._lengths[task.group]):
             return False
-        usual, elapsed = statistics.median(lengths), now - task.started
-        left = elapsed * (1 - task.share) / task.share if task.share >= _TELLING_SHARE else elapsed - usual
-        return left > max(_SLOW * usual, usual + _SLOW_SECONDS)
+        usual, elapsed, done_here = statistics.median(lengths), now - task.started, task.share - task.begin
+        if done_here >= _TELLING_SHARE:
+            left = elapsed * (1 - task.share) / done_here
+        else:
+            left = elapsed - usual * max(1 - task.begin, _LEAST_SHARE)
+        elsewhere = usual * max(1 - self._machines.kept(task.job), _LEAST_SHARE)
+        return left > max(_SLOW * elsewhere, elsewhere + _SLOW_SECONDS)
 
     def _pass_on(self, report: Mapping[str, Any]) -> None:
         task = self._by_id.get(report["job_id"])
@@ -206,7 +216,7 @@ class Dispatch:
             self._go_on_later(task, crash)
             return
         del self._by_id[task.job_id]
-        if not crash and task.started and not task.is_copied:
+        if not crash and task.started and not task.is_copied and not task.begin:
             self._lengths[task.group].append(self._machines.clock() - task.started)
         record = record_crash(job, store, crash) if crash else stored_record(job, store)
         self._on_event(Event("done", job, share=1.0, record=record, machine=task.machine))

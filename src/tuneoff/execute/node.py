@@ -5,6 +5,7 @@ machine, whose worker process forks a child for each job (worker.py), as on one 
 job gives the same bits, and the libraries are imported once for each machine and not for each job.
 """
 
+import bisect
 import contextlib
 import json
 import os
@@ -14,7 +15,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import ray
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError, TuneoffError, one_line
+from tuneoff.execute.keeping import Courier, Keeper, Place, fetch
 from tuneoff.execute.local import LOST, describe_exit
 from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
 from tuneoff.execute.room import jobs_of_gpu
@@ -60,6 +62,7 @@ class Task:
     message: dict[str, Any]  # for the worker process
     search: dict[str, Any] | None  # record of a search so far
     stored: bytes | None  # packed run that only predicts
+    checkpoint: Place | None  # that a run goes on from
 
     @property
     def job_id(self) -> str:
@@ -73,7 +76,7 @@ class Agent:
     def __init__(self, origin: Origin) -> None:
         self._is_home = origin.home == (socket.gethostname(), str(cache_folder()))
         self._node = ray.get_runtime_context().get_node_id()
-        self._is_stopped, self._environment = False, dict(origin.environment)
+        self._is_stopped, self._origin = False, origin
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
         os.environ.update(origin.environment)
@@ -81,7 +84,7 @@ class Agent:
         os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
         self._checks = self._folder / "checks"  # shared by the jobs of this machine: what they compared with checksums
         self._checks.mkdir()
-        os.environ["TUNEOFF_CHECKPOINT_SECONDS"] = "none"  # a job that is tried again may be on another machine
+        self._keeper = Keeper(self._folder / "kept")
         self._encoders: dict[str, dict[str, str]] = {}
         self._write_encoders()
         self._worker = WorkerProcess()
@@ -92,8 +95,9 @@ class Agent:
 
     def surroundings(self) -> dict[str, Any]:
         """Return what a job of this machine needs in a process that this agent did not start."""
-        names = [*self._environment, "TUNEOFF_ENCODERS", "TUNEOFF_CHECKPOINT_SECONDS"]
-        return {"environment": {name: os.environ[name] for name in names}, "checks": str(self._checks)}
+        environment = {name: os.environ[name] for name in [*self._origin.environment, "TUNEOFF_ENCODERS"]}
+        # devices have no checkpoints on a cluster: it starts them again on any machines
+        return {"environment": {**environment, "TUNEOFF_CHECKPOINT_SECONDS": "none"}, "checks": str(self._checks)}
 
     def versions(self) -> dict[str, str]:
         """Return the versions of this machine's libraries."""
@@ -124,14 +128,33 @@ class Agent:
         path.with_suffix(".new").write_text(json.dumps(self._encoders), encoding="utf-8")
         path.with_suffix(".new").replace(path)
 
+    def keep(self, name: str, offset: int, part: bytes, size: int) -> None:
+        """Keep a part of a checkpoint of another machine. size: of all parts, in bytes."""
+        self._keeper.add(name, offset, part, size)
+
+    def kept(self, name: str, offset: int) -> bytes:
+        """Return a part of a checkpoint that is kept here; empty after the last one, or without such a checkpoint."""
+        return self._keeper.part(name, offset)
+
+    def forget(self, name: str) -> None:
+        """Remove a checkpoint that is kept here."""
+        self._keeper.forget(name)
+
+    def _agent_of(self, node: str) -> Any:
+        return ray.get_actor(agent_name(self._origin, node), namespace=self._origin.session)
+
     def run(self, task: Task, watcher: Any) -> dict[str, Any]:
         """Run a job to its end, and return its record: the run's folder packed, the search, or the reason of a crash.
 
-        watcher: actor that is told of the start and of progress.
+        watcher: actor that is told of the start, of progress, and of checkpoints.
         """
         job_id = task.job_id
         self.end(job_id)
         store = store_of(self._folder / job_id, task)
+        checkpoint = store.runs.checkpoint(job_id)
+        courier = Courier(job_id, checkpoint, self._agent_of, watcher)
+        if task.checkpoint:
+            fetch(task.checkpoint, checkpoint, self._agent_of)
         message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._messages[job_id] = mailbox
@@ -141,11 +164,21 @@ class Agent:
                 raise StoreError(self._broken)
             self._worker.submit(message)
             watcher.started.remote(job_id, self._node)
-            crash, code = self._follow(message, mailbox, store, watcher)
+            crash, code = self._follow(message, mailbox, store, watcher, courier)
+            if not crash:
+                courier.end(task.checkpoint)
+            if task.search is not None:
+                self._keep_best_trial(store, watcher)
             return {"crash": crash, "code": code, **pack_run(store, task)}
         finally:
             del self._messages[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
+
+    def _keep_best_trial(self, store: StudyStore, watcher: Any) -> None:
+        """Keep the state at the end of a search's best trial for the run with its options."""
+        for path in store.runs.folder.glob(".checkpoints/*.safetensors"):
+            place = Place(self._node, self._keeper.adopt(path))
+            ray.get(watcher.kept.remote(path.stem, place, 1.0))  # before the search's end is known
 
     def end(self, job_id: str) -> None:
         """End a job, if it runs. Ray may have killed the task that waited for it."""
@@ -154,20 +187,27 @@ class Agent:
             time.sleep(_POLL_SECONDS / 5)
 
     def _follow(
-        self, message: Mapping[str, Any], mailbox: "queue.Queue[dict[str, Any]]", store: StudyStore, watcher: Any
+        self,
+        message: Mapping[str, Any],
+        mailbox: "queue.Queue[dict[str, Any]]",
+        store: StudyStore,
+        watcher: Any,
+        courier: Courier,
     ) -> tuple[str, int]:
-        """Wait for the end of a job, and tell the watcher of its progress.
+        """Wait for the end of a job, tell the watcher of its progress, and send its checkpoints.
 
         Returns the reason of a crash, or "", and the exit code.
         """
-        job_id, seen, reported = message["job_id"], 0.0, time.monotonic()
+        job_id, seen, reported, share = message["job_id"], 0.0, time.monotonic(), 0.0
         while True:
+            courier.look(share)
             with contextlib.suppress(queue.Empty):
                 event = mailbox.get(timeout=_POLL_SECONDS)
                 if event["event"] == "progress":
+                    share = event["share"]
                     if time.monotonic() - reported > message["report_seconds"]:
                         reported = time.monotonic()
-                        watcher.progress.remote(job_id, event["share"])
+                        watcher.progress.remote(job_id, share)
                 elif event["event"] == "done":
                     return "", 0
                 elif event["event"] == "stopped":
@@ -236,6 +276,7 @@ class Watcher:
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
         self._results: dict[str, dict[str, Any]] = {}  # of jobs on several devices
+        self._machines: list[str] = []  # Ray's ids, sorted
 
     def started(self, job_id: str, node: str) -> None:
         """Note that a job started. node: Ray's id of its machine."""
@@ -248,6 +289,19 @@ class Watcher:
     def trial(self, job_id: str, record: dict[str, Any]) -> None:
         """Note the record of a search after another trial."""
         self._events.append({"kind": "trial", "job_id": job_id, "record": record})
+
+    def kept(self, job_id: str, place: Place, share: float) -> None:
+        """Note where a checkpoint of a run is. share: of the run that was done when it was written."""
+        self._events.append({"kind": "kept", "job_id": job_id, "place": place, "share": share})
+
+    def use_machines(self, nodes: Sequence[str]) -> None:
+        """Note the machines that have agents. nodes: Ray's ids."""
+        self._machines = sorted(nodes)
+
+    def next_machine(self, node: str) -> str:
+        """Return the machine that keeps the checkpoints of a machine: the next one, or itself if it is alone."""
+        machines = self._machines or [node]
+        return machines[bisect.bisect_right(machines, node) % len(machines)]
 
     def end(self, job_id: str, result: dict[str, Any]) -> None:
         """Keep the record of a job on several devices."""
@@ -294,10 +348,10 @@ def running_agent(origin: Origin) -> Any:
     while True:
         try:
             agent = ray.get_actor(name, namespace=origin.session)
-            ray.get(agent.lacks.remote([]))
-        except (ValueError, ray.exceptions.ActorUnavailableError) as error:
+            ray.get(agent.lacks.remote([]), timeout=_AGENT_SECONDS)
+        except (ValueError, ray.exceptions.ActorUnavailableError, ray.exceptions.GetTimeoutError) as error:
             if time.monotonic() > deadline:
-                raise StoreError(f"machine {socket.gethostname()} has no agent of the study") from error
+                raise StoreError(f"machine {socket.gethostname()} has no agent of the study that answers") from error
             time.sleep(_POLL_SECONDS)
         else:
             return agent
