@@ -1,12 +1,15 @@
 """GPUs by NVIDIA's driver, whose library the tests stand in for: no GPU is needed."""
 
+import time
 import types
 
 import pynvml
 import pytest
 
 from tuneoff import gpus
-from tuneoff.gpus import Gpu, gpu_joules
+from tuneoff.execute import gpu_load
+from tuneoff.execute.gpu_load import GpuLoad, stored_share
+from tuneoff.gpus import Gpu, gpu_joules, reading_load
 
 GB = 10**9
 
@@ -164,3 +167,64 @@ def test_gpus_that_count_no_energy_have_none(install, monkeypatch):
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTotalEnergyConsumption", unsupported)
     assert gpu_joules() is None
+
+
+@pytest.fixture
+def load(install, monkeypatch):
+    """A function that sets the load of two GPUs, in per cent."""
+    install(A, B)
+
+    def of(*percents):
+        by_uuid = dict(zip(("GPU-aaaa", "GPU-bbbb"), percents, strict=True))
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: uuid)
+        rates = {uuid: types.SimpleNamespace(gpu=percent) for uuid, percent in by_uuid.items()}
+        monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", rates.__getitem__)
+
+    return of
+
+
+def test_the_load_of_gpus_is_read(load, monkeypatch):
+    load(30, 90)
+    with reading_load(["GPU-bbbb", "GPU-aaaa"]) as read:
+        assert read() == pytest.approx(1.2)
+    with reading_load(["GPU-aaaa"]) as read:
+        assert read() == pytest.approx(0.3)
+
+    def unsupported(handle):
+        raise pynvml.NVMLError_NotSupported
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", unsupported)  # as of an instance
+    with reading_load(["GPU-aaaa"]) as read:
+        assert read() is None
+
+
+def measure_load(num_running, uuids=("GPU-aaaa", "GPU-bbbb")):
+    """Measure for a while, one sample each millisecond."""
+    with GpuLoad(uuids, 1000, num_running, sample_seconds=0.001):
+        time.sleep(0.3)
+
+
+def test_the_share_of_a_gpu_that_a_job_takes_is_stored(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.05)
+    assert stored_share("H100", 1000) is None
+    load(30, 90)
+    measure_load(lambda: 8)
+    assert stored_share("H100", 1000) == pytest.approx(0.15)
+    assert stored_share("H100", 2000) is None
+    assert stored_share("H200", 1000) is None
+    load(0, 0)
+    measure_load(lambda: 0)  # no job has used them
+    assert stored_share("H100", 1000) == pytest.approx(0.15)
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 60.0)
+    measure_load(lambda: 8)  # too short to tell
+    assert stored_share("H100", 1000) == pytest.approx(0.15)
+    (tmp_path / "gpu_shares.json").write_text("damaged")
+    assert stored_share("H100", 1000) is None
+
+
+def test_without_gpus_no_load_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.0)
+    measure_load(lambda: 1, uuids=())
+    assert not (tmp_path / "gpu_shares.json").exists()

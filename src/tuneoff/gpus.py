@@ -6,7 +6,7 @@ order that only CUDA knows (the fastest first), and none is returned.
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,26 @@ def gpu_joules() -> float | None:
         except nvml.NVMLError:
             return None
         return sum(used) / 1000 if used else None
+
+
+@contextlib.contextmanager
+def reading_load(uuids: Collection[str]) -> Iterator[Callable[[], float | None]]:
+    """A context with a function that returns how busy some GPUs are, summed over them: 1.0 for each that is never idle.
+
+    It returns None where the driver does not tell, as for the instances of a divided GPU.
+    """
+    with _driver() as nvml:
+
+        def read() -> float | None:
+            if not nvml:
+                return None
+            try:
+                handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+                return sum(nvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles) / 100
+            except nvml.NVMLError:
+                return None
+
+        yield read
 
 
 @contextlib.contextmanager

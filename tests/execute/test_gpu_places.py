@@ -1,14 +1,17 @@
 """Jobs on GPUs: how many share one, and which one each sees. No GPU is needed."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from tests.studies import changed
 from tuneoff.errors import ConfigError
+from tuneoff.execute import gpu_load
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.execute.room import gpu_places
+from tuneoff.files import read_json, write_json
 from tuneoff.gpus import Gpu
 
 GB = 10**9
@@ -36,6 +39,23 @@ def gpu(uuid, total, free=None, name="H100"):
 def test_jobs_share_gpus_by_their_memory(found, count, expected, monkeypatch):
     monkeypatch.setattr("tuneoff.gpus.gpus", lambda: found)
     assert gpu_places(BERT, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("share", "found", "expected"),
+    [
+        (0.11, [gpu("a", 80)], ("a",) * 8),  # where an estimate would give four
+        (0.24, [gpu("a", 80)], ("a",) * 4),  # four that keep it busy stay four
+        (0.97, [gpu("a", 80)], ("a",)),
+        (0.11, [gpu("a", 16)], ("a",) * 2),  # no more than its memory holds
+        (0.45, [gpu("a", 80), gpu("b", 80, free=7)], ("a", "b", "a")),
+    ],
+)
+def test_jobs_share_gpus_by_the_load_that_was_measured(share, found, expected, monkeypatch, tmp_path):
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
+    write_json(tmp_path / "gpu_shares.json", {f"H100, {BERT} parameters": share})
+    monkeypatch.setattr("tuneoff.gpus.gpus", lambda: found)
+    assert gpu_places(BERT) == expected
 
 
 def test_an_exclusive_gpu_takes_one_job_and_one_without_kernels_none(monkeypatch):
@@ -80,7 +100,14 @@ def test_each_job_sees_its_own_gpu_alone(small, tmp_path, monkeypatch):
         def slots(self, num_jobs, largest_model, requested=None, devices=1):
             return Slots(workers=2, threads=1, gpus=("GPU-a", "GPU-b"))
 
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(gpu_load, "reading_load", lambda uuids: nullcontext(lambda: 0.3))
+    monkeypatch.setattr(gpu_load, "gpus", lambda: [gpu("GPU-a", 80), gpu("GPU-c", 80, name="T4")])
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.01)
+    monkeypatch.setattr(gpu_load.GpuLoad.__init__, "__defaults__", (0.005,))
     with TwoGpus() as executor:
         changed(small, metric="seen:gpu").run(executor=executor)
+    shares = read_json(tmp_path / "cache" / "gpu_shares.json")
+    assert shares == {"H100, 0 parameters": pytest.approx(0.3)}  # of the job with an encoder, not of TF-IDF beside it
     seen = (tmp_path / "seen.txt").read_text().split()
     assert {"GPU-a", "GPU-b"} <= set(seen) <= {"GPU-a", "GPU-b", "None"}  # None: the study's own process

@@ -29,6 +29,7 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._worker = WorkerProcess()
+        self._largest_model = 0  # parameters
 
     def __enter__(self) -> Self:
         return self
@@ -38,6 +39,7 @@ class LocalExecutor:
 
     def slots(self, num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> Slots:
         """Return the jobs at once on this machine, and the threads of each."""
+        self._largest_model = largest_model
         return local_slots(num_jobs, largest_model, requested, devices)
 
     def execute(self, jobs: Sequence[Job], store: StudyStore, slots: Slots, on_event: Callable[[Event], None]) -> None:
@@ -47,6 +49,7 @@ class LocalExecutor:
         signal to stop passes once every running job has stored where it stands; a second one passes at once.
         """
         from tuneoff.execute.executor import Event
+        from tuneoff.execute.gpu_load import GpuLoad
         from tuneoff.execute.job import is_finished, record_crash, stored_record
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
@@ -103,15 +106,19 @@ class LocalExecutor:
                 else:
                     finish(job)
 
+        def num_on_gpus() -> int:
+            return sum(job.run.model is not None for job in list(running.values()))
+
         try:
-            while waiting or running:
-                while worker.is_ready and waiting and len(running) < slots.workers:
-                    job = waiting.pop(0)
-                    places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
-                    worker.submit(_message(job, store, slots, int(job.job_id in killed), gpu))
-                    running[job.job_id] = job
-                    on_event(Event("started", job))
-                handle(worker.next_message())
+            with GpuLoad(slots.gpus, self._largest_model, num_on_gpus):
+                while waiting or running:
+                    while worker.is_ready and waiting and len(running) < slots.workers:
+                        job = waiting.pop(0)
+                        places[job.job_id] = gpu = slots.free_gpu(places[job_id] for job_id in running)
+                        worker.submit(_message(job, store, slots, int(job.job_id in killed), gpu))
+                        running[job.job_id] = job
+                        on_event(Event("started", job))
+                    handle(worker.next_message())
         except (KeyboardInterrupt, StopRequested):
             is_stopping = True
             notice("stopping: running jobs end their step and store where they are; once more stops at once")

@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 # upper bound per parameter: weights, gradient, two moments and the best epoch's weights (4 bytes each), activations
 _BYTES_PER_PARAMETER = 40
 _BYTES_PER_WORKER = 1.5 * 2**30
-# estimated, as no GPU was at hand: memory of a GPU for each of the jobs that share it, and how many at most
+_BYTES_OF_GRAPHS = 4  # per parameter, of a GPU: the gradients of CUDA graphs are in a memory of their own
+# estimated, where none was measured: memory of a GPU for each of the jobs that share it, and how many at most
 _GPU_BYTES_OF_JOB = 20 * 10**9
 _MOST_JOBS_OF_GPU = 4
+_BUSY_SHARE = 0.9  # of the time, for which a GPU gets jobs; more of them would only wait for each other
 
 
 def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
@@ -49,8 +51,10 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     """Return the GPU of each job at once, in turns; empty where the GPUs cannot be told apart, or there is none.
 
     The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
-    run of a small encoder keeps a large GPU busy for a small part of its time, so that several share it, by its memory:
-    one per 20 GB, at most four. Where MPS runs, CUDA uses it by itself, and they compute at once and not in turns.
+    run of a small encoder keeps a large GPU busy for a part of its time, so that as many share it as keep it busy, by
+    the share that a job took in the last study on such a GPU with an encoder of this size (gpu_load.py); before the
+    first one, one per 20 GB of memory, at most four. In any case no more than its free memory holds. Where MPS runs,
+    CUDA uses it by itself, and they compute at once and not in turns.
     largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
     """
     from tuneoff.gpus import gpus
@@ -60,21 +64,25 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     for gpu in found:
         total[gpu.name] += gpu.total_bytes
     alike = [gpu for gpu in found if gpu.name == max(total, key=total.__getitem__)]
-    needed = bytes_of_job(largest_model)
-    fitting = {
-        gpu: int(min(_most_jobs(gpu), max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB), gpu.free_bytes // needed))
-        for gpu in alike
-    }
+    needed = bytes_of_job(largest_model) + _BYTES_OF_GRAPHS * largest_model
+    fitting = {gpu: int(min(_jobs_that_fill(gpu, largest_model), gpu.free_bytes // needed)) for gpu in alike}
     if alike and not any(fitting.values()):  # taken by others: the least of them
         fitting[max(alike, key=lambda gpu: gpu.free_bytes)] = 1
-    turns = [gpu.uuid for turn in range(_MOST_JOBS_OF_GPU) for gpu in alike if fitting[gpu] > turn]
+    turns = [gpu.uuid for turn in range(max(fitting.values(), default=0)) for gpu in alike if fitting[gpu] > turn]
     if count is None or not turns:
         return tuple(turns)
     return tuple(itertools.islice(itertools.cycle(turns), count))
 
 
-def _most_jobs(gpu: Gpu) -> int:
-    return 1 if gpu.is_exclusive else _MOST_JOBS_OF_GPU
+def _jobs_that_fill(gpu: Gpu, largest_model: int) -> int:
+    """Return how many jobs keep a GPU busy; at least 1."""
+    from tuneoff.execute.gpu_load import stored_share
+
+    if gpu.is_exclusive:
+        return 1
+    if share := stored_share(gpu.name, largest_model):
+        return max(1, round(_BUSY_SHARE / share))
+    return int(min(_MOST_JOBS_OF_GPU, max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB)))
 
 
 def _with_kernels(found: list[Gpu]) -> list[Gpu]:
