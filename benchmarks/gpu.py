@@ -4,10 +4,11 @@ python benchmarks/gpu.py [PART ...] [--out gpu.json] [--model packaged:minilm]
 
 Parts: facts; attention (fused kernels against fp64); steps (each strategy against the CPU, the same seed twice, and no
 wait under torch's own check); graphs (weights with CUDA graphs and without, of each strategy, and whether they were
-used); speed (a step of full fine-tuning by tokens, with CUDA graphs, with fused attention and with grids, beside the
-GPU's peak); together (steps per second of 1, 2, 4 and 8 processes at once); trainer (HF Trainer, as published and
-tuned, on the same texts); fifteen (the runs of five published studies, on random words in their sizes and lengths). A
-part that fails or takes longer than its limit is recorded, and the next one starts; every limit is below ten minutes.
+used); speed (a step of full fine-tuning by tokens, with CUDA graphs, with fused attention, with blocks of torch.compile
+and with grids, beside the GPU's peak); together (steps per second of 1, 2, 4 and 8 processes at once); trainer (HF
+Trainer, as published and tuned, on the same texts); fifteen (the runs of five published studies, on random words in
+their sizes and lengths). A part that fails or takes longer than its limit is recorded, and the next one starts; every
+limit is below ten minutes.
 
 --model bert-base and --model distilbert are those architectures with random weights. All parts start on a CPU too
 (--device cpu --share 0.001), to check the script. It needs no network. Nothing in docs/benchmarks.md comes from it yet:
@@ -192,6 +193,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     from tuneoff.encoder.anatomy import blocks
     from tuneoff.encoder.load import load_model
     from tuneoff.engine.meter import peak_operations
+    from tuneoff.errors import one_line
 
     device, model = options.device, options.model
     table = _table(model)
@@ -201,14 +203,22 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {"peak_operations": peak, "block_parameters": parameters}
     fused = packed_attention.fused_kernel
     sizes = (16, 64, 256, 600) if device == "cuda" else (16,)
-    for kernel, batch_size in itertools.product(("graphs", "fused", "grids"), sizes):
+    for kernel, batch_size in itertools.product(("graphs", "fused", "compiled", "grids"), sizes):
         times: list[float] = []
         os.environ["TUNEOFF_CUDA_GRAPHS"] = "on" if kernel == "graphs" else "off"
         packed_attention.fused_kernel = fused if kernel != "grids" else lambda *_: None
-        count = STEPS_WITH_GRAPHS if kernel == "graphs" and device == "cuda" else NUM_STEPS
-        progress = {"on_progress": _clock(times), "count": count}
-        _train("full", model, table, device, torch.bfloat16, batch_size=batch_size, **progress)
-        # the first steps with graphs are made without, and some record one
+        count = STEPS_WITH_GRAPHS if kernel in ("graphs", "compiled") and device == "cuda" else NUM_STEPS
+        progress: dict[str, Any] = {"on_progress": _clock(times), "count": count}
+        if kernel == "compiled":
+            progress["prepare"] = _compile
+        try:
+            _train("full", model, table, device, torch.bfloat16, batch_size=batch_size, **progress)
+        except Exception as error:  # torch.compile raises many types
+            if kernel != "compiled":
+                raise
+            results[f"{kernel}, {batch_size}"] = {"error": one_line(error, 300)}
+            continue
+        # the first steps with graphs are made without, and some record one; others wait for the compiler
         seconds = sorted(
             after - before for before, after in itertools.pairwise(times[4 if count == NUM_STEPS else 100 :])
         )
@@ -217,6 +227,14 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
         results[f"{kernel}, {batch_size}"] = {"tokens": tokens, "median_seconds": median, "share_of_peak": share}
         print(kernel, batch_size, results[f"{kernel}, {batch_size}"], flush=True)
     return results
+
+
+def _compile(model: Any) -> None:
+    """Compile each block for batches of any number of tokens, with torch's default compiler."""
+    from tuneoff.encoder.anatomy import blocks
+
+    for block in blocks(model):
+        block.compile(dynamic=True)
 
 
 def _clock(times: list[float]) -> Callable[[float], None]:
@@ -399,8 +417,12 @@ def _train(
     forbid_waits: bool = False,
     on_progress: Any = lambda share: None,
     count: int = NUM_STEPS,
+    prepare: Callable[[Any], None] = lambda model: None,
 ) -> tuple[list[float], list[Any], str]:
-    """Train some steps. Returns losses, weights, and the message of a wait that torch refused."""
+    """Train some steps. Returns losses, weights, and the message of a wait that torch refused.
+
+    prepare: called with the model before the first one.
+    """
     import torch
 
     from tuneoff.encoder.load import load_model
@@ -414,6 +436,7 @@ def _train(
     torch.manual_seed(0)
     adapted = DEFINITIONS[config.name].apply(load_model(model, ("0", "1"), seed=0, dropout=dropout), config)
     adapted.model.to(device)
+    prepare(adapted.model)
     recipe = Recipe(epochs=1, batch_size=batch_size, max_steps=count)
 
     def report(share: float) -> None:
