@@ -156,6 +156,10 @@ class ClockMachines:
         """Return the share of a job's training that is kept."""
         return self._kept.get(job.job_id, (0.0, 0))[0]
 
+    def forget(self, job: Job) -> None:
+        """Forget what is kept of a job."""
+        self._kept.pop(job.job_id, None)
+
     def submit_copy(self, job: Job, halvings: int) -> int:
         """Queue a copy of a job; the machine of the job itself is not free."""
         self.tally.num_copies += 1

@@ -330,7 +330,7 @@ def after_trials(plan: Sequence[Estimate], searches: Sequence[Job], store: Study
     for job in searches:
         best = store.searches.open(job.new_search).best
         run = job.run.searched(best.options) if best else job.run
-        if not is_finished(job, store) or store.runs.checkpoint(run.run_id).is_file():
+        if not is_finished(job, store) or store.runs.is_trained(run.run_id):
             trained.add(run.run_id)
     return [e.after_trial() if e.job.job_id in trained else e for e in plan]
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _FINGERPRINT = b"fingerprint"  # key in the metadata of a file of predictions
 OK, FAILED, DIVERGED = STATUSES = "ok", "failed", "diverged"
+_ELSEWHERE = ".elsewhere"  # end of the name of a file: the checkpoint is on a machine of a cluster
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)  # of a run or a search: names of files, never a path
 
 
@@ -160,6 +161,17 @@ class RunStore:
         """Return the file of the checkpoint of a run that is not finished (engine/resume.py); it need not exist."""
         return self.folder / ".checkpoints" / f"{run_id}.safetensors"
 
+    def note_trained_elsewhere(self, run_id: str) -> None:
+        """Note that a machine of a cluster keeps the training of a run that is not finished."""
+        path = self.checkpoint(run_id).with_suffix(_ELSEWHERE)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def is_trained(self, run_id: str) -> bool:
+        """Return True if a run that is not finished has a checkpoint, here or on a machine of a cluster."""
+        path = self.checkpoint(run_id)
+        return path.is_file() or path.with_suffix(_ELSEWHERE).is_file()
+
     def is_done(self, run_id: str) -> bool:
         """Return True unless the run is missing or failed. A diverged run is done: it would diverge again."""
         return self.path(run_id).is_dir() and self.record(run_id).status != FAILED
@@ -197,11 +209,12 @@ class RunStore:
         shutil.rmtree(removed, ignore_errors=True)
 
     def remove_unfinished(self) -> None:
-        """Remove the temporary folders of an interrupted study, and checkpoints of runs that are stored."""
+        """Remove temporary folders of an interrupted study, and checkpoints of runs that are stored or elsewhere."""
         for folder in self.folder.glob(".unfinished-*"):
             shutil.rmtree(folder, ignore_errors=True)
         for path in self.folder.glob(".checkpoints/*"):
-            if path.name.startswith(".unfinished-") or self.is_done(path.name.removesuffix(".safetensors")):
+            is_left = path.name.startswith(".unfinished-") or path.suffix == _ELSEWHERE
+            if is_left or self.is_done(path.name.removesuffix(".safetensors")):
                 path.unlink(missing_ok=True)
 
     def remove_checkpoints(self) -> None:

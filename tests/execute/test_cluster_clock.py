@@ -86,3 +86,11 @@ def test_jobs_go_on_from_checkpoints_unless_their_keeper_is_dead_too(simulate):
 def test_a_slow_machine_gets_fewer_jobs(simulate):
     machines, _ = simulate(slow_machines=1 / 6, slowness=2.0)
     assert 1080 <= machines.now < 1220
+
+
+def test_a_run_that_would_end_last_is_copied_before_others_start(simulate):
+    # the slow machine starts its second job at 800 s of 1,200, and would end it at 1,600
+    machines, ended = simulate(slow_machines=1 / 6, slowness=8.0)
+    assert machines.tally.num_copies in (1, 2)  # the slow machine gets a third job
+    assert set(range(47)) <= set(ended[:54])  # those that had started by then
+    assert machines.now < 1320

@@ -26,6 +26,7 @@ from tuneoff.execute.job import only_predicts
 from tuneoff.execute.local import LOST
 from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
 from tuneoff.execute.room import bytes_of_job, local_slots
+from tuneoff.formats import counted
 from tuneoff.machine import cores
 from tuneoff.notices import notice
 from tuneoff.runs import StudyStore
@@ -106,7 +107,9 @@ class RayExecutor:
         self._cluster = cluster_id(self._head)
         self.machines = ClusterMachines(self._origin, self._head)
         self._nodes_of_job: dict[str, set[str]] = {}  # Ray's ids of the machines where it has started
-        self._checkpoints: dict[str, tuple[Place, float]] = {}  # by run: where it is, and the share of the run it has
+        self._checkpoints: dict[str, Place] = {}  # the last one, by run
+        self._trained: list[str] = []  # runs whose search has trained them, since the last look
+        self._ended: set[str] = set()  # jobs, whose checkpoints are of no use
         self._told: list[str] = []  # machines that the watcher knows
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
@@ -253,7 +256,10 @@ class RayExecutor:
         """Return slots whose threads are at most the cores of the largest machine: Ray waits for ever for more."""
         largest = max((int(node["Resources"]["CPU"]) for node in self.machines.nodes()), default=slots.threads)
         if slots.threads > largest:
-            notice(f"jobs get {largest} threads each, not {slots.threads}: the largest machine has {largest} cores")
+            notice(
+                f"jobs get {counted(largest, 'thread')} each, not {slots.threads}: the largest machine has "
+                f"{counted(largest, 'core')}"
+            )
         return replace(slots, threads=min(slots.threads, largest))
 
     def sender(self, jobs: Sequence[Job], slots: Slots) -> Callable[[Job, StudyStore, int, bool], Any]:
@@ -284,7 +290,7 @@ class RayExecutor:
                 return None
             search = asdict(store.searches.open(job.new_search)) if job.is_search else None
             stored = pack(store.runs.path(job.job_id)) if only_predicts(job, store) else None
-            checkpoint, _ = self._checkpoints.get(job.job_id, (None, 0.0))
+            checkpoint = self._checkpoints.get(job.job_id)
             message = {
                 "job_id": job.job_id,
                 "job": job.model_dump(mode="json"),
@@ -312,7 +318,7 @@ class RayExecutor:
             return []  # a machine that is busy
         for report in reports:
             if report["kind"] == "kept":
-                self._checkpoints[report["job_id"]] = report["place"], report["share"]
+                self._note_checkpoint(report["job_id"], report["place"])
             elif "node" in report:
                 self._nodes_of_job.setdefault(report["job_id"], set()).add(report["node"])
         return [
@@ -323,11 +329,29 @@ class RayExecutor:
 
     def share_kept(self, job_id: str) -> float:
         """Return the share of a run that its checkpoint has; 0 without one."""
-        return self._checkpoints[job_id][1] if job_id in self._checkpoints else 0.0
+        return self._checkpoints[job_id].share if job_id in self._checkpoints else 0.0
+
+    def trained_runs(self) -> list[str]:
+        """Return the runs of whose training, by a search, a machine has told since the last call."""
+        trained, self._trained = self._trained, []
+        return trained
+
+    def _note_checkpoint(self, run_id: str, place: "Place") -> None:
+        """Remember where the checkpoint of a run is, which replaces an earlier one."""
+        earlier = self._checkpoints.get(run_id)
+        if run_id in self._ended:
+            self.machines.forget(place)
+        else:
+            self._checkpoints[run_id] = place
+            self._trained += [run_id] * (place.share == 1)
+        if earlier and earlier[:2] != place[:2]:
+            self.machines.forget(earlier)
 
     def forget_checkpoint(self, job_id: str) -> None:
-        """Forget where the checkpoint of a run is that has ended."""
-        self._checkpoints.pop(job_id, None)
+        """Remove the checkpoint of a job that has ended."""
+        self._ended.add(job_id)
+        if place := self._checkpoints.pop(job_id, None):
+            self.machines.forget(place)
 
     def end_job(self, job_id: str) -> None:
         """End a job that may still run somewhere, though its task is gone."""
@@ -373,6 +397,10 @@ class _RayMachines:
         """Return the share of a run that the last checkpoint has of which a machine has told."""
         return self._executor.share_kept(job.job_id)
 
+    def forget(self, job: Job) -> None:
+        """Remove the checkpoint of a job that has ended."""
+        self._executor.forget_checkpoint(job.job_id)
+
     def drop(self, job: Job, handles: Sequence[Any]) -> None:
         """Cancel tasks, and end the processes that they wait for."""
         self.cancel(handles)
@@ -397,6 +425,8 @@ class _RayMachines:
         """Fetch what machines have reported."""
         with self._noticing_loss():
             reports = self._executor.fetch_reports()
+        for run_id in self._executor.trained_runs():
+            self._store.runs.note_trained_elsewhere(run_id)
         for report in reports:
             if report["kind"] == "started" and report["job_id"] in self._dropped:  # as its task was cancelled
                 self._executor.end_job(report["job_id"])
@@ -421,7 +451,6 @@ class _RayMachines:
             store.searches.write(SearchRecord.from_json(result["search"]))
         elif "run" in result:
             store.runs.adopt(job.job_id, lambda folder: unpack(result["run"], folder))
-            self._executor.forget_checkpoint(job.job_id)
         return result["crash"], result["code"]
 
     def cancel(self, handles: Sequence[Any]) -> None:

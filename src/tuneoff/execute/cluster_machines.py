@@ -12,6 +12,7 @@ from typing import Any
 import ray
 
 from tuneoff.errors import StoreError, one_line
+from tuneoff.execute.keeping import Place
 from tuneoff.execute.node import Origin, start_agent
 from tuneoff.formats import counted
 from tuneoff.machine import versions
@@ -136,6 +137,11 @@ class ClusterMachines:
             raise StoreError(
                 f"machine {self.name_of(node_id)} of the cluster cannot run jobs ({_cause(error)})"
             ) from error
+
+    def forget(self, place: Place) -> None:
+        """Remove a checkpoint, unless its machine is gone."""
+        if place.node in self._agents:
+            self._agents[place.node].forget.remote(place.name)
 
     def end_job(self, node_id: str, job_id: str, seconds: float) -> None:
         """End a job whose task is gone, if it still runs. seconds: that the agent may take."""

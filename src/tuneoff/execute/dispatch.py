@@ -5,13 +5,14 @@ a clock of its own, with the durations of runs in place of runs. A job whose mac
 is stored by then: a search goes on with its next trial, a run from its checkpoint. A job that kills its process, or
 loses its machine, three times is failed.
 
-When machines have nothing else to do, a run that is slow where it runs is run a second time elsewhere, and what ends
-first counts: both give the same results. Otherwise the last runs of a large study may end on its slow machines
-(docs/benchmarks.md). MapReduce calls this backup tasks (Dean & Ghemawat, OSDI 2004, section 3.6).
+A run that is slow where it runs, so slow that it would end after all that waits, is run a second time elsewhere, and
+what ends first counts: both give the same results. Otherwise the last runs of a large study may end on its slow
+machines (docs/benchmarks.md). MapReduce calls this backup tasks (Dean & Ghemawat, OSDI 2004, section 3.6).
 """
 
+import math
 import statistics
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,7 @@ _MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored 
 # a run is slow if it will take longer than so many usual ones, and at least so many seconds more than one
 _SLOW, _SLOW_SECONDS = 1.2, 10.0
 _TELLING_SHARE = 0.1  # of a run, after which its progress tells how long it takes
+_FAR = 2.0  # usual runs: a longer rest of the study is no time to look for slow ones, which takes a while
 _LEAST_SHARE = 0.1  # of a usual run that one takes which goes on from the end of its training
 _LENGTHS = 25  # the last runs of a strategy, whose median is the usual one
 
@@ -60,6 +62,9 @@ class Machines(Protocol):
     def collect(self, job: Job, handle: Any) -> tuple[str, int]:
         """Store the record of a job that ended. Returns the reason of a crash, or "", and the exit code."""
 
+    def forget(self, job: Job) -> None:
+        """Remove what is kept of a job that has ended."""
+
     def drop(self, job: Job, handles: Sequence[Any]) -> None:
         """End what still runs of a job that has ended."""
 
@@ -90,8 +95,8 @@ class _Task:
 
     @cached_property
     def group(self) -> str:
-        """Id shared by the runs of all seeds or folds."""
-        return self.job.run.group
+        """Id shared by the runs of all seeds or folds; empty for a search, whose length says nothing of others."""
+        return "" if self.job.is_search else self.job.run.group
 
 
 class Dispatch:
@@ -108,6 +113,7 @@ class Dispatch:
         """workers: jobs at once."""
         self._machines, self._store, self._workers, self._on_event = machines, store, workers, on_event
         self._waiting = deque(_Task(job, job.job_id) for job in jobs)
+        self._num_waiting = Counter(task.group for task in self._waiting)  # by group
         self._running: dict[Any, _Task] = {}  # by handle
         self._by_id: dict[str, _Task] = {}  # those that run
         self._lengths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LENGTHS))  # seconds, by group
@@ -127,14 +133,13 @@ class Dispatch:
             self._machines.cancel(list(self._running))
 
     def _step(self) -> None:
+        self._copy_slow_runs()
         while self._waiting and len(self._running) < self._workers:
             task = self._waiting[0]
             task.begin = task.share = self._machines.kept(task.job)
             self._add(task, self._machines.submit(task.job, int(task.was_killed)))
             self._by_id[task.job_id] = task
-            self._waiting.popleft()
-        if not self._waiting:
-            self._copy_slow_runs()
+            self._num_waiting[self._waiting.popleft().group] -= 1
         ended = self._machines.wait(list(self._running))
         for report in self._machines.reports():
             self._pass_on(report)
@@ -154,28 +159,37 @@ class Dispatch:
         task.handles.append(handle)
 
     def _copy_slow_runs(self) -> None:
-        """Run what is slow a second time, as far as there is room."""
+        """Run what is slow a second time, as far as there is room, before what waits."""
         if len(self._running) >= self._workers:
             return
+        usual = {group: statistics.median(lengths) for group, lengths in self._lengths.items()}
+        rest = sum(count * usual.get(group, math.inf) for group, count in self._num_waiting.items() if count)
+        rest /= self._workers  # seconds that the others have work for
+        if not usual or rest > _FAR * max(usual.values()):
+            return
         now = self._machines.clock()
-        slow = [task for task in self._by_id.values() if self._is_slow(task, now)]
+        slow = [task for task in self._by_id.values() if task.group in usual and self._is_slow(task, now, usual, rest)]
         for task in slow[: self._workers - len(self._running)]:
             task.copy = self._machines.submit_copy(task.job, int(task.was_killed))
             task.is_copied = True
             if task.copy is not None:
                 self._add(task, task.copy)
 
-    def _is_slow(self, task: _Task, now: float) -> bool:
-        """Tell whether another machine would end a run much sooner. Searches are not copied: their trials come back."""
-        if not task.is_started or task.is_copied or task.job.is_search or not (lengths := self._lengths[task.group]):
+    def _is_slow(self, task: _Task, now: float, usual: Mapping[str, float], rest: float) -> bool:
+        """Tell whether a run will be the last to end, and another machine would end it much sooner.
+
+        usual: seconds of a run, by group. rest: seconds that all that waits will take. Searches are not copied: their
+        trials come back.
+        """
+        if not task.is_started or task.is_copied:
             return False
-        usual, elapsed, done_here = statistics.median(lengths), now - task.started, task.share - task.begin
+        whole, elapsed, done_here = usual[task.group], now - task.started, task.share - task.begin
         if done_here >= _TELLING_SHARE:
             left = elapsed * (1 - task.share) / done_here
         else:
-            left = elapsed - usual * max(1 - task.begin, _LEAST_SHARE)
-        elsewhere = usual * max(1 - self._machines.kept(task.job), _LEAST_SHARE)
-        return left > max(_SLOW * elsewhere, elsewhere + _SLOW_SECONDS)
+            left = elapsed - whole * max(1 - task.begin, _LEAST_SHARE)
+        elsewhere = whole * max(1 - self._machines.kept(task.job), _LEAST_SHARE)
+        return left > max(_SLOW * elsewhere, elsewhere + _SLOW_SECONDS, rest)
 
     def _pass_on(self, report: Mapping[str, Any]) -> None:
         task = self._by_id.get(report["job_id"])
@@ -188,6 +202,8 @@ class Dispatch:
                 task.machine, task.started = report["machine"], self._machines.clock()
                 self._announce(task)
         elif report["kind"] == "progress":
+            if report["share"] < task.begin and not task.is_copied:  # its checkpoint could not be used
+                task.begin = task.share = report["share"]
             task.share = max(task.share, report["share"])
             self._on_event(Event("progress", task.job, share=task.share, machine=task.machine))
         else:
@@ -216,13 +232,14 @@ class Dispatch:
             self._go_on_later(task, crash)
             return
         del self._by_id[task.job_id]
-        if not crash and task.started and not task.is_copied and not task.begin:
+        if task.group and not crash and task.started and not task.is_copied and not task.begin:
             self._lengths[task.group].append(self._machines.clock() - task.started)
         record = record_crash(job, store, crash) if crash else stored_record(job, store)
         self._on_event(Event("done", job, share=1.0, record=record, machine=task.machine))
         task.is_started = False
+        self._machines.forget(job)
         if crash and job.is_search and not is_finished(job, store):
-            self._waiting.appendleft(task)  # a search whose trial crashed goes on with its next trial
+            self._wait(task)  # a search whose trial crashed goes on with its next trial
 
     def _go_on_later(self, task: _Task, reason: str) -> None:
         del self._by_id[task.job_id]
@@ -231,4 +248,8 @@ class Dispatch:
         task.is_started, task.machine, task.started, task.share = False, "", 0.0, 0.0
         task.handles.clear()
         task.copy, task.is_copied, task.copy_machine = None, False, ""
+        self._wait(task)
+
+    def _wait(self, task: _Task) -> None:
         self._waiting.appendleft(task)
+        self._num_waiting[task.group] += 1

@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import ray
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError, TuneoffError, one_line
-from tuneoff.execute.keeping import Courier, Keeper, Place, fetch
+from tuneoff.execute.keeping import Courier, Keeper, Place, fetch, machines_may_be_gone
 from tuneoff.execute.local import LOST, describe_exit
 from tuneoff.execute.parcels import brought_encoders, install, is_installed, pack, unpack
 from tuneoff.execute.room import jobs_of_gpu
@@ -36,6 +37,7 @@ from tuneoff.search.record import SearchRecord
 _POLL_SECONDS = 0.5  # between two looks at the trials of a search, and for an agent
 _AGENT_SECONDS = 120.0  # that a task waits for the agent of its machine
 _AGENT_RESTARTS = 20  # by Ray, where the agent's process has died
+_FOLDER, _CLAIM = "tuneoff-node-", ".claim"  # of an agent: start of its name, and a file that it locks
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,10 @@ class Agent:
         self._broken = ""  # why the worker process cannot start
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray sets it to 1; a job sets its own number of threads
         os.environ.update(origin.environment)
-        self._folder = Path(tempfile.mkdtemp(prefix="tuneoff-node-"))
+        _remove_left_folders()
+        self._folder = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        self._claim = filelock.FileLock(self._folder / _CLAIM, thread_local=False)  # ends with this process
+        self._claim.acquire()
         os.environ["TUNEOFF_ENCODERS"] = str(self._folder / "encoders.json")
         self._checks = self._folder / "checks"  # shared by the jobs of this machine: what they compared with checksums
         self._checks.mkdir()
@@ -91,6 +96,7 @@ class Agent:
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
         self._messages: dict[str, queue.Queue[dict[str, Any]]] = {}  # by job
+        self._ending: set[str] = set()  # jobs
         threading.Thread(target=self._listen, daemon=True).start()
 
     def surroundings(self) -> dict[str, Any]:
@@ -132,8 +138,8 @@ class Agent:
         """Keep a part of a checkpoint of another machine. size: of all parts, in bytes."""
         self._keeper.add(name, offset, part, size)
 
-    def kept(self, name: str, offset: int) -> bytes:
-        """Return a part of a checkpoint that is kept here; empty after the last one, or without such a checkpoint."""
+    def kept(self, name: str, offset: int) -> tuple[int, bytes]:
+        """Return a number and a part of a checkpoint that is kept here, as Keeper.part does."""
         return self._keeper.part(name, offset)
 
     def forget(self, name: str) -> None:
@@ -151,10 +157,7 @@ class Agent:
         job_id = task.job_id
         self.end(job_id)
         store = store_of(self._folder / job_id, task)
-        checkpoint = store.runs.checkpoint(job_id)
-        courier = Courier(job_id, checkpoint, self._agent_of, watcher)
-        if task.checkpoint:
-            fetch(task.checkpoint, checkpoint, self._agent_of)
+        checkpoint, fetched = store.runs.checkpoint(job_id), task.checkpoint
         message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
         self._messages[job_id] = mailbox
@@ -162,11 +165,15 @@ class Agent:
             self._is_ready.wait()
             if self._broken:
                 raise StoreError(self._broken)
-            self._worker.submit(message)
             watcher.started.remote(job_id, self._node)
+            if fetched and not fetch(fetched, checkpoint, self._agent_of, lambda: job_id in self._ending):
+                fetched = None
+            if job_id in self._ending:
+                return {"crash": "it was ended", "code": LOST}
+            courier = Courier(job_id, checkpoint, self._agent_of, watcher, fetched)
+            self._worker.submit(message)
             crash, code = self._follow(message, mailbox, store, watcher, courier)
-            if not crash:
-                courier.end(task.checkpoint)
+            courier.end()
             if task.search is not None:
                 self._keep_best_trial(store, watcher)
             return {"crash": crash, "code": code, **pack_run(store, task)}
@@ -176,15 +183,18 @@ class Agent:
 
     def _keep_best_trial(self, store: StudyStore, watcher: Any) -> None:
         """Keep the state at the end of a search's best trial for the run with its options."""
-        for path in store.runs.folder.glob(".checkpoints/*.safetensors"):
-            place = Place(self._node, self._keeper.adopt(path))
-            ray.get(watcher.kept.remote(path.stem, place, 1.0))  # before the search's end is known
+        for path in store.runs.folder.glob(".checkpoints/[!.]*.safetensors"):
+            with machines_may_be_gone():
+                place = Place(self._node, self._keeper.adopt(path), 1.0)
+                ray.get(watcher.kept.remote(path.stem, place), timeout=_AGENT_SECONDS)  # before the search has ended
 
     def end(self, job_id: str) -> None:
         """End a job, if it runs. Ray may have killed the task that waited for it."""
+        self._ending.add(job_id)
         while job_id in self._messages:
             self._worker.kill(job_id)
             time.sleep(_POLL_SECONDS / 5)
+        self._ending.discard(job_id)
 
     def _follow(
         self,
@@ -246,7 +256,16 @@ class Agent:
         """End the worker and its jobs."""
         self._is_stopped = True
         self._worker.stop()
+        self._claim.release()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _remove_left_folders() -> None:
+    """Remove the folders of agents on this machine whose processes were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        if (folder / _CLAIM).is_file():
+            with contextlib.suppress(OSError, filelock.Timeout), filelock.FileLock(folder / _CLAIM, timeout=0):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def store_of(folder: Path, task: Task) -> StudyStore:
@@ -290,9 +309,9 @@ class Watcher:
         """Note the record of a search after another trial."""
         self._events.append({"kind": "trial", "job_id": job_id, "record": record})
 
-    def kept(self, job_id: str, place: Place, share: float) -> None:
-        """Note where a checkpoint of a run is. share: of the run that was done when it was written."""
-        self._events.append({"kind": "kept", "job_id": job_id, "place": place, "share": share})
+    def kept(self, job_id: str, place: Place) -> None:
+        """Note where a checkpoint of a run is."""
+        self._events.append({"kind": "kept", "job_id": job_id, "place": place})
 
     def use_machines(self, nodes: Sequence[str]) -> None:
         """Note the machines that have agents. nodes: Ray's ids."""
