@@ -29,6 +29,7 @@ _MAX_CRASHES = 3  # of the process or the machine of one job; then it is stored 
 # a run is slow if it will take longer than so many usual ones, and at least so many seconds more than one
 _SLOW, _SLOW_SECONDS = 1.2, 10.0
 _TELLING_SHARE = 0.1  # of a run, after which its progress tells how long it takes
+_LOOK_SECONDS = 1.0  # between two looks for slow runs
 _FAR = 2.0  # usual runs: a longer rest of the study is no time to look for slow ones, which takes a while
 _LEAST_SHARE = 0.1  # of a usual run that one takes which goes on from the end of its training
 _LENGTHS = 25  # the last runs of a strategy, whose median is the usual one
@@ -115,6 +116,7 @@ class Dispatch:
         self._waiting = deque(_Task(job, job.job_id) for job in jobs)
         self._num_waiting = Counter(task.group for task in self._waiting)  # by group
         self._running: dict[Any, _Task] = {}  # by handle
+        self._next_look = 0.0  # for slow runs, by the clock of the machines
         self._by_id: dict[str, _Task] = {}  # those that run
         self._lengths: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_LENGTHS))  # seconds, by group
 
@@ -160,14 +162,15 @@ class Dispatch:
 
     def _copy_slow_runs(self) -> None:
         """Run what is slow a second time, as far as there is room, before what waits."""
-        if len(self._running) >= self._workers:
+        now = self._machines.clock()
+        if len(self._running) >= self._workers or now < self._next_look:
             return
+        self._next_look = now + _LOOK_SECONDS
         usual = {group: statistics.median(lengths) for group, lengths in self._lengths.items()}
         rest = sum(count * usual.get(group, math.inf) for group, count in self._num_waiting.items() if count)
         rest /= self._workers  # seconds that the others have work for
         if not usual or rest > _FAR * max(usual.values()):
             return
-        now = self._machines.clock()
         slow = [task for task in self._by_id.values() if task.group in usual and self._is_slow(task, now, usual, rest)]
         for task in slow[: self._workers - len(self._running)]:
             task.copy = self._machines.submit_copy(task.job, int(task.was_killed))
