@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,14 @@ class Task:
         return str(self.message["job_id"])
 
 
+@dataclass(eq=False)
+class _Running:
+    """A job that runs on this machine, or fetches what it goes on from."""
+
+    messages: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)  # of its process
+    is_ending: bool = False
+
+
 class Agent:
     """Runs jobs on one machine. Lives as long as the executor that made it."""
 
@@ -95,8 +103,7 @@ class Agent:
         self._worker = WorkerProcess()
         self._lock = threading.Lock()
         self._is_ready = threading.Event()
-        self._messages: dict[str, queue.Queue[dict[str, Any]]] = {}  # by job
-        self._ending: set[str] = set()  # jobs
+        self._running: dict[str, _Running] = {}  # by job
         threading.Thread(target=self._listen, daemon=True).start()
 
     def surroundings(self) -> dict[str, Any]:
@@ -159,26 +166,27 @@ class Agent:
         store = store_of(self._folder / job_id, task)
         checkpoint, fetched = store.runs.checkpoint(job_id), task.checkpoint
         message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
-        mailbox: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._messages[job_id] = mailbox
+        self._running[job_id] = running = _Running()
         try:
             self._is_ready.wait()
             if self._broken:
                 raise StoreError(self._broken)
             watcher.started.remote(job_id, self._node)
-            if fetched and not fetch(fetched, checkpoint, self._agent_of, lambda: job_id in self._ending):
+            if fetched and not fetch(fetched, checkpoint, self._agent_of, lambda: running.is_ending):
                 fetched = None
-            if job_id in self._ending:
+            if running.is_ending:
                 return {"crash": "it was ended", "code": LOST}
             courier = Courier(job_id, checkpoint, self._agent_of, watcher, fetched)
+            self._is_ready.wait()  # a worker process that ended meanwhile starts again
+            running.messages = queue.Queue()
             self._worker.submit(message)
-            crash, code = self._follow(message, mailbox, store, watcher, courier)
+            crash, code = self._follow(message, running.messages, store, watcher, courier)
             courier.end()
             if task.search is not None:
                 self._keep_best_trial(store, watcher)
             return {"crash": crash, "code": code, **pack_run(store, task)}
         finally:
-            del self._messages[job_id]
+            del self._running[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
 
     def _keep_best_trial(self, store: StudyStore, watcher: Any) -> None:
@@ -190,11 +198,11 @@ class Agent:
 
     def end(self, job_id: str) -> None:
         """End a job, if it runs. Ray may have killed the task that waited for it."""
-        self._ending.add(job_id)
-        while job_id in self._messages:
+        running = self._running.get(job_id)
+        while running and self._running.get(job_id) is running:  # and not a later try
+            running.is_ending = True
             self._worker.kill(job_id)
             time.sleep(_POLL_SECONDS / 5)
-        self._ending.discard(job_id)
 
     def _follow(
         self,
@@ -240,8 +248,8 @@ class Agent:
                     return
                 reason = self._worker.last_stderr_line() or "it printed no reason"
                 crash = {"event": "crashed", "code": event["code"], "reason": describe_exit(event["code"], reason)}
-                for mailbox in list(self._messages.values()):
-                    mailbox.put(crash)
+                for running in list(self._running.values()):
+                    running.messages.put(crash)
                 if not self._is_ready.is_set():
                     self._broken = f"the worker process on {socket.gethostname()} ended with code {event['code']}: "
                     self._broken += reason
@@ -249,8 +257,8 @@ class Agent:
                     return
                 self._is_ready.clear()
                 self._worker.start()
-            elif event.get("job_id") in self._messages:
-                self._messages[event["job_id"]].put(event)
+            elif event.get("job_id") in self._running:
+                self._running[event["job_id"]].messages.put(event)
 
     def stop(self) -> None:
         """End the worker and its jobs."""
