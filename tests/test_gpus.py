@@ -198,15 +198,16 @@ def test_the_load_of_gpus_is_read(load, monkeypatch):
         assert read() is None
 
 
-def measure_load(num_running, uuids=("GPU-aaaa", "GPU-bbbb")):
-    """Measure for a while, one sample each millisecond."""
-    with GpuLoad(uuids, 1000, num_running, sample_seconds=0.001):
+def measure_load(num_running, uuids=("GPU-aaaa", "GPU-bbbb"), load=None):
+    """Measure for a while."""
+    with (load or GpuLoad()).measuring(uuids, 1000, num_running):
         time.sleep(0.3)
 
 
 def test_the_share_of_a_gpu_that_a_job_takes_is_stored(load, monkeypatch, tmp_path):
     monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
     monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.05)
+    monkeypatch.setattr(gpu_load, "_SAMPLE_SECONDS", 0.001)
     assert stored_share("H100", 1000) is None
     load(30, 90)
     measure_load(lambda: 8)
@@ -219,8 +220,26 @@ def test_the_share_of_a_gpu_that_a_job_takes_is_stored(load, monkeypatch, tmp_pa
     monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 60.0)
     measure_load(lambda: 8)  # too short to tell
     assert stored_share("H100", 1000) == pytest.approx(0.15)
-    (tmp_path / "gpu_shares.json").write_text("damaged")
-    assert stored_share("H100", 1000) is None
+    for damaged in ("damaged", "[1, 2]", '{"H100, 1.0e+03 parameters": 7}'):
+        (tmp_path / "gpu_shares.json").write_text(damaged)
+        assert stored_share("H100", 1000) is None
+    (tmp_path / "gpu_shares.json").unlink()
+    (tmp_path / "gpu_shares.json").mkdir()  # cannot be written: the study ends all the same
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.05)
+    load(30, 90)
+    measure_load(lambda: 8)
+
+
+def test_all_calls_of_a_study_count(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
+    monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.05)
+    monkeypatch.setattr(gpu_load, "_SAMPLE_SECONDS", 0.001)
+    study = GpuLoad()
+    load(40, 40)
+    measure_load(lambda: 8, load=study)  # 0.1 of a GPU each
+    load(60, 0)
+    measure_load(lambda: 1, load=study)  # the run on all examples, alone
+    assert 0.1 < (stored_share("H100", 1000) or 0.0) < 0.25
 
 
 def test_without_gpus_no_load_is_measured(monkeypatch, tmp_path):

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ from tuneoff.errors import ConfigError
 from tuneoff.execute import gpu_load
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor
-from tuneoff.execute.room import gpu_places
+from tuneoff.execute.room import gpu_places, num_workers
 from tuneoff.files import read_json, write_json
 from tuneoff.gpus import Gpu
 
@@ -47,15 +48,25 @@ def test_jobs_share_gpus_by_their_memory(found, count, expected, monkeypatch):
         (0.11, [gpu("a", 80)], ("a",) * 8),  # where an estimate would give four
         (0.24, [gpu("a", 80)], ("a",) * 4),  # four that keep it busy stay four
         (0.97, [gpu("a", 80)], ("a",)),
+        (0.02, [gpu("a", 80)], ("a",) * 8),  # of a study of heads: no more than twice the estimate
         (0.11, [gpu("a", 16)], ("a",) * 2),  # no more than its memory holds
         (0.45, [gpu("a", 80), gpu("b", 80, free=7)], ("a", "b", "a")),
     ],
 )
 def test_jobs_share_gpus_by_the_load_that_was_measured(share, found, expected, monkeypatch, tmp_path):
     monkeypatch.setenv("TUNEOFF_CACHE", str(tmp_path))
-    write_json(tmp_path / "gpu_shares.json", {f"H100, {BERT} parameters": share})
+    write_json(tmp_path / "gpu_shares.json", {"H100, 1.1e+08 parameters": share})
     monkeypatch.setattr("tuneoff.gpus.gpus", lambda: found)
     assert gpu_places(BERT) == expected
+
+
+def test_the_memory_of_the_host_limits_jobs_that_share_a_gpu(monkeypatch):
+    monkeypatch.setattr("tuneoff.gpus.gpus", lambda: [gpu("a", 80), gpu("b", 80)])
+    monkeypatch.setattr("tuneoff.execute.room.has_gpu", lambda: True)
+    monkeypatch.setattr("tuneoff.execute.room.cores", lambda: 16)
+    for free, expected in ((200, 8), (20, 3), (1, 2)):
+        monkeypatch.setattr("psutil.virtual_memory", lambda free=free: SimpleNamespace(available=free * GB))
+        assert num_workers(20, BERT) == expected
 
 
 def test_an_exclusive_gpu_takes_one_job_and_one_without_kernels_none(monkeypatch):
@@ -104,10 +115,12 @@ def test_each_job_sees_its_own_gpu_alone(small, tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_load, "reading_load", lambda uuids: nullcontext(lambda: 0.3))
     monkeypatch.setattr(gpu_load, "gpus", lambda: [gpu("GPU-a", 80), gpu("GPU-c", 80, name="T4")])
     monkeypatch.setattr(gpu_load, "_MIN_JOB_SECONDS", 0.01)
-    monkeypatch.setattr(gpu_load.GpuLoad.__init__, "__defaults__", (0.005,))
+    monkeypatch.setattr(gpu_load, "_SAMPLE_SECONDS", 0.005)
     with TwoGpus() as executor:
         changed(small, metric="seen:gpu").run(executor=executor)
     shares = read_json(tmp_path / "cache" / "gpu_shares.json")
-    assert shares == {"H100, 0 parameters": pytest.approx(0.3)}  # of the job with an encoder, not of TF-IDF beside it
+    assert shares == {
+        "H100, 0.0e+00 parameters": pytest.approx(0.3)
+    }  # of the job with an encoder, not of TF-IDF beside it
     seen = (tmp_path / "seen.txt").read_text().split()
     assert {"GPU-a", "GPU-b"} <= set(seen) <= {"GPU-a", "GPU-b", "None"}  # None: the study's own process

@@ -339,13 +339,15 @@ class RayExecutor:
     def _note_checkpoint(self, run_id: str, place: "Place") -> None:
         """Remember where the checkpoint of a run is, which replaces an earlier one."""
         earlier = self._checkpoints.get(run_id)
-        if run_id in self._ended:
+        others = [earlier] if earlier and earlier[:2] != place[:2] else []
+        is_behind = any(other.share > place.share and self.machines.has(other.node) for other in others)
+        if run_id in self._ended or is_behind:  # where it trains on two machines
             self.machines.forget(place)
-        else:
-            self._checkpoints[run_id] = place
-            self._trained += [run_id] * (place.share == 1)
-        if earlier and earlier[:2] != place[:2]:
-            self.machines.forget(earlier)
+            return
+        self._checkpoints[run_id] = place
+        self._trained += [run_id] * (place.share == 1)
+        for other in others:
+            self.machines.forget(other)
 
     def forget_checkpoint(self, job_id: str) -> None:
         """Remove the checkpoint of a job that has ended."""

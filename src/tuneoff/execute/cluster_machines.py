@@ -138,9 +138,13 @@ class ClusterMachines:
                 f"machine {self.name_of(node_id)} of the cluster cannot run jobs ({_cause(error)})"
             ) from error
 
+    def has(self, node_id: str) -> bool:
+        """Return True if a machine was there at the last look."""
+        return node_id in self._agents
+
     def forget(self, place: Place) -> None:
         """Remove a checkpoint, unless its machine is gone."""
-        if place.node in self._agents:
+        if self.has(place.node):
             self._agents[place.node].forget.remote(place.name)
 
     def end_job(self, node_id: str, job_id: str, seconds: float) -> None:

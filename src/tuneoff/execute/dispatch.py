@@ -151,7 +151,7 @@ class Dispatch:
             task = self._running[handle]
             crash, code = self._machines.collect(task.job, handle)
             del self._running[handle]
-            if handle == task.copy:
+            if handle == task.copy and not crash:
                 task.machine = task.copy_machine
             task.handles.remove(handle)
             self._end(task, crash, code)

@@ -1,15 +1,15 @@
 """How busy jobs keep the GPUs that they share, measured for the next study: how many of them fill one.
 
 The driver tells the share of the last moments in which a GPU computed anything at all. Summed over the GPUs and divided
-by the jobs that ran, this is the share of a GPU that one job takes, its start and its predictions included. It is
-stored in the cache by GPU and size of the encoder. Jobs at once stay as they are within a study: its energy, the time
-that is left and the costs of its runs are of one load.
+by the jobs with a training by gradient that ran, this is the share of a GPU that one of them takes, its start and its
+predictions included. It is stored in the cache by GPU and size of the encoder. Jobs at once stay as they are within a
+call of a study: its energy, the time that is left and the costs of its runs are of one load.
 """
 
+import contextlib
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Self
 
 from tuneoff.cache import cache_folder
 from tuneoff.errors import StoreError
@@ -22,50 +22,48 @@ _MIN_SHARE = 0.02
 
 
 class GpuLoad:
-    """A context that measures the share of a GPU that a job takes, and stores it."""
+    """The share of a GPU that a job of a study takes, over all its jobs on encoders of one size."""
 
-    def __init__(
-        self,
-        uuids: Collection[str],
-        largest_model: int,
-        num_running: Callable[[], int],
-        sample_seconds: float = _SAMPLE_SECONDS,
-    ) -> None:
-        """uuids: of the GPUs that jobs share; without any, nothing is measured. largest_model: parameters.
-
-        num_running: returns how many jobs use them now.
-        """
-        self._uuids, self._largest_model, self._num_running = set(uuids), largest_model, num_running
-        self._sample_seconds = sample_seconds
+    def __init__(self) -> None:
         self._busy_seconds, self._job_seconds = 0.0, 0.0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> Self:
-        if self._uuids:
-            self._thread.start()
-        return self
+    @contextlib.contextmanager
+    def measuring(self, uuids: Collection[str], largest_model: int, num_running: Callable[[], int]) -> Iterator[None]:
+        """A context in which the load is measured; at its end the share so far is stored.
 
-    def __exit__(self, *_: object) -> None:
-        if not self._uuids:
+        uuids: of the GPUs that jobs share; without any, nothing is measured. largest_model: parameters. num_running:
+        returns how many jobs that train use them now.
+        """
+        if not uuids:
+            yield
             return
-        self._ended.set()
-        self._thread.join()
-        if self._job_seconds < _MIN_JOB_SECONDS:
-            return
-        share = max(_MIN_SHARE, min(1.0, self._busy_seconds / self._job_seconds))
-        for name in {gpu.name for gpu in gpus() if gpu.uuid in self._uuids}:
-            write_json(_path(), _read() | {_key(name, self._largest_model): share})
+        ended = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(set(uuids), num_running, ended), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            with contextlib.suppress(OSError, StoreError):  # a cache that cannot be written
+                self._store(uuids, largest_model)
 
-    def _watch(self) -> None:
-        with reading_load(self._uuids) as read:
-            while not self._ended.wait(self._sample_seconds):
-                load, jobs = read(), self._num_running()
+    def _watch(self, uuids: Collection[str], num_running: Callable[[], int], ended: threading.Event) -> None:
+        with reading_load(uuids) as read:
+            while not ended.wait(_SAMPLE_SECONDS):
+                load, jobs = read(), num_running()
                 if load is None:
                     return
                 if jobs:
-                    self._busy_seconds += load * self._sample_seconds
-                    self._job_seconds += jobs * self._sample_seconds
+                    self._busy_seconds += load * _SAMPLE_SECONDS
+                    self._job_seconds += jobs * _SAMPLE_SECONDS
+
+    def _store(self, uuids: Collection[str], largest_model: int) -> None:
+        if self._job_seconds < _MIN_JOB_SECONDS:
+            return
+        share = max(_MIN_SHARE, min(1.0, self._busy_seconds / self._job_seconds))
+        names = {gpu.name for gpu in gpus() if gpu.uuid in uuids}
+        write_json(_path(), _read() | {_key(name, largest_model): share for name in names})
 
 
 def stored_share(name: str, largest_model: int) -> float | None:
@@ -78,7 +76,12 @@ def stored_share(name: str, largest_model: int) -> float | None:
 
 
 def _key(name: str, largest_model: int) -> str:
-    return f"{name}, {largest_model} parameters"
+    """Return a name for encoders of a size, to two digits: what strategies add, and heads, are less than that.
+
+    >>> _key("H100", 109_483_778) == _key("H100", 110_383_299)
+    True
+    """
+    return f"{name}, {largest_model:.1e} parameters"
 
 
 def _path() -> Path:
@@ -87,6 +90,7 @@ def _path() -> Path:
 
 def _read() -> dict[str, float]:
     try:
-        return read_json(_path()) if _path().is_file() else {}
+        stored = read_json(_path()) if _path().is_file() else {}
     except StoreError:
         return {}  # as any part of the cache, it is made again
+    return stored if isinstance(stored, dict) else {}

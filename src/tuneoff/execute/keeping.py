@@ -148,7 +148,8 @@ class Courier:
             is_kept = True
         now = time.monotonic()
         self._next = now + ((now - started) * (1 / _SENDING_SHARE - 1) if is_kept else _RETRY_SECONDS)
-        self._is_sent &= is_kept
+        if not is_kept:
+            self._is_sent = False
 
 
 def fetch(place: Place, path: Path, agent_of: Callable[[str], Any], should_stop: Callable[[], bool]) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tuneoff.execute.executor import Event, Slots
+    from tuneoff.execute.gpu_load import GpuLoad
     from tuneoff.runs import StudyStore
     from tuneoff.spec.run import Job
 
@@ -30,6 +31,7 @@ class LocalExecutor:
     def __init__(self) -> None:
         self._worker = WorkerProcess()
         self._largest_model = 0  # parameters
+        self._gpu_load: GpuLoad | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +53,7 @@ class LocalExecutor:
         from tuneoff.execute.executor import Event
         from tuneoff.execute.gpu_load import GpuLoad
         from tuneoff.execute.job import is_finished, record_crash, stored_record
+        from tuneoff.strategies import GradientConfig
 
         waiting, running, worker = list(jobs), dict[str, "Job"](), self._worker
         killed, is_stopping = set[str](), False
@@ -106,11 +109,13 @@ class LocalExecutor:
                 else:
                     finish(job)
 
-        def num_on_gpus() -> int:
-            return sum(job.run.model is not None for job in list(running.values()))
+        def num_training() -> int:
+            return sum(isinstance(job.run.config, GradientConfig) for job in list(running.values()))
 
+        self._gpu_load = self._gpu_load or GpuLoad()
+        is_one_encoder = len({job.run.model for job in jobs if job.run.model}) == 1
         try:
-            with GpuLoad(slots.gpus, self._largest_model, num_on_gpus):
+            with self._gpu_load.measuring(slots.gpus if is_one_encoder else (), self._largest_model, num_training):
                 while waiting or running:
                     while worker.is_ready and waiting and len(running) < slots.workers:
                         job = waiting.pop(0)

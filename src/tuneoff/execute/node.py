@@ -168,17 +168,15 @@ class Agent:
         message = {**task.message, "folder": str(store.folder), "log": str(store.log), "checks": str(self._checks)}
         self._running[job_id] = running = _Running()
         try:
-            self._is_ready.wait()
-            if self._broken:
-                raise StoreError(self._broken)
+            self._wait_for_worker()
             watcher.started.remote(job_id, self._node)
             if fetched and not fetch(fetched, checkpoint, self._agent_of, lambda: running.is_ending):
                 fetched = None
             if running.is_ending:
                 return {"crash": "it was ended", "code": LOST}
             courier = Courier(job_id, checkpoint, self._agent_of, watcher, fetched)
-            self._is_ready.wait()  # a worker process that ended meanwhile starts again
             running.messages = queue.Queue()
+            self._wait_for_worker()  # one that ended meanwhile starts again
             self._worker.submit(message)
             crash, code = self._follow(message, running.messages, store, watcher, courier)
             courier.end()
@@ -188,6 +186,11 @@ class Agent:
         finally:
             del self._running[job_id]
             shutil.rmtree(store.folder, ignore_errors=True)
+
+    def _wait_for_worker(self) -> None:
+        self._is_ready.wait()
+        if self._broken:
+            raise StoreError(self._broken)
 
     def _keep_best_trial(self, store: StudyStore, watcher: Any) -> None:
         """Keep the state at the end of a search's best trial for the run with its options."""
@@ -257,8 +260,8 @@ class Agent:
                     return
                 self._is_ready.clear()
                 self._worker.start()
-            elif event.get("job_id") in self._running:
-                self._running[event["job_id"]].messages.put(event)
+            elif of_event := self._running.get(event.get("job_id", "")):
+                of_event.messages.put(event)
 
     def stop(self) -> None:
         """End the worker and its jobs."""

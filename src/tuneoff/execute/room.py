@@ -30,20 +30,25 @@ _BYTES_OF_GRAPHS = 4  # per parameter, of a GPU: the gradients of CUDA graphs ar
 # estimated, where none was measured: memory of a GPU for each of the jobs that share it, and how many at most
 _GPU_BYTES_OF_JOB = 20 * 10**9
 _MOST_JOBS_OF_GPU = 4
+_MOST_BY_LOAD = 2  # times as many: the next study may have longer texts, and other strategies
 _BUSY_SHARE = 0.9  # of the time, for which a GPU gets jobs; more of them would only wait for each other
 
 
 def num_workers(num_jobs: int, largest_model: int, requested: int | None = None, devices: int = 1) -> int:
     """Return the number of jobs to run at once: as requested, else one per core as far as memory allows.
 
-    On a machine with GPUs there are as many as the GPUs hold (gpu_places), or one where each takes several devices.
+    On a machine with GPUs there are as many as the GPUs hold (gpu_places), and more than one for each GPU only as far
+    as the memory of the host allows; or one where each takes several devices.
     largest_model: parameters. devices: of each job; on a CPU each takes a core and the memory of a job.
     """
     if requested is not None:
         return max(1, min(requested, num_jobs))
-    if has_gpu():
-        return max(1, min(len(gpu_places(largest_model)), cores(), num_jobs)) if devices == 1 else 1
     fitting = int(psutil.virtual_memory().available // bytes_of_job(largest_model))
+    if has_gpu():
+        if devices > 1:
+            return 1
+        places = gpu_places(largest_model)
+        return max(1, min(len(places), cores(), num_jobs, max(fitting, len(set(places)))))
     return max(1, min(cores() // devices, fitting // devices, num_jobs))
 
 
@@ -53,7 +58,8 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     The GPUs are those of one kind, because another kind gives other bits: of the kind with the most memory in total. A
     run of a small encoder keeps a large GPU busy for a part of its time, so that as many share it as keep it busy, by
     the share that a job took in the last study on such a GPU with an encoder of this size (gpu_load.py); before the
-    first one, one per 20 GB of memory, at most four. In any case no more than its free memory holds. Where MPS runs,
+    first one, one per 20 GB of memory, at most four. By its load at most twice as many share it as by its memory, and
+    in any case no more than its free memory holds. Where MPS runs,
     CUDA uses it by itself, and they compute at once and not in turns.
     largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
     """
@@ -80,9 +86,10 @@ def _jobs_that_fill(gpu: Gpu, largest_model: int) -> int:
 
     if gpu.is_exclusive:
         return 1
+    by_memory = int(min(_MOST_JOBS_OF_GPU, max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB)))
     if share := stored_share(gpu.name, largest_model):
-        return max(1, round(_BUSY_SHARE / share))
-    return int(min(_MOST_JOBS_OF_GPU, max(1, gpu.total_bytes // _GPU_BYTES_OF_JOB)))
+        return max(1, min(round(_BUSY_SHARE / share), _MOST_BY_LOAD * by_memory))
+    return by_memory
 
 
 def _with_kernels(found: list[Gpu]) -> list[Gpu]:
