@@ -24,6 +24,14 @@ class Script:
         self.running: deque = deque()
         self.waits, self.most, self.reconnects = 0, 0, 0
         self.cancelled: list = []
+        self.shares: dict[int, float] = {}  # of runs that are kept, by seed
+        self.forgotten: list[int] = []
+
+    def kept(self, job):
+        return self.shares.get(job.run.seed, 0.0)
+
+    def forget(self, job):
+        self.forgotten.append(job.run.seed)
 
     def submit(self, job, halvings):
         self.tries.append((job.run.seed, halvings))
@@ -85,6 +93,7 @@ def test_jobs_are_sent_in_order_and_no_more_at_once_than_asked(jobs, tmp_path):
     assert machines.tries == [(0, 0), (1, 0), (2, 0), (3, 0)]
     assert machines.most == 2
     assert [kinds_of(events, seed) for seed in range(4)] == [["started", "done"]] * 4
+    assert machines.forgotten == [0, 1, 2, 3]
 
 
 def test_a_lost_job_runs_again_before_those_that_wait(jobs, tmp_path):
@@ -102,6 +111,7 @@ def test_a_killed_job_is_tried_in_smaller_micro_batches_and_failed_the_third_tim
     (done,) = [event for event in events if event.kind == "done" and event.job.run.seed == 1]
     assert (done.record.status, done.record.error) == (FAILED, "killed")
     assert len([event for event in events if event.kind == "done"]) == 4
+    assert sorted(machines.forgotten) == [0, 1, 2, 3]  # also of the one that failed
 
 
 def test_a_lost_connection_sends_what_ran_again_and_is_no_crash(jobs, tmp_path):
@@ -212,13 +222,44 @@ def test_a_run_that_crashes_while_its_copy_runs_is_not_tried_again(jobs, tmp_pat
     assert (done.machine, done.record.error) == ("copy", "stands for a record")
 
 
-def test_nothing_is_copied_while_jobs_wait_or_before_a_usual_run_is_known(jobs, tmp_path):
+def test_a_run_that_would_end_last_is_copied_before_others_start(jobs, tmp_path):
     machines = Timed(StudyStore(tmp_path), dict.fromkeys(range(4), 50.0) | {0: 400.0})
     dispatch(jobs, machines)
-    assert machines.copied == [0]  # when the last of the others has ended, and not before
+    assert machines.copied == [0]
+    assert [seed for seed, _ in machines.tries] == [0, 1, 2, 3]
+    assert machines.now < 130  # the first ends, the copy takes 10, and two are left
+    others = Timed(StudyStore(tmp_path / "others"), dict.fromkeys(range(4), 50.0) | {0: 105.0})
+    dispatch(jobs, others)
+    assert others.copied == []  # slow, and not the last to end
+
+
+def test_no_run_is_slow_before_a_usual_one_is_known(jobs, tmp_path):
     alone = Timed(StudyStore(tmp_path / "alone"), {0: 400.0})
     dispatch(jobs[:1], alone)
     assert alone.copied == []
+
+
+def test_a_run_that_goes_on_from_a_checkpoint_tells_no_usual_length(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), dict.fromkeys(range(4), 5.0) | {3: 100.0})
+    machines.shares = {0: 0.9, 1: 0.9, 2: 0.9}
+    dispatch(jobs, machines)
+    assert machines.copied == []
+
+
+def test_a_run_is_copied_if_it_would_end_sooner_from_its_checkpoint(jobs, tmp_path):
+    machines = Timed(StudyStore(tmp_path), {0: 100.0, 1: 100.0, 2: 100.0, 3: 190.0})
+    dispatch(jobs, machines)
+    assert machines.copied == []  # at most 90 s longer than a run of 100
+
+    class Keeping(Timed):
+        def reports(self):
+            if self.now > 200:  # the last one has done half
+                self.shares[3] = 0.5
+            return super().reports()
+
+    kept = Keeping(StudyStore(tmp_path / "kept"), {0: 100.0, 1: 100.0, 2: 100.0, 3: 190.0})
+    dispatch(jobs, kept)
+    assert kept.copied == [3]
 
 
 def test_a_lost_connection_takes_a_copy_along(jobs, tmp_path):
