@@ -3,6 +3,7 @@
 import shutil
 import time
 
+import filelock
 import pytest
 
 from tests.studies import changed
@@ -15,7 +16,7 @@ from tests.execute.test_cluster import kill_jobs  # noqa: E402
 from tests.execute.test_cluster_machines import name_of_second  # noqa: E402
 from tuneoff.execute.cluster import RayExecutor  # noqa: E402
 from tuneoff.execute.keeping import Keeper  # noqa: E402
-from tuneoff.execute.node import Watcher  # noqa: E402
+from tuneoff.execute.node import Watcher, _remove_left_folders  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files open
 
@@ -70,6 +71,28 @@ def test_a_checkpoint_leaves_room_on_the_disk_of_its_keeper(tmp_path, monkeypatc
         keeper.add("full-s0", 0, b"second", free)
     assert kept(keeper, "full-s0") == b"first"
     assert [path.name for path in keeper.folder.iterdir()] == ["full-s0"]
+
+
+def test_folders_of_killed_agents_are_removed_and_those_of_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    folders = {name: tmp_path / f"tuneoff-node-{name}" for name in ("killed", "running", "foreign")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        if name != "foreign":  # of a version that claims none
+            (folder / ".claim").touch()
+    with filelock.FileLock(folders["running"] / ".claim"):
+        _remove_left_folders()
+    assert {name for name, folder in folders.items() if folder.exists()} == {"running", "foreign"}
+
+
+def test_plans_know_what_a_machine_has_trained_until_the_study_starts_again(tmp_path):
+    runs = StudyStore(tmp_path).runs
+    assert not runs.is_trained("full-s0")
+    runs.note_trained_elsewhere("full-s0")
+    assert runs.is_trained("full-s0")
+    assert not runs.is_trained("full-s1")
+    runs.remove_unfinished()  # its machine has forgotten it
+    assert not runs.is_trained("full-s0")
 
 
 def test_each_machine_has_another_one_that_keeps_its_checkpoints():

@@ -59,8 +59,8 @@ def gpu_places(largest_model: int, count: int | None = None) -> tuple[str, ...]:
     run of a small encoder keeps a large GPU busy for a part of its time, so that as many share it as keep it busy, by
     the share that a job took in the last study on such a GPU with an encoder of this size (gpu_load.py); before the
     first one, one per 20 GB of memory, at most four. By its load at most twice as many share it as by its memory, and
-    in any case no more than its free memory holds. Where MPS runs,
-    CUDA uses it by itself, and they compute at once and not in turns.
+    in any case no more than its free memory holds. Where MPS runs, CUDA uses it by itself, and they compute at once and
+    not in turns.
     largest_model: parameters. count: of the jobs; None: as many as the GPUs hold.
     """
     from tuneoff.gpus import gpus
