@@ -1,6 +1,7 @@
 """Tests of executors start worker processes of their own; those of clusters a Ray of two machines in name."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,9 @@ def cluster(tmp_path, monkeypatch):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     started = cluster_utils.Cluster()
     for number in range(2):
-        started.add_node(**options, env_vars={"TUNEOFF_CACHE": str(tmp_path / f"cache {number}")})
+        variables = {"TUNEOFF_CACHE": str(tmp_path / f"cache {number}"), "TMPDIR": str(tmp_path / f"temp {number}")}
+        Path(variables["TMPDIR"]).mkdir()
+        started.add_node(**options, env_vars=variables)
     yield started
     ray.shutdown()
     started.shutdown()

@@ -1,5 +1,6 @@
 """Checkpoints that the machines of a Ray cluster keep for each other."""
 
+import re
 import shutil
 import time
 
@@ -146,6 +147,24 @@ def test_a_run_that_is_lost_goes_on_from_its_checkpoint(what, cluster, small, tm
         same_as_here(study, comparison, tmp_path / "here")
     else:  # it goes on in smaller micro-batches, which have other bits
         assert [record.status for record in comparison.records] == [OK, OK]
+
+
+@pytest.mark.slow
+def test_a_machine_that_cannot_keep_checkpoints_is_named_once(cluster, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNEOFF_CHECKPOINT_SECONDS", "0.2")
+    told: list[str] = []
+    monkeypatch.setattr("tuneoff.execute.cluster.notice", told.append)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={**LONG, "epochs": 200})
+    with RayExecutor(cluster.address) as executor:
+        executor.machines.meet()
+        folders = list(tmp_path.glob("temp */tuneoff-node-*"))
+        assert len(folders) == 2
+        for folder in folders:
+            (folder / "kept").write_text("where the folder would be")
+        comparison = study.run(executor=executor)
+    assert [record.status for record in comparison.records] == [OK] * 2
+    assert len(told) == len(set(told)) == 2  # one for each machine
+    assert all(re.search(r"cannot keep checkpoints of another machine's runs \(.*File exists", line) for line in told)
 
 
 @pytest.mark.slow

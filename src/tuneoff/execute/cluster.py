@@ -110,6 +110,7 @@ class RayExecutor:
         self._checkpoints: dict[str, Place] = {}  # the last one, by run
         self._trained: list[str] = []  # runs whose search has trained them, since the last look
         self._ended: set[str] = set()  # jobs, whose checkpoints are of no use
+        self._full: set[str] = set()  # machines that could not keep a checkpoint
         self._told: list[str] = []  # machines that the watcher knows
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # others may die
         self._watcher: Any = (
@@ -319,12 +320,14 @@ class RayExecutor:
         for report in reports:
             if report["kind"] == "kept":
                 self._note_checkpoint(report["job_id"], report["place"])
+            elif report["kind"] == "not kept":
+                self._tell_not_kept(report["node"], report["reason"])
             elif "node" in report:
                 self._nodes_of_job.setdefault(report["job_id"], set()).add(report["node"])
         return [
             {**report, "machine": self.machines.name_of(report["node"])} if "node" in report else report
             for report in reports
-            if report["kind"] != "kept"
+            if report["kind"] not in ("kept", "not kept")
         ]
 
     def share_kept(self, job_id: str) -> float:
@@ -348,6 +351,15 @@ class RayExecutor:
         self._trained += [run_id] * (place.share == 1)
         for other in others:
             self.machines.forget(other)
+
+    def _tell_not_kept(self, node_id: str, reason: str) -> None:
+        """Tell the user, once for a machine, that it could not keep a checkpoint."""
+        if node_id not in self._full:
+            self._full.add(node_id)
+            notice(
+                f"{self.machines.name_of(node_id)} cannot keep checkpoints of another machine's runs ({reason}): until "
+                "it can, a run that is lost there goes on from an earlier one, or from its start"
+            )
 
     def forget_checkpoint(self, job_id: str) -> None:
         """Remove the checkpoint of a job that has ended."""

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import ray
 
+from tuneoff.errors import one_line
+
 _PART_BYTES = 2**24
 _PART_SECONDS = 60.0  # that the other machine may take for one
 _SENDING_SHARE = 0.05  # of the time in which a checkpoint is on its way, at most
@@ -143,7 +145,12 @@ class Courier:
                 if self._is_over:
                     return
                 part = file.read(_PART_BYTES)
-                ray.get(agent.keep.remote(self._name, offset, part, size), timeout=_PART_SECONDS)
+                try:
+                    ray.get(agent.keep.remote(self._name, offset, part, size), timeout=_PART_SECONDS)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, OSError):
+                        self._watcher.not_kept.remote(node, one_line(error.cause))
+                    raise
             self._watcher.kept.remote(self._run_id, Place(node, self._name, share))
             is_kept = True
         now = time.monotonic()

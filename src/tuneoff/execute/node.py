@@ -324,6 +324,10 @@ class Watcher:
         """Note where a checkpoint of a run is."""
         self._events.append({"kind": "kept", "job_id": job_id, "place": place})
 
+    def not_kept(self, node: str, reason: str) -> None:
+        """Note that a machine could not keep a checkpoint. node: Ray's id of it."""
+        self._events.append({"kind": "not kept", "node": node, "reason": reason})
+
     def use_machines(self, nodes: Sequence[str]) -> None:
         """Note the machines that have agents. nodes: Ray's ids."""
         self._machines = sorted(nodes)
