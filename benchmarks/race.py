@@ -66,10 +66,11 @@ def fold_scores_of(
     for index, is_right in enumerate(family.is_right):
         if counts[index] < max(counts):
             continue
-        right = is_right[folds[scored] if len(is_right) > 1 else 0, scored].astype(np.float32)
-        resampled = stats.widened_for_folds((right @ weights.T / len(scored))[None], len(scored))
+        right = is_right[folds[scored] if len(is_right) > 1 else 0, scored]
+        shares = right.astype(np.float32) @ weights.T / len(scored)
+        resampled = stats.widened_for_folds(shares[None], len(scored))
         seeded = bool(family.is_seeded[index])
-        runs[index] = stats.RunScores(np.array([right.mean()]), resampled, (0,), seeded, folds[scored])
+        runs[index] = stats.RunScores(np.array([right.mean()]), resampled, (0,), seeded, folds[scored], is_right=right)
     return runs
 
 

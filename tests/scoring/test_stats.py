@@ -336,6 +336,48 @@ def test_intervals_over_folds_are_wider_by_the_factor_and_hold_a_typical_seed_va
     assert stats.difference(folded, folded, 1000, pooled).variance == pytest.approx(2 * stats.TYPICAL_SEED_SD**2 / 5)
 
 
+def strategies_on_folds(num_strategies, num_examples, seed_sd, rng):
+    """Equally good strategies whose accuracy differs by seed, on five folds of examples of unequal difficulty."""
+    folds, ease = np.arange(num_examples) % 5, rng.normal(0, 0.2, num_examples)
+    effects = rng.normal(0, seed_sd, (num_strategies, 5))[:, folds]
+    is_right = rng.random((num_strategies, num_examples)) < np.clip(0.75 + ease + effects, 0, 1)
+    flat = np.full((1, 10), 0.75)
+    return [stats.RunScores(run.mean(keepdims=True), flat, (0,), True, folds, is_right=run) for run in is_right]
+
+
+def variance_of(strategies):
+    pooled = stats.pooled_seed_variance(strategies)
+    assert pooled is not None
+    return pooled.variance
+
+
+@pytest.mark.parametrize("seed_sd", [0.0, 0.06])
+def test_folds_show_the_variance_from_seeds_without_that_of_their_examples(seed_sd):
+    rng = np.random.default_rng(1)
+    shown = [stats.fold_seed_variance(strategies_on_folds(5, 1000, seed_sd, rng)) for _ in range(200)]
+    of_mean = np.array([estimate.variance for estimate in shown if estimate])
+    assert len(of_mean) == 200
+    # probabilities that reach 1 take a part of the effect; negative estimates become 0, and the noise alone is 1.3e-4
+    assert 0.7 * seed_sd**2 / 5 < of_mean.mean() < seed_sd**2 / 5 + 4e-5
+    assert all(1 <= estimate.degrees_of_freedom <= 16 for estimate in shown if estimate)
+
+
+def test_the_variance_from_seeds_over_folds_is_at_least_the_typical_one_in_the_unit_of_the_metric():
+    rng = np.random.default_rng(0)
+    stable, unstable = strategies_on_folds(5, 1000, 0.0, rng), strategies_on_folds(5, 1000, 0.06, rng)
+    assert variance_of(stable) == pytest.approx(stats.TYPICAL_SEED_SD**2 / 5)
+    assert variance_of(unstable) > 0.04**2 / 5
+    in_hundreds = [replace(strategy, unit=100.0) for strategy in unstable]
+    assert variance_of(in_hundreds) == pytest.approx(10**4 * variance_of(unstable))
+    assert stats.fold_seed_variance(unstable[:1]) is None
+    few = [replace(strategy, folds=np.arange(1000)) for strategy in unstable]  # one example each
+    assert stats.fold_seed_variance(few) is None
+    same = [replace(strategy, is_right=unstable[0].is_right) for strategy in unstable]
+    shown = stats.fold_seed_variance(same)
+    assert shown is not None
+    assert shown.variance == 0
+
+
 def run_scores(metric, labels, predicted, positive=None):
     """One run's scores, as comparisons make them."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)

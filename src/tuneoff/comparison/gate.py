@@ -488,6 +488,7 @@ def _run_scores(side: _Side, resampled: np.ndarray) -> stats.RunScores:
         side.folds,
         stats.unit_of(side.metric, resampled, len(side.labels)),
         stats.deciding_examples(side.metric, side.labels, side.predictions.predicted, side.options.positive),
+        None if side.folds is None else ~side.predictions.is_wrong(side.labels)[0],
     )
 
 

@@ -146,6 +146,7 @@ def score_runs(
             None if members[0].strategy == EXTERNAL else folds,
             unit,
             stats.deciding_examples(metric, labels, runs.predicted, options.positive),
+            None if folds is None or members[0].strategy == EXTERNAL else ~runs.is_wrong(labels)[0],
         )
         for (group, members), runs, part in zip(by_group.items(), predictions.values(), parts, strict=True)
     }

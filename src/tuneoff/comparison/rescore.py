@@ -84,11 +84,18 @@ def scores_on(
     for (group, whole), of_runs in zip(scores.items(), np.split(resampled, ends[:-1]), strict=True):
         runs = zip(predicted[group], probabilities[group], strict=True)
         values = np.array([stats.score_of(metric, kept_labels, *run, positive) for run in runs])
-        folds = None
+        folds = is_right = None
         if whole.folds is not None:
             of_runs, folds = stats.widened_for_folds(of_runs, len(kept_labels)), whole.folds[is_kept]
+            is_right = ~predictions[group].is_wrong(labels)[0, is_kept]
         deciding = stats.deciding_examples(metric, kept_labels, predicted[group], positive)
         of_groups[group] = replace(
-            whole, scores=values, resampled=of_runs, folds=folds, unit=unit, num_deciding=deciding
+            whole,
+            scores=values,
+            resampled=of_runs,
+            folds=folds,
+            unit=unit,
+            num_deciding=deciding,
+            is_right=is_right,
         )
     return dict(sorted(of_groups.items(), key=lambda item: -direction(metric) * item[1].scores.mean()))

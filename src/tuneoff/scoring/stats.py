@@ -35,8 +35,8 @@ RESAMPLES = 2000
 # numbers to sort and add up for one run: areas under curves of many examples and classes get fewer resamples, at least
 # as many as a standard error needs (Efron & Tibshirani, 1993, chapter 6)
 _MAX_RANKED, _MIN_RESAMPLES = 2 * 10**8, 200
-# Standard deviation of a score over seeds that is assumed where no runs show it: with one seed, and with folds, where
-# no two runs share their examples. A typical one of accuracy (docs/benchmarks.md).
+# Standard deviation of a score over seeds that is assumed where no runs show it: with one seed. The least one with
+# folds, which show it poorly, as no two runs share their examples. A typical one of accuracy (docs/benchmarks.md).
 TYPICAL_SEED_SD, TYPICAL_SEED_DEGREES = 0.006, 10.0
 _SD_OF_EXAMPLE = 0.36  # of the accuracy of one example, where that of all is 0.85
 _MAX_RATIO = 6  # of one strategy's variance to the median, in the pooled seed variance
@@ -172,6 +172,7 @@ class RunScores:
     folds: np.ndarray | None = None  # (N,) fold of each example; None for one test split
     unit: float = 1.0  # of the metric's differences, in those of accuracy: unit_of()
     num_deciding: int | None = None  # examples that a perfect score depends on: deciding_examples(); None: all
+    is_right: np.ndarray | None = None  # (N,) bool with folds: the examples whose labels are predicted correctly
 
     @property
     def grid(self) -> GridVariance | None:
@@ -331,18 +332,20 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
     together: half of them keeps the error rates in simulations (docs/benchmarks.md). Moderated variances (Smyth, 2004)
     did not keep them (docs/log.md).
 
-    With one seed, and with folds, scores do not show it, and a typical one is assumed, in the unit of the metric.
-    Without it, half of simulated comparisons of equal strategies with one seed and 5,000 test examples called some
-    strategy worse.
+    With one seed, scores do not show it, and a typical one is assumed, in the unit of the metric. Without it, half of
+    simulated comparisons of equal strategies with one seed and 5,000 test examples called some strategy worse. With
+    folds it is the larger of that and what the folds of several strategies show: fold_seed_variance().
 
     Where sources of randomness vary apart, the same is done with the variances of the means over the grids, and their
     components are averaged.
     """
-    folds = [len(np.unique(strategy.folds)) for strategy in runs if strategy.is_seeded and strategy.folds is not None]
-    assumed = (TYPICAL_SEED_SD * median_unit(runs)) ** 2
-    if folds:  # each fold has a seed of its own
-        return SeedVariance(assumed / folds[0], TYPICAL_SEED_DEGREES)
-    seeded = [strategy for strategy in runs if strategy.is_seeded]
+    seeded, assumed = [strategy for strategy in runs if strategy.is_seeded], (TYPICAL_SEED_SD * median_unit(runs)) ** 2
+    folded = [strategy for strategy in seeded if strategy.folds is not None]
+    if folded:
+        num_folds = len(np.unique(np.asarray(folded[0].folds)))  # each has a seed of its own
+        typical = SeedVariance(assumed / num_folds, TYPICAL_SEED_DEGREES)
+        shown = fold_seed_variance(folded)
+        return max(typical, shown, key=lambda of_mean: of_mean.variance) if shown else typical
     repeated = [strategy for strategy in seeded if len(strategy.scores) > 1]
     if not repeated:
         return SeedVariance(assumed, TYPICAL_SEED_DEGREES) if seeded else None
@@ -351,8 +354,38 @@ def pooled_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
         return _pooled_on_grids(grids)
     variances = np.array([float(strategy.scores.var(ddof=1)) for strategy in repeated])
     degrees = np.array([len(strategy.scores) - 1 for strategy in repeated])
-    typical = np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
-    return SeedVariance(float(np.minimum(variances, _MAX_RATIO * typical).mean()), max(1.0, degrees.sum() / 2))
+    return SeedVariance(float(_clipped(variances, degrees).mean()), max(1.0, degrees.sum() / 2))
+
+
+def fold_seed_variance(runs: Sequence[RunScores]) -> SeedVariance | None:
+    """Variance of a mean over folds that comes from seeds, as the folds of several strategies show it; None for one.
+
+    Each fold of each strategy has a seed of its own. In a two-way analysis of variance of accuracy by strategy and fold
+    (Searle, Casella & McCulloch, 1992, chapter 4), what the examples of a fold do to all strategies alike cancels. The
+    rest is the effect of the seeds, plus the noise of as many examples, whose variance is that within the folds divided
+    by their number. The difference of the two has the degrees of freedom of Satterthwaite (1946).
+    """
+    correct = [strategy.is_right for strategy in runs if strategy.is_right is not None]
+    if len(correct) < 2 or len(correct) < len(runs):
+        return None
+    fold = np.unique(np.asarray(runs[0].folds), return_inverse=True)[1]
+    counts = np.bincount(fold)
+    if len(counts) < 2 or counts.min() < 2:
+        return None
+    apart = np.stack(correct).astype(np.float64)
+    apart -= apart.mean(0)
+    means = np.stack([np.bincount(fold, of_strategy) for of_strategy in apart]) / counts  # (K, folds)
+    noise = float((((apart - means[:, fold]) ** 2) / (counts * (counts - 1))[fold]).sum()) / len(counts)
+    spreads = means.var(axis=1, ddof=1)
+    spread = float(_clipped(spreads, np.full(len(runs), len(counts) - 1)).sum())
+    variance = max(0.0, spread - noise) / (len(runs) - 1)
+    degrees = (len(runs) - 1) * (len(counts) - 1) * (1 - noise / spread) ** 2 if variance else 1.0
+    return SeedVariance(variance * median_unit(runs) ** 2 / len(counts), max(1.0, degrees))
+
+
+def _clipped(variances: np.ndarray, degrees: np.ndarray) -> np.ndarray:
+    """Return sample variances of strategies, at most 6 times their median."""
+    return np.minimum(variances, _MAX_RATIO * np.median(variances * degrees / stats.chi2.ppf(0.5, degrees)))
 
 
 def median_unit(runs: Sequence[RunScores]) -> float:
@@ -366,8 +399,7 @@ def _pooled_on_grids(grids: Sequence[GridVariance]) -> SeedVariance:
     alike = [grid for grid in grids if (len(grid.counts), grid.is_complete) == most]
     variances = np.array([grid.of_mean for grid in alike])
     degrees = np.array([grid.degrees_of_freedom for grid in alike])
-    limit = _MAX_RATIO * np.median(variances * degrees / stats.chi2.ppf(0.5, degrees))
-    factors = np.minimum(1.0, limit / np.where(variances > 0, variances, np.inf))
+    factors = np.divide(_clipped(variances, degrees), variances, out=np.ones_like(variances), where=variances > 0)
     components = mean_components([grid.spread.times(float(f)) for grid, f in zip(alike, factors, strict=True)])
     return SeedVariance(components.total, max(1.0, float(degrees.sum()) / 2), components)
 
