@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from tuneoff.checksums import MANIFEST, manifest_problems, write_manifest
 from tuneoff.errors import StoreError
 from tuneoff.files import naming_full_disk
+from tuneoff.machine import busy_seconds
 from tuneoff.notices import notice
 
 CACHE_BYTES = 20 * 2**30  # above this size, the least recently used folders are removed
@@ -72,10 +73,10 @@ def _build(target: Path, build: Callable[[Path], Any]) -> None:
     unfinished = _unfinished(target)
     try:
         with naming_full_disk(target.parent):
-            started = time.perf_counter()
+            started = busy_seconds()
             build(unfinished)
             if not (unfinished / "seconds").exists():  # an entry of another machine brings its own
-                (unfinished / "seconds").write_text(str(time.perf_counter() - started), encoding="utf-8")
+                (unfinished / "seconds").write_text(str(busy_seconds() - started), encoding="utf-8")
             write_manifest(unfinished)
             unfinished.rename(target)
     finally:

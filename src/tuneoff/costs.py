@@ -113,6 +113,8 @@ COSTS: dict[str, Cost] = {
     "optimizer_seconds": Cost(name="time of the optimizer", column="optimizer", format=SECONDS, part="optimizer"),
     "evaluate_seconds": Cost(name="evaluation time", column="evaluate", format=SECONDS, phase="evaluation"),
     "run_seconds": Cost(name="time of the whole run", column="whole run", format=SECONDS),
+    # in which other work had the processor: part of the whole run's time, and of no other one
+    "waited_seconds": Cost(name="time of waiting for a processor", column="waited", format=SECONDS),
     "examples_per_second": Cost(name="training throughput in examples", column="examples/s", format=COUNT),
     "tokens_per_second": Cost(name="training throughput in tokens", column="tokens/s", format=COUNT),
     "predictions_per_second": Cost(

@@ -8,6 +8,8 @@ import platform
 import re
 import runpy
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,6 +150,30 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     pairs = (line.partition(":")[::2] for line in first.splitlines())
     return {key.strip(): value.strip() for key, value in pairs}
+
+
+def busy_seconds() -> float:
+    """Seconds of a clock that stands still while this thread waits for a processor that other work has.
+
+    Times of training decide what a verdict picks, and other work may come and go while a study runs. Linux counts the
+    time that a thread has waited (Documentation/scheduler/sched-stats.rst); elsewhere this is time.perf_counter().
+    """
+    now = time.perf_counter()
+    file = _waiting_file(os.getpid(), threading.get_native_id())
+    if file is None:
+        return now
+    try:
+        return now - int(os.pread(file, 64, 0).split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return now
+
+
+@functools.cache
+def _waiting_file(process: int, thread: int) -> int | None:
+    try:
+        return os.open(f"/proc/{process}/task/{thread}/schedstat", os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def peak_bytes() -> int:

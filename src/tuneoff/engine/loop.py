@@ -14,7 +14,6 @@ some steps (_Readings). A step whose gradients are not finite changes nothing, s
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -43,7 +42,7 @@ from tuneoff.engine.resume import Checkpoint
 from tuneoff.engine.schedule import rate_share
 from tuneoff.engine.training_state import Kept, Position, State, capture, restore
 from tuneoff.errors import DivergedError, NoMemoryError
-from tuneoff.machine import peak_bytes
+from tuneoff.machine import busy_seconds, peak_bytes
 from tuneoff.scoring.metrics import is_better
 from tuneoff.strategies.base import Adapted
 
@@ -82,7 +81,7 @@ class Validation:
 class PhaseSeconds:
     """Seconds of the steps of a training by phase; the rest of train_seconds is the loop itself.
 
-    Read from the clock of the processor, around the calls of each phase: about a microsecond a step. A GPU computes
+    Read from machine.busy_seconds around the calls of each phase, which takes 30 microseconds a step. A GPU computes
     while the processor goes on and is not waited for: there they are the seconds in which work is queued, and the rest
     of the time, also that of steps by a graph, is the loop's. Events of CUDA would tell them apart.
     """
@@ -174,7 +173,7 @@ class _Training:
         self.inputs, self.labels = inputs, inputs.labels
         self.settings, self.recipe = settings, settings.recipe
         self.validation, self.checkpoint, self.devices = validation, checkpoint, devices
-        self.began, self.trained = time.perf_counter(), Trained(halvings=settings.halvings)
+        self.began, self.trained = busy_seconds(), Trained(halvings=settings.halvings)
         self.num_steps, self.passes = self.recipe.num_steps(len(inputs)), self.recipe.passes(len(inputs))
         self.steps_per_epoch = math.ceil(len(inputs) / self.recipe.batch_size) * self.passes
         self.lengths = inputs.lengths if devices else np.empty(0)
@@ -286,14 +285,14 @@ class _Training:
             part = devices.part(examples, self.lengths[examples])
             devices.seed_step(self.settings.seed_of_dropout, len(trained.steps))
         losses, num_tokens = self._gradient(part, self.loss.weight(self.labels[examples]))
-        stepping = time.perf_counter()
+        stepping = busy_seconds()
         gradients = self.master_weights.pull_gradients()
         if devices:
             losses = [devices.sum_gradients(self.master_weights.masters, losses)]
             gradients = [master.grad for master in self.master_weights.masters if master.grad is not None]
             num_tokens = int(self.lengths[examples].sum())
         has_diverged = _update(gradients, self.master_weights, self.optimizer, recipe.clip, self.scale)
-        trained.phases.optimizer += time.perf_counter() - stepping
+        trained.phases.optimizer += busy_seconds() - stepping
         rate = self.settings.learning_rate * share
         step = {"step": len(trained.steps) + 1, "epoch": epoch + 1, "loss": math.nan, "learning_rate": rate}
         self.readings.add(step, losses, has_diverged)
@@ -375,7 +374,7 @@ class _Training:
         """Return the state at a place."""
         until_now = replace(
             self.trained,
-            earlier_seconds=self.trained.earlier_seconds + time.perf_counter() - self.began,
+            earlier_seconds=self.trained.earlier_seconds + busy_seconds() - self.began,
             earlier_peak_bytes=max(self.trained.earlier_peak_bytes, peak_bytes()),
         )
         kept = self.best_weights.kept if self.best_weights else []
@@ -392,19 +391,19 @@ class _Clock:
 
     def __init__(self, seconds: float) -> None:
         """seconds: of the steps before."""
-        self._before, self._started = seconds, time.perf_counter()
+        self._before, self._started = seconds, busy_seconds()
 
     @property
     def seconds(self) -> float:
         """Seconds so far."""
-        return self._before + time.perf_counter() - self._started
+        return self._before + busy_seconds() - self._started
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """A context whose seconds do not count."""
-        stopped_at = time.perf_counter()
+        stopped_at = busy_seconds()
         yield
-        self._started += time.perf_counter() - stopped_at
+        self._started += busy_seconds() - stopped_at
 
 
 class _Readings:
@@ -510,9 +509,9 @@ def _timed(batches: Iterable[np.ndarray], phases: PhaseSeconds) -> Iterator[np.n
     """Yield batches, and count the time that drawing them takes."""
     drawn, end = iter(batches), np.empty(0)
     while True:
-        started = time.perf_counter()
+        started = busy_seconds()
         examples = next(drawn, end)
-        phases.data += time.perf_counter() - started
+        phases.data += busy_seconds() - started
         if examples is end:
             return
         yield examples
@@ -565,9 +564,9 @@ def _backward(
     # on a GPU a tensor, because a graph would keep a number
     divisor = weight if device.type == "cpu" else torch.full((), weight, device=device)
     for part in np.array_split(examples, min(parts, len(examples))):
-        started = time.perf_counter()
+        started = busy_seconds()
         batch, states = inputs.batch(part, device)
-        trained.phases.data += time.perf_counter() - started
+        trained.phases.data += busy_seconds() - started
         if graphs is not None and parts == 1 and isinstance(divisor, torch.Tensor):
             losses.append(graphs.compute(batch, states, divisor))
         else:
@@ -587,12 +586,12 @@ def _compute(
     divisor: float | torch.Tensor,
 ) -> torch.Tensor:
     """Compute the gradient of a part of a batch. Adds to the phases of `trained`. Returns the part's loss, ()."""
-    started = time.perf_counter()
+    started = busy_seconds()
     share = loss.summed(logits_of(model, inputs, batch, states), batch.labels) / divisor
-    computed = time.perf_counter()
+    computed = busy_seconds()
     (share if scale is None else share * scale.scale).backward()
     trained.phases.forward += computed - started
-    trained.phases.backward += time.perf_counter() - computed
+    trained.phases.backward += busy_seconds() - computed
     return share.detach()
 
 

@@ -1,7 +1,5 @@
 """Fit a classifier of scikit-learn: on texts, or on the vectors of a frozen encoder."""
 
-import time
-
 import numpy as np
 
 # strategies import these inside functions; imported here, no fit is timed with an import in it
@@ -22,6 +20,7 @@ from tuneoff.data.tokens import TokenTable
 from tuneoff.encoder.packed import final_states, pool
 from tuneoff.engine.inputs import average_windows, embeddings
 from tuneoff.execute.fitted import FitRequest, Fitted, classify_from_text, joined_texts, tables_and_model, throughput
+from tuneoff.machine import busy_seconds
 from tuneoff.skops_file import SKOPS, save_skops
 from tuneoff.strategies import EmbeddingsConfig
 
@@ -29,15 +28,15 @@ from tuneoff.strategies import EmbeddingsConfig
 def fit_on_texts(request: FitRequest) -> Fitted:
     """Fit a scikit-learn pipeline on the texts."""
     spec, dataset = request.spec, request.dataset
-    started = time.perf_counter()
+    started = busy_seconds()
     classifier = spec.definition.apply(
         request.texts("train"), request.labels("train"), spec.config, spec.recipe.class_weight
     )
-    trained = time.perf_counter()
+    trained = busy_seconds()
     texts = {split: request.texts(split) for split in request.eval_splits}
-    predicting = time.perf_counter()
+    predicting = busy_seconds()
     by_split = {split: classifier.predict_proba(of_split) for split, of_split in texts.items()}
-    ended = time.perf_counter()
+    ended = busy_seconds()
     costs = {"train_seconds": trained - started, "evaluate_seconds": ended - trained}
     costs |= throughput(by_split, ended - predicting)
     size = _num_coefficients(classifier)
@@ -70,7 +69,7 @@ def fit_on_embeddings(request: FitRequest) -> Fitted:
         costs["prefix_seconds"] += seconds
         seconds_per_text[split] = seconds / len(vectors[split])
         request.on_progress((len(vectors) - 0.5) / len(tables))
-    started = time.perf_counter()
+    started = busy_seconds()
 
     def vectors_of(purpose: str) -> np.ndarray:
         part = parts[purpose]
@@ -85,9 +84,9 @@ def fit_on_embeddings(request: FitRequest) -> Fitted:
         request.selection,
         spec.recipe.class_weight,
     )
-    trained = time.perf_counter()
+    trained = busy_seconds()
     by_split = {split: probabilities(classifier, vectors_of(split)) for split in request.eval_splits}
-    ended = time.perf_counter()
+    ended = busy_seconds()
     costs |= {"train_seconds": trained - started, "evaluate_seconds": ended - trained}
     # with the encoder's share of the time in which the cached vectors were computed
     encoding = sum(len(by_class) * seconds_per_text[parts[split].split] for split, by_class in by_split.items())

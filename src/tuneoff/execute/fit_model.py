@@ -1,6 +1,5 @@
 """Fit an encoder with its head: adapt it, train what trains, and predict with the weights that validation selects."""
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -26,7 +25,7 @@ from tuneoff.engine.precision import resolve
 from tuneoff.errors import DivergedError
 from tuneoff.execute.fitted import FitRequest, Fitted, classify_from_text, tables_and_model, throughput
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.machine import device
+from tuneoff.machine import busy_seconds, device
 from tuneoff.spec.run import RunSpec
 from tuneoff.strategies import GradientConfig, count_parameters, operations_per_token
 from tuneoff.strategies.base import Adapted
@@ -65,11 +64,11 @@ def take_part(devices: DeviceGroup, inputs: JobInputs) -> None:
 
 def _fit(request: FitRequest, devices: DeviceGroup | None) -> Fitted:
     """Fit a model, with the other devices if there are any."""
-    model_fit, started = _ModelFit(request), time.perf_counter()
+    model_fit, started = _ModelFit(request), busy_seconds()
     trained = model_fit.train(devices) if isinstance(request.spec.config, GradientConfig) else None
-    predicting = time.perf_counter()
+    predicting = busy_seconds()
     by_split = {split: model_fit.predict(model_fit.final_inputs[split]) for split in request.eval_splits}
-    ended = time.perf_counter()
+    ended = busy_seconds()
     seconds = ended - started + (trained.earlier_seconds if trained else 0.0)
     costs = model_fit.input_costs | (model_fit.training_costs(trained) if trained else {"train_seconds": 0.0})
     costs["evaluate_seconds"] = seconds - costs["train_seconds"]

@@ -27,7 +27,7 @@ from tuneoff.execute.devices import Devices
 from tuneoff.execute.fit import fit
 from tuneoff.execute.fitted import Fitted, timed_part
 from tuneoff.execute.inputs import JobInputs
-from tuneoff.machine import device, host_peak_bytes, machine, peak_bytes, versions
+from tuneoff.machine import busy_seconds, device, host_peak_bytes, machine, peak_bytes, versions
 from tuneoff.runs import DIVERGED, FAILED, OK, RunPredictions, RunRecord, RunStore, TestPredictions
 from tuneoff.scoring import metrics
 from tuneoff.spec.run import RunSpec
@@ -47,7 +47,7 @@ def run_one(
     A run that was stopped goes on from its checkpoint. halvings: of the micro-batch, because an earlier process that
     ran it was killed, probably for lack of memory. devices: that train it together; None for one.
     """
-    started = time.perf_counter()
+    started, busy_since = time.perf_counter(), busy_seconds()
     num_devices = devices.count if devices and isinstance(spec.config, GradientConfig) else 1
     checkpoint = checkpoint_of(spec, store, num_devices)
     try:
@@ -64,8 +64,10 @@ def run_one(
     predicted = {split: fitted.predicted(split) for split in splits}
     pairs = {split: (labels[split], predicted[split]) for split in splits}
     earlier_peak = fitted.trained.earlier_peak_bytes if fitted.trained else 0
-    seconds = earlier_seconds + time.perf_counter() - started
-    fitted.costs |= {"run_seconds": seconds, "peak_bytes": max(earlier_peak, peak_bytes())}
+    seconds = time.perf_counter() - started
+    waited = max(0.0, seconds - (busy_seconds() - busy_since))
+    fitted.costs |= {"run_seconds": earlier_seconds + seconds, "waited_seconds": waited}
+    fitted.costs["peak_bytes"] = max(earlier_peak, peak_bytes())
     if device().type != "cpu":
         fitted.costs["host_peak_bytes"] = host_peak_bytes()
     fitted.costs["latency_seconds"] = latency(fitted.classify_one, timed_part(parts).num_examples(dataset))

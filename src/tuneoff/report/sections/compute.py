@@ -13,6 +13,8 @@ from tuneoff.report.section import Block, Chart, Section, Text, figures_if_any, 
 from tuneoff.report.steps import inference_blocks, step_blocks, step_chart
 from tuneoff.tables import TEXT, Column, Table
 
+_MUCH_WAITING = 0.1  # of a run's time
+
 
 def section(comparison: Comparison) -> Section | None:
     """Return time and throughput of each strategy; None without a successful run."""
@@ -24,6 +26,8 @@ def section(comparison: Comparison) -> Section | None:
         "shows what they would cost a run on its own. Operations are those of training's matrix products; the last "
         "column compares their speed with that of the fastest matrix product on the same number of threads."
     )
+    if waiting := _waiting(comparison):
+        text += f" {waiting}"
     charts = {"compute": phase_chart(comparison), "steps": step_chart(comparison)}
     blocks: list[Block] = [Text(text), *figures_if_any(charts), *table_if_any(costs(comparison))]
     blocks += [*step_blocks(comparison), *inference_blocks(comparison)]
@@ -67,6 +71,22 @@ def phase_chart(comparison: Comparison) -> Chart:
 def _runs(comparison: Comparison) -> list[Row]:
     """Return the rows of runs: nothing was measured for predictions from files."""
     return [row for row in comparison.rows if not row.is_external]
+
+
+def _waiting(comparison: Comparison) -> str:
+    """Sentence on runs that waited for a processor; empty where none waited for long."""
+    waited = {
+        comparison.names[row.group]: row.costs.get("waited_seconds", 0.0) / row.costs["run_seconds"]
+        for row in _runs(comparison)
+        if row.costs.get("run_seconds")
+    }
+    longest = max(waited, key=waited.__getitem__, default="")
+    if not longest or waited[longest] < _MUCH_WAITING:
+        return ""
+    return (
+        f"Other work had the processors for up to {100 * waited[longest]:.0f} % of a run's time ({longest}): the times "
+        "of training and of other phases are without it, that of the whole run has it."
+    )
 
 
 def whole_study(comparison: Comparison) -> str:
