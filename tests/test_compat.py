@@ -275,8 +275,8 @@ def test_fast_lora_layers_equal_pefts(dropout, monkeypatch):
         gradients = [parameter.grad for parameter in layer.parameters() if parameter.requires_grad]
         assert len(gradients) == 2
         results.append([output.detach(), states.grad, *gradients])
-    for fast, plain in zip(*results, strict=True):
-        torch.testing.assert_close(fast, plain, atol=1e-5, rtol=1e-5)
+    for fast, plain in zip(*results, strict=True):  # sums in another order: rounding of the largest gradients
+        torch.testing.assert_close(fast, plain, atol=1e-6 * float(plain.abs().max()), rtol=1e-5)
 
 
 def test_fast_lora_layers_of_all_models_have_one_class():

@@ -163,6 +163,14 @@ def test_the_time_and_energy_of_the_whole_study(comparison):
     )
 
 
+def test_the_compute_section_says_that_runs_waited_for_other_work(comparison):
+    assert "Other work" not in compute.section(comparison).blocks[0].text
+    first, *others = comparison.rows
+    rows = [replace(first, costs={**first.costs, "waited_seconds": 0.4 * first.costs["run_seconds"]}), *others]
+    text = compute.section(replace(comparison, rows=rows)).blocks[0].text
+    assert f"Other work had the processors for up to 40 % of a run's time ({comparison.names[first.group]})" in text
+
+
 def chart_rows(chart):
     """The data of a chart, or of its first layer."""
     (rows,) = chart.to_dict()["datasets"].values()
