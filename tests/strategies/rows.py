@@ -10,7 +10,7 @@ _OPTIONS = {
     "road": ":group_size=4",
     "gralora": ":r=4",
 }
-_LEARNING_RATES = {"ia3": 1e-1, "oft": 1e-1, "boft": 1e-1, "ln_tuning": 1e-1}
+_LEARNING_RATES = {"ia3": 1e-1, "oft": 1e-1, "boft": 1e-1, "ln_tuning": 1e-1, "randlora": 1e-2}
 
 # strategy, the learning rate at which a tiny random model learns the toy set, the first block that trains
 ROWS = [
