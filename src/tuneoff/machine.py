@@ -170,6 +170,8 @@ def busy_seconds() -> float:
 
 @functools.cache
 def _waiting_file(process: int, thread: int) -> int | None:
+    if sys.platform != "linux":
+        return None
     try:
         return os.open(f"/proc/{process}/task/{thread}/schedstat", os.O_RDONLY)
     except OSError:
