@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter
-from scipy import stats
 
 from tuneoff.cache import cached_folder, fingerprint
 from tuneoff.data.dataset import Dataset, labels_of
@@ -183,6 +182,8 @@ def _terms(parts: list[list[str]]) -> list[str]:
 
 def _classes(words: list[list[list[str]]], labels: np.ndarray, label_names: Sequence[str]) -> list[ClassVocabulary]:
     """Describe the words of each class. words: of N examples; labels: (N, C) bool."""
+    # slow to import: agents of machines, which import the records of studies, describe no data
+    from scipy import stats
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
     min_texts = min(len(words), max(_MIN_TEXTS, round(_MIN_SHARE * len(words))))

@@ -22,9 +22,10 @@ from tuneoff.compat_ray import cluster_id, outlive_raylet, silence
 from tuneoff.errors import ConfigError, LibraryError, StopRequested, StoreError, one_line
 from tuneoff.execute.dispatch import ConnectionLost, Dispatch
 from tuneoff.execute.executor import Event, Slots
+from tuneoff.execute.inputs import encoder_entries, parcels_for
 from tuneoff.execute.job import only_predicts
 from tuneoff.execute.local import LOST
-from tuneoff.execute.parcels import encoder_entries, needed, pack, unpack
+from tuneoff.execute.parcels import pack, unpack
 from tuneoff.execute.room import bytes_of_job, local_slots
 from tuneoff.formats import counted
 from tuneoff.machine import cores
@@ -271,7 +272,7 @@ class RayExecutor:
         from tuneoff.execute.cluster_devices import run_on_devices
         from tuneoff.execute.node import Inputs, Task, run_there
 
-        for name, packed in needed(job.run for job in jobs).items():
+        for name, packed in parcels_for(job.run for job in jobs).items():
             if name not in self._parcels:
                 self._parcels[name] = [self.ray.put(packed())]
         encoders = {n: entry for n, entry in encoder_entries(job.run for job in jobs).items() if entry in self._parcels}

@@ -4,19 +4,21 @@ Jobs ask through this protocol and assume nothing about where they run. On one m
 on its disk; an executor on a cluster gives jobs an implementation that fetches them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tuneoff.cache import add_check, fingerprint, is_checked
+from tuneoff.cache import add_check, cache_folder, fingerprint, is_checked
 from tuneoff.data.dataset import Dataset
 from tuneoff.data.load import open_dataset
 from tuneoff.data.other_tests import open_other_test
 from tuneoff.data.tokens import TokenTable, tokenize_split
-from tuneoff.encoder.config import load_tokenizer, resolve
+from tuneoff.encoder.config import encoder_folder, load_tokenizer, model_fingerprint, resolve
 from tuneoff.encoder.heads import start_fingerprint
 from tuneoff.encoder.load import load_model
 from tuneoff.errors import ModelError
+from tuneoff.execute.parcels import ENCODER, pack
 from tuneoff.spec.run import RunSpec
 
 if TYPE_CHECKING:
@@ -76,6 +78,32 @@ class CachedInputs:
             dataset.is_multilabel,
             recipe.head_dropout,
         )
+
+
+def parcels_for(runs: Iterable[RunSpec]) -> dict[str, Callable[[], bytes]]:
+    """Return what some runs need on a machine: name of an entry of the cache -> function that packs it."""
+    runs = list(runs)
+    inputs, is_tokenized = CachedInputs(), set[tuple[object, ...]]()
+    # a model of the hub that is not on this machine is left out: other machines ask the hub, as this one would
+    encoders = {name: (entry, encoder_folder(name)) for name, entry in encoder_entries(runs).items()}
+    folders = {entry: folder for entry, folder in encoders.values() if folder}
+    for run in runs:
+        names = [f"dataset-{run.data_fingerprint}", *[f"test-{fingerprint}" for fingerprint in run.tests.values()]]
+        key = (run.model, run.data_fingerprint, run.recipe.truncation)
+        if run.model and key not in is_tokenized:
+            is_tokenized.add(key)
+            dataset = inputs.dataset(run)
+            names += [
+                f"tokens-{table.fingerprint}" for table in inputs.tokens(run, dataset, [*dataset.splits]).values()
+            ]
+        folders |= {name: cache_folder() / name for name in names}
+    return {name: partial(pack, folder) for name, folder in folders.items()}
+
+
+def encoder_entries(runs: Iterable[RunSpec]) -> dict[str, str]:
+    """Return the entries that encoders become in the cache of another machine, by the encoders' names."""
+    names = dict.fromkeys(run.model for run in runs if run.model)
+    return {name: f"{ENCODER}{model_fingerprint(name)}" for name in names}
 
 
 def _check_is_unchanged(name: str, expected: str, label_names: Sequence[str]) -> None:
