@@ -34,7 +34,11 @@ def cluster(tmp_path, monkeypatch):
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     started = cluster_utils.Cluster()
     for number in range(2):
-        variables = {"TUNEOFF_CACHE": str(tmp_path / f"cache {number}"), "TMPDIR": str(tmp_path / f"temp {number}")}
+        variables = {
+            "TUNEOFF_CACHE": str(tmp_path / f"cache {number}"),
+            "TMPDIR": str(tmp_path / f"temp {number}"),
+            "RAY_worker_niceness": "0",  # at Ray's 15 its processes hardly run beside other tests
+        }
         Path(variables["TMPDIR"]).mkdir()
         started.add_node(**options, env_vars=variables)
     yield started
