@@ -44,9 +44,9 @@ def test_of_pairs_both_texts_are_compared():
     assert pairs(["a b c", "a b c", "a b c"], text_pair=["yes", "no", "yes"]) == {(0, 2)}
 
 
-def test_no_similar_pair_is_missed():
-    rng = np.random.default_rng(0)
-    texts = [list(rng.choice(WORDS[:2], rng.integers(6, 14))) for _ in range(300)]  # few words: many similar pairs
+@pytest.mark.parametrize(("texts", "least"), [("short", 50), ("long", 200)])
+def test_no_similar_pair_is_missed(texts, least):
+    texts = {"short": texts_of_two_words, "long": edited_texts}[texts]()
     sets = [{tuple(words[i : i + 3]) for i in range(len(words) - 2)} for words in texts]
     expected = {
         (i, j)
@@ -56,7 +56,24 @@ def test_no_similar_pair_is_missed():
     }
     joined = [" ".join(words) for words in texts]
     first = {joined.index(text) for text in joined}  # of equal texts the first is compared
-    assert len(expected) > 50
+    assert len(expected) > least
     assert {pair for pair in pairs(joined) if joined[pair[0]] != joined[pair[1]]} == {
         (i, j) for i, j in expected if {i, j} <= first
     }
+
+
+def texts_of_two_words():
+    rng = np.random.default_rng(0)
+    return [list(rng.choice(WORDS[:2], rng.integers(6, 14))) for _ in range(300)]  # many similar pairs
+
+
+def edited_texts():
+    """Texts of more shingles than a bitmap has bits, with up to eight words changed: around the limit of similarity."""
+    rng, texts = np.random.default_rng(0), []
+    for _ in range(30):
+        first = rng.integers(300, size=90)
+        for num_changed in range(9):
+            words = first.copy()
+            words[rng.integers(90, size=num_changed)] = rng.integers(300, size=num_changed)
+            texts.append([f"w{word}" for word in words])
+    return texts

@@ -7,11 +7,12 @@ words added at an end. Numbers count: "5 of 10" and "9 of 10" may have different
 
 Algorithm: comparing all pairs takes too long for 50,000 texts. Two sets with a Jaccard index of at least t share one of
 the first |A| - ceil(t |A|) + 1 elements of each, if all elements are in one order (prefix filtering, Chaudhuri et al.,
-ICDE 2006). In the order of frequency, rarest first, few texts share such an element. Only these pairs are compared, in
-blocks, and of many texts only those elements at a time whose hashes are in one range of all, so that memory stays
-bounded. No pair is missed, unless the number of candidates is limited: a million texts made from one template would
-have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts that share an element, evenly
-spread over them.
+ICDE 2006). In the order of frequency, rarest first, few texts share such an element. Most of these pairs are told apart
+by their sizes and by 64 parities of each set (bitmap filter, Sandes et al., arXiv 1711.07295); only the others are
+compared. All this in blocks, and of many texts only those elements at a time whose hashes are in one range of all, so
+that memory stays bounded. No pair is missed, unless the number of candidates is limited: a million texts made from one
+template would have 10^12 pairs. With a limit, each text is compared with that many of the earlier texts that share an
+element, evenly spread over them.
 
 Words and shingles are hashed, so that memory holds no strings: words and texts in 64 bits, shingles in 31. Where there
 are many shingles or prefixes, they are in files that are mapped into memory.
@@ -41,6 +42,7 @@ _COUNTERS = 2**22  # of shingles by the upper bits of their hashes
 _SHIFT = _HASH_BITS - 22  # of a hash, to its counter
 _PART_POSTINGS = 2**22  # postings in memory at once, about
 _MAX_COUNT = 2**16 - 1  # 16 bits of a sort key
+_ROUNDING = 1e-6  # of bounds that are compared with whole numbers
 _URL = re.compile(r"(?:https?://|www\.)\S+")
 # a character of Chinese or Japanese, which are written without spaces, counts as a word
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_]+")
@@ -145,16 +147,47 @@ def similar_pairs(shingles: Shingles, rows: np.ndarray, limit: int | None = None
     rows: (B,) of the texts that are compared. limit: of earlier texts that a text is compared with for each element
     that it shares with them.
     """
-    found = [np.empty(0, np.int64)]
+    found, bitmaps = [np.empty(0, np.int64)], _Bitmaps.of(shingles, rows)
     for postings in _postings(shingles, rows):
-        for left, right in _pairs_of_part(shingles, rows, limit, postings):
-            found.append((left << 32) | right)
+        for left, right in _candidates_of_part(bitmaps, limit, postings):
+            is_similar = _are_similar(shingles, rows[left], rows[right])
+            found.append((left[is_similar] << 32) | right[is_similar])
     pairs = np.unique(np.concatenate(found))  # one pair may share elements of several parts
     return pairs >> 32, pairs & (2**32 - 1)
 
 
-def _pairs_of_part(shingles: Shingles, texts: np.ndarray, limit: int | None, postings: np.ndarray) -> Iterator[Pairs]:
-    """Yield the similar pairs that share an element of some postings, in blocks; each pair once."""
+@dataclass(frozen=True)
+class _Bitmaps:
+    """What tells most pairs of texts apart without their shingles. (B,) each."""
+
+    sizes: np.ndarray  # int32
+    parities: np.ndarray  # uint64: bit i is the parity of the number of shingles whose hash modulo 64 is i
+
+    @classmethod
+    def of(cls, shingles: Shingles, rows: np.ndarray) -> "_Bitmaps":
+        sizes, parities = shingles.sizes(rows), np.zeros(len(rows), np.uint64)
+        for start in range(0, len(rows), _BLOCK_TEXTS):
+            block = slice(start, start + _BLOCK_TEXTS)
+            bits = np.uint64(1) << (shingles.of(rows[block]) & 63).astype(np.uint64)
+            has_any = np.flatnonzero(sizes[block])
+            firsts = (np.cumsum(sizes[block]) - sizes[block])[has_any]
+            parities[start + has_any] = np.bitwise_xor.reduceat(bits, firsts) if len(firsts) else 0
+        return cls(sizes.astype(np.int32), parities)
+
+    def may_be_similar(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Mask of the pairs whose Jaccard index may be high enough. left, right: (P,).
+
+        A shingle of one text only turns one bit, so that at least as many shingles are in one text only as bits differ;
+        at a Jaccard index of t they are (1 - t) / (1 + t) of the sum of both sizes.
+        """
+        first, second = self.sizes[left], self.sizes[right]
+        is_near = np.minimum(first, second) >= _JACCARD * np.maximum(first, second)
+        differing = np.bitwise_count(self.parities[left] ^ self.parities[right])
+        return is_near & (differing <= (1 - _JACCARD) / (1 + _JACCARD) * (first + second) + _ROUNDING)
+
+
+def _candidates_of_part(bitmaps: _Bitmaps, limit: int | None, postings: np.ndarray) -> Iterator[Pairs]:
+    """Yield the pairs that share an element of some postings and may be similar, in blocks; each pair once."""
     shared = postings >> 32
     is_shared = np.zeros(len(postings), bool)
     is_shared[1:] = shared[1:] == shared[:-1]
@@ -170,12 +203,15 @@ def _pairs_of_part(shingles: Shingles, texts: np.ndarray, limit: int | None, pos
         end = int(np.searchsorted(totals, totals[start] + _BLOCK_PAIRS))
         # whole rows, so that each pair is in one block
         end = int(np.searchsorted(in_order, in_order[max(start, end - 1)], side="right"))
-        yield _similar(shingles, texts, *_candidates(rows, ranks, entries[start:end], costs[start:end]))
+        left, right = _entries_sharing(rows, ranks, entries[start:end], costs[start:end])
+        may_be = bitmaps.may_be_similar(left, right)
+        pairs = np.unique((left[may_be].astype(np.int64) << 32) | right[may_be])
+        yield pairs >> 32, pairs & (2**32 - 1)
         start = end
 
 
-def _candidates(rows: np.ndarray, ranks: np.ndarray, entries: np.ndarray, costs: np.ndarray) -> Pairs:
-    """Return pairs of rows without repeats: of each entry with as many earlier entries of its shingle as it costs.
+def _entries_sharing(rows: np.ndarray, ranks: np.ndarray, entries: np.ndarray, costs: np.ndarray) -> Pairs:
+    """Return pairs of rows: of each entry with as many earlier entries of its shingle as it costs.
 
     They are evenly spread over the earlier entries, so that all splits are among them. rows, ranks: of all entries.
     """
@@ -183,20 +219,13 @@ def _candidates(rows: np.ndarray, ranks: np.ndarray, entries: np.ndarray, costs:
     steps = np.arange(ends[-1]) - np.repeat(ends - costs, costs)
     later, behind = np.repeat(entries, costs), np.repeat(ranks[entries].astype(np.int64), costs)
     earlier = later - behind + behind * steps // np.repeat(costs, costs)
-    pairs = np.unique((rows[earlier].astype(np.int64) << 32) | rows[later])
-    return pairs >> 32, pairs & (2**32 - 1)
+    return rows[earlier], rows[later]
 
 
-def _similar(shingles: Shingles, texts: np.ndarray, left: np.ndarray, right: np.ndarray) -> Pairs:
-    """Return the pairs whose Jaccard index is high enough. left, right: places of the candidates in texts."""
-    sizes = shingles.sizes(texts[left]), shingles.sizes(texts[right])
-    is_near = np.minimum(*sizes) >= _JACCARD * np.maximum(*sizes)
-    left, right = left[is_near], right[is_near]
-    parts = np.array_split(np.arange(len(left)), max(1, int(sizes[0][is_near].sum()) // _BLOCK_PAIRS + 1))
-    is_similar = np.concatenate(
-        [jaccard(shingles, texts[left[part]], texts[right[part]]) >= _JACCARD for part in parts]
-    )
-    return left[is_similar], right[is_similar]
+def _are_similar(shingles: Shingles, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Mask of the pairs of texts whose Jaccard index is high enough. left, right: (P,) rows."""
+    parts = np.array_split(np.arange(len(left)), int(shingles.sizes(left).sum()) // _BLOCK_PAIRS + 1)
+    return np.concatenate([jaccard(shingles, left[part], right[part]) >= _JACCARD for part in parts])
 
 
 def jaccard(shingles: Shingles, left: np.ndarray, right: np.ndarray) -> np.ndarray:
