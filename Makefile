@@ -10,10 +10,8 @@ LOWEST_READY := $(LOWEST)/.ready
 # one thread a test; files whole, because tests of a file share a study
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-# tests of our own arithmetic, files and processes, to which versions of libraries matter little: not at the lowest ones
-OWN := engine/test_graphs.py engine/test_gpu.py engine/test_devices.py test_damage.py test_cache_damage.py \
-	test_datasets.py test_recipes.py cli/test_clean.py execute/ comparison/test_metric.py comparison/test_external.py \
-	hostile/test_specs.py scoring/test_components.py
+# not run at the lowest versions: they test arithmetic on torch alone, which is the same version there, and processes
+TORCH_ALONE := engine/test_graphs.py engine/test_gpu.py engine/test_devices.py execute/
 
 .PHONY: audit environments demo test check lint lowest format bench soak hashes clean
 
@@ -39,7 +37,7 @@ audit: $(READY)       ## known vulnerabilities of the pinned packages, where the
 	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
 
 lowest: $(LOWEST_READY)   ## fast tests at the lower bounds of the dependencies; their deprecations are no errors
-	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default $(addprefix --ignore=tests/,$(OWN))
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) -m "not slow" -W default $(addprefix --ignore=tests/,$(TORCH_ALONE))
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -36,17 +36,13 @@ def test_a_study_file_on_a_full_disk_is_whole_or_absent(encoder, toy_csv, tmp_pa
 
 
 MOMENTS = (0, 20, 60, 100, 150, 250, 400, 600, 900, 1500)  # free kilobytes: from the start to the last runs
-NAMED = {("results", 150), ("cache", 0)}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("full", ["results", "cache"])
 @pytest.mark.parametrize(
-    ("full", "free_kilobytes"),
-    [
-        pytest.param(full, moment, marks=[] if (full, moment) in NAMED else pytest.mark.soak)
-        for full in ("results", "cache")
-        for moment in MOMENTS
-    ],
+    "free_kilobytes",
+    [moment if moment in (0, 150) else pytest.param(moment, marks=pytest.mark.soak) for moment in MOMENTS],
 )
 def test_a_study_on_a_full_disk_says_so_and_goes_on_later(full, free_kilobytes, encoder, toy_csv, tmp_path):
     """At several moments: at the start, while data and tokens are stored, and while runs are."""

@@ -37,7 +37,7 @@ def cluster(tmp_path, monkeypatch):
         variables = {
             "TUNEOFF_CACHE": str(tmp_path / f"cache {number}"),
             "TMPDIR": str(tmp_path / f"temp {number}"),
-            "RAY_worker_niceness": "0",  # at Ray's 15 its processes hardly run beside other tests
+            "RAY_worker_niceness": "0",  # Ray's 15 lets other tests take the cores
         }
         Path(variables["TMPDIR"]).mkdir()
         started.add_node(**options, env_vars=variables)

@@ -174,7 +174,7 @@ def test_killed_studies_end_with_the_same_bits(folder, encoder, tmp_path_factory
     """Kills at several moments, also while checkpoints are written: after each step, which takes most of the time."""
     write_study(folder, encoder, strategies=STRATEGIES, recipe={**OPTIONS, "epochs": 5})
     rng = np.random.default_rng(0)
-    for _ in range(4):  # benchmarks/soak_kills.py kills 200 times
+    for _ in range(8):
         with start(folder, TUNEOFF_CHECKPOINT_SECONDS="0") as study:
             count = len(checkpoints(folder)) + len(list(runs(folder).glob("[a-z]*")))
             wait_for(lambda c=count, s=study: len(checkpoints(folder)) + len(list(runs(folder).glob("[a-z]*"))) > c or s.poll() is not None)  # fmt: skip

@@ -15,10 +15,10 @@ import pyarrow as pa
 from tuneoff.data.dataset import FOLD, Dataset, labels_of
 from tuneoff.data.repeats import HashedTexts, Pairs, hash_texts, jaccard, joined_texts, similar_pairs
 
-# of earlier texts that a text is compared with for each shingle that they share, at most, and of all texts together:
-# bounds time and memory where a million texts were made from few templates, or ten million from few sentences
-_LIMIT = 16
-_LIMIT_OF_ALL = 2**24
+# of earlier texts that a text is compared with for each shingle that they share: bounds time and memory where a million
+# texts were made from few templates, or ten million from few sentences; fewer above a million texts
+_LIMIT, _LEAST = 16, 4
+_LIMIT_OF_ALL = 2**24  # of all texts together, for a shingle each
 _LARGEST = np.iinfo(np.int64).max
 _JACCARD = 0.7  # of each text of a pair: pairs with one premise and two hypotheses are no copies
 CLEAN, LEAKED, REPEATED = 0, 1, 2  # codes of scored examples
@@ -143,7 +143,7 @@ def scored_codes(dataset: Dataset, copies: Copies) -> np.ndarray:
 
 def _near_pairs(tables: Mapping[str, pa.Table], hashed: HashedTexts, first_rows: np.ndarray) -> Pairs:
     """Return the numbers of nearly equal texts; of pairs of texts, both must be equal or nearly equal."""
-    limit = max(1, min(_LIMIT, _LIMIT_OF_ALL // max(1, len(first_rows))))
+    limit = min(_LIMIT, max(_LEAST, _LIMIT_OF_ALL // max(1, len(first_rows))))
     left, right = (side.astype(np.int32) for side in similar_pairs(hashed.shingles, first_rows, limit))
     names = [name for name in ("text", "text_pair") if name in next(iter(tables.values())).column_names]
     for name in names if len(names) > 1 and len(left) else ():
