@@ -42,6 +42,7 @@ _COUNTERS = 2**22  # of shingles by the upper bits of their hashes
 _SHIFT = _HASH_BITS - 22  # of a hash, to its counter
 _PART_POSTINGS = 2**22  # postings in memory at once, about
 _MAX_COUNT = 2**16 - 1  # 16 bits of a sort key
+_BIT_COUNTS = np.array([number.bit_count() for number in range(2**16)], np.uint8)  # numpy 1 counts no bits
 _ROUNDING = 1e-6  # of bounds that are compared with whole numbers
 _URL = re.compile(r"(?:https?://|www\.)\S+")
 # a character of Chinese or Japanese, which are written without spaces, counts as a word
@@ -182,7 +183,8 @@ class _Bitmaps:
         """
         first, second = self.sizes[left], self.sizes[right]
         is_near = np.minimum(first, second) >= _JACCARD * np.maximum(first, second)
-        differing = np.bitwise_count(self.parities[left] ^ self.parities[right])
+        parts = (self.parities[left] ^ self.parities[right]).view(np.uint16).reshape(-1, 4)
+        differing = _BIT_COUNTS[parts].sum(1)
         return is_near & (differing <= (1 - _JACCARD) / (1 + _JACCARD) * (first + second) + _ROUNDING)
 
 
