@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import SECONDS
 from tests.workers import LocalExecutor
 from tuneoff.compat_ray import outlive_raylet
 
@@ -38,6 +39,7 @@ def cluster(tmp_path, monkeypatch):
             "TUNEOFF_CACHE": str(tmp_path / f"cache {number}"),
             "TMPDIR": str(tmp_path / f"temp {number}"),
             "RAY_worker_niceness": "0",  # Ray's 15 lets other tests take the cores
+            SECONDS: "0.2",
         }
         Path(variables["TMPDIR"]).mkdir()
         started.add_node(**options, env_vars=variables)

@@ -9,6 +9,8 @@ from typing import Any
 
 from ray.cluster_utils import Cluster
 
+from tests.waiting import SECONDS
+
 
 def main() -> None:
     port, count, caches = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -21,7 +23,7 @@ def main() -> None:
     cluster = Cluster()
     for number in range(count):
         first: dict[str, Any] = {} if number else {"gcs_server_port": port}
-        cluster.add_node(**options, **first, env_vars={"TUNEOFF_CACHE": f"{caches}/cache {number}"})
+        cluster.add_node(**options, **first, env_vars={"TUNEOFF_CACHE": f"{caches}/cache {number}", SECONDS: "0.2"})
     print(cluster.address, flush=True)
     for node in cluster.list_all_nodes() if sys.stdin.readline().strip() == "die" else ():
         node.kill_all_processes(check_alive=False, allow_graceful=False)

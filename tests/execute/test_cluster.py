@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.studies import changed
+from tests.waiting import WAITING
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.executor import Event, Slots
 from tuneoff.machine import cores
@@ -47,9 +48,8 @@ def test_a_cluster_gives_the_bits_of_one_machine(cluster, small, tmp_path):
 
 
 def test_a_machine_that_dies_takes_no_run_along(cluster, small):
-    study = changed(
-        small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={"epochs": 60, "max_length": 16}
-    )
+    recipe = {"epochs": 20, "max_length": 16}
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe=recipe, metric=WAITING)
     second = next(node for node in cluster.list_all_nodes() if not node.head)
     is_killed = False
 
@@ -100,7 +100,8 @@ def kill_jobs(folder):
 
 
 def test_a_job_whose_process_dies_three_times_is_failed(cluster, small, tmp_path):
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0], recipe={"epochs": 400, "max_length": 16})
+    recipe = {"epochs": 60, "max_length": 16}
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0], recipe=recipe, metric=WAITING)
     started = []
 
     def kill(event: Event) -> None:
@@ -158,8 +159,8 @@ def kill_device(folder):
 
 
 def test_a_device_that_dies_takes_no_run_along(cluster, small, tmp_path):
-    strategies, recipe = ["full:learning_rate=0.001"], {**DEVICES, "epochs": 60}
-    study = changed(small, strategies=strategies, recipe=recipe, devices=2)
+    strategies, recipe = ["full:learning_rate=0.001"], {**DEVICES, "epochs": 20}
+    study = changed(small, strategies=strategies, recipe=recipe, devices=2, metric=WAITING)
     is_killed = False
 
     def kill(event: Event) -> None:
@@ -178,9 +179,8 @@ def test_more_devices_than_the_cluster_has_are_one_line(cluster, small):
         assert executor.slots(4, 10**6, devices=2) == Slots(1, 1, devices=2)
         with pytest.raises(ConfigError, match=r"devices 3 are more than the cluster has room for \(2\); use at most 2"):
             executor.slots(4, 10**6, devices=3)
-        study = changed(
-            small, strategies=["full:learning_rate=0.001"], recipe={**DEVICES, "epochs": 400}, seeds=[0], devices=2
-        )
+        strategies, recipe = ["full:learning_rate=0.001"], {**DEVICES, "epochs": 60}
+        study = changed(small, strategies=strategies, recipe=recipe, seeds=[0], devices=2, metric=WAITING)
         second = next(node for node in cluster.list_all_nodes() if not node.head)
         nodes = [second]
 

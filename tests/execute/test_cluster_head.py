@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from tests.studies import changed
+from tests.waiting import WAITING
 from tuneoff.errors import StoreError
 from tuneoff.execute.executor import Event
 from tuneoff.runs import OK
@@ -55,9 +56,8 @@ def head(tmp_path, monkeypatch):
 
 @pytest.fixture
 def study(small):
-    return changed(
-        small, strategies=["tfidf", "full:learning_rate=0.01"], seeds=[0, 1], recipe={"epochs": 60, "max_length": 16}
-    )
+    strategies, recipe = ["tfidf", "full:learning_rate=0.01"], {"epochs": 20, "max_length": 16}
+    return changed(small, strategies=strategies, seeds=[0, 1], recipe=recipe, metric=WAITING)
 
 
 def test_a_head_that_comes_back_is_met_again(head, study, capfd):

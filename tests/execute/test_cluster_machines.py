@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.studies import changed
+from tests.waiting import WAITING
 from tuneoff.errors import StoreError
 from tuneoff.execute.executor import Event
 from tuneoff.runs import OK
@@ -70,13 +71,13 @@ def test_gloo_uses_the_network_by_which_the_cluster_knows_a_machine(monkeypatch)
     assert os.environ["GLOO_SOCKET_IFNAME"] == "eth7"
 
 
-LONG = {"epochs": 60, "max_length": 16}
+LONG = {"epochs": 20, "max_length": 16}  # with a metric that waits
 
 
 @pytest.mark.slow
 def test_a_machine_that_joins_runs_job_after_job(cluster, small, tmp_path):
     # its agent has to outlive the first task that it serves; the other machine stands still meanwhile
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(5), recipe=LONG)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(5), recipe=LONG, metric=WAITING)
     second = next(node for node in cluster.list_all_nodes() if not node.head)
     kept = {"PYTHONPATH": os.environ["PYTHONPATH"], "TUNEOFF_CACHE": str(tmp_path / "cache of another")}
     standing: list[psutil.Process] = []
@@ -111,7 +112,7 @@ def test_a_machine_that_joins_runs_job_after_job(cluster, small, tmp_path):
 
 @pytest.mark.slow
 def test_an_agent_that_dies_is_started_again(cluster, small, tmp_path):
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe=LONG)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe=LONG, metric=WAITING)
     events: list[Event] = []
     is_killed = False
 
@@ -182,7 +183,8 @@ def test_an_agent_that_does_not_answer_holds_no_task(cluster):
 
 @pytest.mark.slow
 def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path):
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={**LONG, "epochs": 400})
+    recipe = {**LONG, "epochs": 60}
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe=recipe, metric=WAITING)
     counts: list[int] = []
     is_killed = False
 
@@ -206,7 +208,7 @@ def test_a_job_whose_task_ray_killed_does_not_run_twice(cluster, small, tmp_path
 @pytest.mark.slow
 def test_a_run_that_stands_still_runs_elsewhere(cluster, small, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(dispatch, "_SLOW_SECONDS", 1.0)
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe={**LONG, "epochs": 30})
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(4), recipe=LONG, metric=WAITING)
     events: list[Event] = []
     caches: dict[str, Path] = {}
     stopped = ""
@@ -250,7 +252,7 @@ def test_a_machine_on_which_jobs_cannot_run_is_left_out(cluster, small, tmp_path
 
 @pytest.mark.slow
 def test_a_machine_that_joins_with_other_versions_is_left_out(cluster, small, monkeypatch, capfd):
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe=LONG)
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=range(3), recipe=LONG, metric=WAITING)
     events: list[Event] = []
 
     def add(event: Event) -> None:

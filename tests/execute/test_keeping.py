@@ -8,6 +8,7 @@ import filelock
 import pytest
 
 from tests.studies import changed
+from tests.waiting import WAITING
 from tuneoff.execute.executor import Event
 from tuneoff.runs import OK, StudyStore
 
@@ -21,7 +22,7 @@ from tuneoff.execute.node import Watcher, _remove_left_folders  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray leaves sockets and files open
 
-LONG = {"epochs": 60, "max_length": 16}
+LONG = {"epochs": 60, "max_length": 16}  # with a metric that waits
 
 
 def kept(keeper, name):
@@ -119,7 +120,7 @@ def same_as_here(study, there, folder):
 @pytest.mark.parametrize("what", ["machine", "process"])
 def test_a_run_that_is_lost_goes_on_from_its_checkpoint(what, cluster, small, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNEOFF_CHECKPOINT_SECONDS", "0.2")
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={**LONG, "epochs": 400})
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe=LONG, metric=WAITING)
     second = next(node for node in cluster.list_all_nodes() if not node.head)
     events: list[Event] = []
     lost: list[tuple[str, float]] = []  # runs, and the share of them that was kept
@@ -154,7 +155,8 @@ def test_a_machine_that_cannot_keep_checkpoints_is_named_once(cluster, small, tm
     monkeypatch.setenv("TUNEOFF_CHECKPOINT_SECONDS", "0.2")
     told: list[str] = []
     monkeypatch.setattr("tuneoff.execute.cluster.notice", told.append)
-    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe={**LONG, "epochs": 200})
+    recipe = {**LONG, "epochs": 20}
+    study = changed(small, strategies=["full:learning_rate=0.01"], seeds=[0, 1], recipe=recipe, metric=WAITING)
     with RayExecutor(cluster.address) as executor:
         executor.machines.meet()
         folders = list(tmp_path.glob("temp */tuneoff-node-*"))
@@ -169,7 +171,8 @@ def test_a_machine_that_cannot_keep_checkpoints_is_named_once(cluster, small, tm
 
 @pytest.mark.slow
 def test_the_run_of_the_best_trial_is_not_trained_again_on_a_cluster(cluster, small, tmp_path):
-    study = changed(small, strategies=["full"], seeds=[0, 1], search=2, recipe={**LONG, "epochs": 100})
+    recipe = {**LONG, "epochs": 20}
+    study = changed(small, strategies=["full"], seeds=[0, 1], search=2, recipe=recipe, metric=WAITING)
     events: list[Event] = []
     with RayExecutor(cluster.address) as executor:
         comparison = study.run(events.append, executor=executor)
