@@ -1,8 +1,9 @@
 """Seconds from Enter to a verdict, and the loss of its pick against the truth, by Tuneoff and by HF Trainer tuned.
 
 The truth is a study of all strategies with five seeds on a large test split, of which the decisions see nothing: the
-examples of test, and as many of train, that they do not use. Ways to decide: the default `compare`, `compare --race`, `compare --time` with each of some times, and a script that does
-what `compare` does with HF `Trainer` and `peft` tuned, without a race: four trials, three seeds, the best measured.
+examples of test, and as many of train, that they do not use. Ways to decide: the default `compare`, `compare --race`,
+`compare --time` with each of some times, and a script that does what `compare` does with HF `Trainer` and `peft` tuned,
+without a race: four trials, three seeds, the best measured.
 """
 
 import argparse

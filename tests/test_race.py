@@ -10,8 +10,21 @@ from tests.studies import changed, toy_spec
 from tuneoff.comparison.notes import unfinished_note
 from tuneoff.errors import ConfigError, StoreError
 from tuneoff.execute.local import LocalExecutor
+from tuneoff.race_time import Pace
 from tuneoff.report.sections.race import section
-from tuneoff.search.race_record import COMPLETE, DECIDED, GOES_ON, REPEAT, STOPPED, RaceRecord, Round, Standing
+from tuneoff.search.race_record import (
+    COMPLETE,
+    DECIDED,
+    GOES_ON,
+    REPEAT,
+    SEARCH,
+    STOPPED,
+    RaceRecord,
+    Round,
+    Standing,
+)
+from tuneoff.search.record import DONE
+from tuneoff.search.record import STOPPED as STOPPED_TRIAL
 from tuneoff.study import Study
 
 STRATEGIES = ["majority", "tfidf", "head:learning_rate=0.05", "lora:learning_rate=0.0001", "full:learning_rate=0.01"]
@@ -121,6 +134,24 @@ def test_what_does_not_fit_is_named_and_stored_runs_count(encoder, toy_csv, tmp_
     assert "No time was left for any run of head learning_rate=0.05" in note
     assert re.search(r"With --time \d+[mh] it would fit", note)
     assert len(study_of(encoder, toy_csv, study.folder, time="3h").run(executor=executor).rows) == 5
+
+
+@pytest.mark.slow
+def test_trials_that_take_longer_than_expected_leave_time_for_runs(encoder, toy_csv, tmp_path, monkeypatch):
+    expected = Pace.seconds
+    monkeypatch.setattr(Pace, "seconds", lambda self, e: 0.01 if e.job.is_search else expected(self, e))
+    space = {"full": {"learning_rate": {"low": 0.005, "high": 0.02}}}
+    options = {"strategies": ["tfidf", "full:learning_rate=0.01"], "search": {"trials": 2000, "spaces": space}}
+    study = Study(toy_spec(encoder, toy_csv, **options, time="60s"), tmp_path / "s")
+    comparison = study.run()
+    race = comparison.race
+    assert race is not None
+    assert "full" in {row.strategy for row in comparison.rows}
+    assert "full learning_rate=0.01" in {entry.label for entry in race.left_out if entry.kind == SEARCH}
+    assert not [entry for entry in race.left_out if "seed 0" in entry.names]
+    (search,) = [search for search in comparison.searches if search.strategy == "full"]
+    assert 1 < len(search.trials) < 2000
+    assert {trial.state for trial in search.trials} <= {DONE, STOPPED_TRIAL}
 
 
 def test_a_race_widens_intervals_and_says_worse_less_often(tmp_path):

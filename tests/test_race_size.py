@@ -15,8 +15,8 @@ from tuneoff.errors import StoreError
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor
 from tuneoff.grid import prepare
-from tuneoff.race import Clock
 from tuneoff.race_size import within_time
+from tuneoff.race_time import Clock
 from tuneoff.runs import StudyStore
 from tuneoff.search.race_record import REPEAT, SEARCH, RaceRecord
 from tuneoff.spec.stated import PredictionsSpec

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 
 from tuneoff.cache import fingerprint
 from tuneoff.errors import ConfigError
-from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once
+from tuneoff.execute.estimate import Estimate, by_priority, charge_shared_once, makespan
 from tuneoff.execute.executor import Slots
 from tuneoff.execute.job import is_finished
 from tuneoff.formats import counted, encoder_names, join_names, rough_seconds, written_time
 from tuneoff.grid import Prepared, after_trials, estimates
 from tuneoff.notices import notice
+from tuneoff.race_time import REPORT_SECONDS, Clock, Key, Pace, key_of
 from tuneoff.runs import OK, StudyStore
 from tuneoff.search.race_record import (
     CHEAP,
@@ -42,12 +43,9 @@ if TYPE_CHECKING:
     from tuneoff.comparison.race import TrialScore
     from tuneoff.comparison.result import Comparison
 
-REPORT_SECONDS = 8.0  # from the last run to the report, which the time has to hold too
-_GUESSED_SPEED = 5e10  # operations per second, before any job was timed: of an old core
-_FIXED_SECONDS = 1.5  # of a job, besides its operations: loading, predicting, storing
-_LIKE_SHARE = 0.2  # of a job's operations, from which another job tells its speed
 _TRIALS_SHARE = 0.6  # of the time that is left, which a first trial and a run of each strategy may take
-Key = tuple[str, str | None]  # label and encoder of a strategy
+_CHEAP_SHARE = 0.5  # of the time that is left, for searches of strategies without epochs
+_SLACK = 1.3  # how many times longer than expected jobs may take: for runs after trials, and where many start at once
 
 
 @dataclass(frozen=True)
@@ -94,62 +92,6 @@ def entrants_of(prepared: Prepared, searches: Sequence[Job]) -> list[Entrant]:
         Entrant(tuple(runs if runs[0].fold or runs[0].definition.learns else runs[:1]), by_group.get(runs[0].group))
         for runs in by_key.values()
     ]
-
-
-@dataclass
-class Clock:
-    """Time that a study has spent, earlier calls included, and what is left of its limit."""
-
-    limit: float | None = None
-    started: float = field(default_factory=time.monotonic)
-    before: float = 0.0  # seconds that earlier calls took
-    reserve: float = REPORT_SECONDS  # for what follows the race
-
-    @property
-    def spent(self) -> float:
-        """Seconds so far."""
-        return self.before + time.monotonic() - self.started
-
-    @property
-    def left(self) -> float:
-        """Seconds left for jobs; infinite without a limit."""
-        return float("inf") if self.limit is None else self.limit - self.spent - self.reserve
-
-
-class Pace:
-    """Expected seconds of jobs: estimates, refined by the jobs that have run. speed: of earlier studies."""
-
-    def __init__(self, speed: float | None) -> None:
-        self.speed, self._measured = speed, dict[Key, tuple[float, float]]()  # operations and their speed
-
-    def measure(self, estimated: Estimate, seconds: float) -> None:
-        """Take the speed of a job that has run."""
-        if estimated.operations > 0 and seconds > 0:
-            speed = estimated.operations / max(0.05, seconds - min(_FIXED_SECONDS, seconds / 2))
-            self._measured[_key(estimated)] = estimated.operations, speed
-
-    def seconds(self, estimated: Estimate) -> float:
-        """Return the seconds to expect of a job: at the speed of its strategy, else of the largest on its encoder."""
-        job = estimated.job
-        if job.search and job.search.budget:
-            return job.search.budget
-        fixed = 0.3 if job.run.model is None else _FIXED_SECONDS * (job.search.trials or 1 if job.search else 1)
-        return fixed + estimated.operations / self._speed_of(estimated)
-
-    def _speed_of(self, estimated: Estimate) -> float:
-        key = _key(estimated)
-        if key in self._measured:
-            return self._measured[key][1]
-        alike = [measured for (_, model), measured in self._measured.items() if model == key[1]]
-        operations, speed = max(alike, default=(0.0, 0.0))
-        # a much smaller job takes its time for other things than the operations that are counted
-        if self.speed and operations < _LIKE_SHARE * estimated.operations:
-            return self.speed
-        return speed or self.speed or _GUESSED_SPEED
-
-
-def _key(estimated: Estimate) -> Key:
-    return estimated.job.run.strategy.label, estimated.job.run.model
 
 
 @dataclass
@@ -209,7 +151,7 @@ class Race:
         for index in range(max(len(entrant.runs) for entrant in self.entrants)):
             jobs = [job for e in self.entrants if counts[e.key] == index for job in self._runs(e, index)]
             for estimated in sorted(estimates(self.prepared, jobs), key=self.pace.seconds):
-                own = next(e for e in self.entrants if e.key == _key(estimated))
+                own = next(e for e in self.entrants if e.key == key_of(estimated))
                 search = sum(map(self._seconds, self._missing([] if own.has_epochs or index else own.trials(None))))
                 seconds = self._seconds(estimated) + search if not is_finished(estimated.job, self.store) else 0.0
                 if seconds <= left:
@@ -267,7 +209,8 @@ class Race:
     def _missing(self, jobs: Sequence[Job]) -> list[Estimate]:
         """Estimate the jobs that are not finished, in the order of execution."""
         missing = estimates(self.prepared, [job for job in jobs if not is_finished(job, self.store)])
-        searches = [job for e in self.entrants for job in e.trials(self.record.trials)]
+        # the first trial of a strategy is that of its first run, until another one is better, whose state is kept
+        searches = [job for e in self.entrants for job in e.trials(max(1, self._num_trials(e)))]
         missing = by_priority(after_trials(missing, searches, self.store))
         started = [Job(run=e.runs[0]) for e in self.entrants if self._has_started(e)]
         return charge_shared_once(
@@ -276,27 +219,67 @@ class Race:
 
     def _has_started(self, entrant: Entrant) -> bool:
         """Return True if a run or a trial is stored, so that the outputs of frozen blocks are cached."""
-        return self._has_run_of(entrant.key) or any(
-            self.store.searches.open(job.new_search).trials for job in entrant.trials(None)
-        )
+        return self._has_run_of(entrant.key) or self._num_trials(entrant) > 0
+
+    def _num_trials(self, entrant: Entrant) -> int:
+        """Return the number of stored trials of a strategy."""
+        return sum(len(self.store.searches.open(job.new_search).trials) for job in entrant.trials(None))
 
     def _run_jobs(self, kind: str, jobs: Sequence[Job]) -> None:
         """Run the jobs of a round; with a time limit the cheap ones first, each only if it fits."""
         missing = self._missing(jobs)
         if self.clock.limit is None:
             self._execute(missing)
-            return
-        in_order, size = sorted(missing, key=self._seconds), self.slots.workers
-        for batch in (in_order[start : start + size] for start in range(0, len(in_order), size)):
-            fitting = [e for e in batch if self._seconds(e) <= self._left(e)]
-            self._execute(fitting)
-            for e in batch:
+        elif kind == SEARCH:  # until a run of each strategy has just the time that it takes
+            self._search_until(self.clock.left - self._seconds_for_runs(), missing, kind)
+        elif kind == CHEAP and any(e.job.is_search for e in missing):
+            fitting = [e for e in missing if self._seconds(e) <= self._left(e)]
+            for e in missing:
                 if e not in fitting:
                     self._leave_out(e, kind)
+            self._search_until(_CHEAP_SHARE * self.clock.left, fitting, kind)
+        else:
+            waiting = sorted(missing, key=self._seconds)
+            while waiting:
+                batch = waiting[: self._num_together(waiting)]
+                del waiting[: len(batch)]
+                fitting = [e for e in batch if self._seconds(e) <= self._left(e)]
+                self._execute(fitting[::-1])  # the longest first
+                for e in batch:
+                    if e not in fitting:
+                        self._leave_out(e, kind)
+
+    def _search_until(self, seconds: float, searches: Sequence[Estimate], kind: str) -> None:
+        """Run the trials of all strategies together, as many as end in some seconds."""
+        deadline = time.time() + seconds
+        self._execute([dataclasses.replace(e, job=e.job.model_copy(update={"deadline": deadline})) for e in searches])
+        for e in searches:
+            if not is_finished(e.job, self.store):
+                self._leave_out(e, kind)
+
+    def _num_together(self, waiting: Sequence[Estimate]) -> int:
+        """Return how many of the cheapest jobs start together: those that surely fit, and one for each place at least.
+
+        A few at a time would tell more of their speed, and leave places idle until the longest of them ends.
+        """
+        count = self.slots.workers
+        while count < len(waiting):
+            together = waiting[: count + 1]
+            expected = makespan(map(self._seconds, together), self.slots.workers)
+            if _SLACK * expected > min(map(self._left, together)):
+                break
+            count += 1
+        return count
+
+    def _seconds_for_runs(self) -> float:
+        """Return the time to keep for a run of each strategy with trials that goes on."""
+        entrants = self._active([e for e in self.entrants if e.has_epochs])
+        runs = self._missing([job for e in entrants for job in self._runs(e, 0)])
+        return _SLACK * makespan(map(self._seconds, runs), self.slots.workers)
 
     def _left(self, estimated: Estimate) -> float:
         """Return the seconds left for a job, without those of the run on all labelled examples that follows folds."""
-        candidates = {key for key, final in self.finals.items() if key == _key(estimated) or self._has_run_of(key)}
+        candidates = {key for key, final in self.finals.items() if key == key_of(estimated) or self._has_run_of(key)}
         return self.clock.left - max((self.pace.seconds(self.finals[key]) for key in candidates), default=0.0)
 
     def _has_run_of(self, key: Key) -> bool:
@@ -307,9 +290,9 @@ class Race:
         """Record a job that does not fit, and with a run the later ones of its strategy."""
         seconds = self._seconds(estimated)
         if estimated.job.is_search:
-            self.record = self.record.with_left_out(*_key(estimated), kind, "trials", seconds)
+            self.record = self.record.with_left_out(*key_of(estimated), kind, "trials", seconds)
             return
-        entrant = next(e for e in self.entrants if e.key == _key(estimated))
+        entrant = next(e for e in self.entrants if e.key == key_of(estimated))
         seeds = [run.seed for run in entrant.runs]
         for run in entrant.runs[seeds.index(estimated.job.run.seed) :]:
             self.record = self.record.with_left_out(*entrant.key, REPEAT, run.repeat, seconds)
@@ -330,7 +313,7 @@ class Race:
             return
         self._has_run = True
         self.execute(jobs)
-        for key in {_key(e) for e in jobs}:
+        for key in {key_of(e) for e in jobs}:
             self._measure(next(e for e in self.entrants if e.key == key))
         self._store()
 
@@ -355,11 +338,11 @@ class Race:
         """Return the trials of each strategy for which there is time, a run of each included; None for all of them."""
         if self.clock.limit is None or not active:
             return None
-        runs = sum(map(self._seconds, self._missing([job for e in active for job in self._runs(e, 0)])))
+        left = self.clock.left - self._seconds_for_runs()
         own = self.spec.search.trials if self.spec.search else None
         for count in range(own or 8, 0, -1):
-            searches = sum(map(self._seconds, self._missing([job for e in active for job in e.trials(count)])))
-            if (searches + runs) / self.slots.workers <= self.clock.left or count == 1:
+            searches = self._missing([job for e in active for job in e.trials(count)])
+            if makespan(map(self._seconds, searches), self.slots.workers) <= left or count == 1:
                 break
         is_whole = count == own
         self.record = dataclasses.replace(self.record, trials=None if is_whole else count)
@@ -463,7 +446,7 @@ def least_seconds(race: Race) -> float | None:
     return race.clock.spent + race.clock.reserve + min(cheapest) if cheapest else None
 
 
-def race_key(spec: StudySpec, entrants: Sequence[Entrant]) -> str:
+def racekey_of(spec: StudySpec, entrants: Sequence[Entrant]) -> str:
     """Return a fingerprint of everything but stored records that the decisions of a race depend on."""
     groups = sorted(entrant.runs[0].group for entrant in entrants)
     repeats = [sorted(run.seed for run in entrant.runs) for entrant in entrants]
@@ -472,7 +455,7 @@ def race_key(spec: StudySpec, entrants: Sequence[Entrant]) -> str:
 
 def _opened(stored: RaceRecord | None, spec: StudySpec, entrants: Sequence[Entrant]) -> RaceRecord:
     """Return the stored race, or a new one if strategies or settings differ, which counts the looks of the old one."""
-    key, repeats = race_key(spec, entrants), max(len(entrant.runs) for entrant in entrants)
+    key, repeats = racekey_of(spec, entrants), max(len(entrant.runs) for entrant in entrants)
     if stored is None:
         return RaceRecord(key, repeats)
     if stored.key == key:

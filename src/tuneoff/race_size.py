@@ -23,7 +23,8 @@ from tuneoff.execute.executor import Slots
 from tuneoff.execute.stored_speed import stored_speed
 from tuneoff.grid import Prepared, estimates, largest_model, prepared_from, search_jobs
 from tuneoff.notices import notice
-from tuneoff.race import Clock, Entrant, Pace, entrants_of
+from tuneoff.race import Entrant, entrants_of
+from tuneoff.race_time import Clock, Pace
 from tuneoff.runs import StudyStore
 from tuneoff.spec.file import read_study
 from tuneoff.spec.run import Job

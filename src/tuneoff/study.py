@@ -52,8 +52,9 @@ from tuneoff.grid import (
 from tuneoff.missing import missing_estimates, missing_jobs, with_searched_options
 from tuneoff.notices import notice
 from tuneoff.plan import Plan
-from tuneoff.race import Clock, Pace, Race, entrants_of
+from tuneoff.race import Race, entrants_of
 from tuneoff.race_size import Share, within_time
+from tuneoff.race_time import Clock, Pace
 from tuneoff.runs import Session, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
 from tuneoff.spare_models import SMALL_MODEL_BYTES

@@ -84,7 +84,7 @@ def test_a_search_is_its_trials_of_which_half_are_stopped(prepared):
     searches = {e.job.title: e for e in estimates(ready, search_jobs(spec, ready))}
     runs = estimates_by_title(ready)
     # four epochs: the first trial whole, then 1, 1/2, 1/4 and 1/4 of an epoch's work
-    expected = runs["full seed 0"].operations * (1 + 2 * 2 / 4)
+    expected = runs["full seed 0"].training_operations * (1 + 2 * 2 / 4)  # and no test is predicted
     assert searches["full search"].operations == pytest.approx(expected)
     assert searches["probe search"].operations > runs["probe seed 0"].operations
     assert searches["full search"].disk_bytes == 0

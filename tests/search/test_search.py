@@ -46,10 +46,21 @@ def run_search(job, folder, inputs=None, search=None):
     """Run a search and return its record. search: another budget than the job's."""
     store = StudyStore(folder)
     progress: list[float] = []
-    record = search_one(job.run, search or job.search, job.new_search, inputs or CachedInputs(), store, progress.append)
+    record = search_one(job, search or job.search, inputs or CachedInputs(), store, progress.append)
     assert progress == sorted(progress)
     assert all(0 <= share <= 1 for share in progress)
     return record
+
+
+def test_a_trial_that_would_end_after_the_deadline_is_not_stored(jobs, tmp_path):
+    whole = [trial.options for trial in run_search(jobs["lora"], tmp_path / "whole").trials]
+    late = jobs["lora"].model_copy(update={"deadline": time.time() + 0.02})  # ends in the first epoch
+    assert run_search(late, tmp_path / "late").trials == []
+    first = run_search(jobs["lora"], tmp_path / "late", search=SearchSpec(trials=1)).trials
+    epoch = first[0].seconds / len(first[0].scores)
+    late = jobs["lora"].model_copy(update={"deadline": time.time() + epoch / 2})
+    assert run_search(late, tmp_path / "late").trials == first
+    assert [trial.options for trial in run_search(jobs["lora"], tmp_path / "late").trials] == whole
 
 
 class WithoutTest(CachedInputs):

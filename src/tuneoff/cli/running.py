@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tuneoff.comparison.result import Comparison
     from tuneoff.datasets import StudySet
     from tuneoff.execute.executor import Event, Executor
-    from tuneoff.race import Clock
+    from tuneoff.race_time import Clock
     from tuneoff.spec.study import StudySpec
     from tuneoff.study import Study
     from tuneoff.trackers import Tracked
@@ -62,7 +62,7 @@ def run_study_on_screen(
 ) -> None:
     """Run a study, and print its result. copy_to: address of a copy of its folder."""
     from tuneoff.cli.stored import print_orphans
-    from tuneoff.race import Clock
+    from tuneoff.race_time import Clock
     from tuneoff.study import RESULTS, Study
 
     study = Study(spec, folder or RESULTS / spec.name)

@@ -1,8 +1,9 @@
 """Estimate the operations, memory and disk of a job before it runs: for plans, for the ETA, and to order jobs."""
 
+import heapq
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tuneoff.errors import ConfigError
@@ -60,8 +61,9 @@ class Estimate:
         trials = float(job.search.trials or 1)
         if job.search.halving and isinstance(job.run.strategy, GradientConfig):
             trials = 1 + (trials - 1) * _share_with_halving(job.run.recipe.epochs)
-        own = trials * (self.operations - self.shared_operations)
-        operations = own + self.shared_operations
+        # a trial that trains by gradient predicts no test set
+        own = self.training_operations or self.operations - self.shared_operations
+        operations = trials * own + self.shared_operations
         return replace(self, job=job, operations=operations, disk_bytes=0, checkpoint_bytes=0)
 
     def with_cached_states(self) -> "Estimate":
@@ -183,15 +185,21 @@ def _num_validations(run: RunSpec, num_train: int) -> int:
 
 
 def expected_seconds(jobs: Sequence[tuple[Estimate, float]], workers: int) -> float:
-    """Return the time of searches, then of runs, with some jobs at once. jobs: each with the seconds that it takes.
+    """Return the time of searches, then of runs, with some jobs at once. jobs: each with the seconds that it takes."""
+    kinds = [[seconds for e, seconds in jobs if e.job.is_search == is_search] for is_search in (True, False)]
+    return sum(makespan(times, workers) for times in kinds)
 
-    Jobs start longest first, so that the cores end at about the same time, but not before the longest job ends.
+
+def makespan(seconds: Iterable[float], places: int) -> float:
+    """Return the time that jobs take together, the longest first, each at the place that is free first.
+
+    >>> makespan([10.0, 40.0, 30.0], 2), makespan([10.0], 2), makespan([], 2)
+    (40.0, 10.0, 0.0)
     """
-    total = 0.0
-    for is_search in (True, False):
-        times = [seconds for e, seconds in jobs if e.job.is_search == is_search]
-        total += max(sum(times) / workers, max(times, default=0.0))
-    return total
+    ends = [0.0] * places
+    for duration in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
 
 
 def charge_shared_once(plan: Sequence[Estimate], cached: set[tuple[str | None, int]]) -> list[Estimate]:

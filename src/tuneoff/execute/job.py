@@ -33,7 +33,7 @@ def run_job(
     from tuneoff.execute.search import search_one
 
     if job.search:
-        search_one(job.run, job.search, job.new_search, inputs, store, on_progress, devices)
+        search_one(job, job.search, inputs, store, on_progress, devices)
     else:
         if only_predicts(job, store):
             predict_tests(job.run, missing_tests(job, store), inputs, store.runs)

@@ -7,7 +7,7 @@ each fold would take as many times as long as there are folds.
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tuneoff.data.splits import parts_of
 from tuneoff.engine.training_state import State
@@ -20,33 +20,34 @@ from tuneoff.runs import StudyStore
 from tuneoff.search.record import CUT, DONE, FAILED, STOPPED, SearchRecord, Trial
 from tuneoff.search.sampler import Sampler
 from tuneoff.search.space import SearchSpec, recipe_values
-from tuneoff.spec.run import RunSpec
+from tuneoff.spec.run import Job, RunSpec
 from tuneoff.strategies import GradientConfig
 
 Progress = Callable[[float], None]
 
 
 def search_one(
-    run: RunSpec,
+    job: Job,
     search: SearchSpec,
-    new: SearchRecord,
     inputs: JobInputs,
     store: StudyStore,
     on_progress: Progress,
     devices: Devices | None = None,
 ) -> SearchRecord:
-    """Run the trials that are missing from the budget, and store the search after each. new: before any trial.
+    """Run the trials that are missing from the budget of a job's search until its deadline; store each that ends.
 
     The state at the end of the best trial is stored as the checkpoint of the run with its options. devices: that train
     together; None for one.
     """
-    record = store.searches.open(new)
+    run, record = job.run, store.searches.open(job.new_search)
     num_devices = devices.count if devices and isinstance(run.strategy, GradientConfig) else 1
-    while not record.is_spent(search):
+    while not record.is_spent(search) and not _is_over(job, record.trials):
         space = search.space_of(run.strategy)
         sampler = Sampler(run.strategy, space, search, run.metric, record.trials, recipe_values(run.recipe, space))
         best, ends = record.best, list[State]()
-        trial = _run_trial(run, search, sampler, record, inputs, on_progress, ends.append, devices)
+        trial = _run_trial(job, search, sampler, record, inputs, on_progress, ends.append, devices)
+        if trial.state == CUT and search.budget is None:
+            break  # its score after fewer epochs would stand beside those of whole trials
         record.trials.append(trial)
         if ends and record.best is trial:
             earlier = run.searched(best.options) if best else None
@@ -55,8 +56,14 @@ def search_one(
     return record
 
 
+def _is_over(job: Job, trials: Sequence[Trial]) -> bool:
+    """Return True if one more epoch would end after the deadline of a job. trials: of the same search, until now."""
+    epoch = max((trial.seconds / max(1, len(trial.scores)) for trial in trials), default=0.0)
+    return job.deadline is not None and time.time() + epoch > job.deadline
+
+
 def _run_trial(
-    run: RunSpec,
+    job: Job,
     search: SearchSpec,
     sampler: Sampler,
     record: SearchRecord,
@@ -67,7 +74,7 @@ def _run_trial(
 ) -> Trial:
     trial, started, seconds_before = sampler.ask(), time.perf_counter(), record.seconds
     state = DONE
-    trial_run = run.searched(trial.options).model_copy(update={"save_model": False})
+    trial_run = job.run.searched(trial.options).model_copy(update={"save_model": False})
 
     def seconds() -> float:
         return seconds_before + time.perf_counter() - started
@@ -75,7 +82,7 @@ def _run_trial(
     def should_stop(score: float) -> bool:
         nonlocal state
         trial.scores.append(score)
-        is_late = search.budget is not None and seconds() >= search.budget
+        is_late = _is_over(job, record.trials) or (search.budget is not None and seconds() >= search.budget)
         is_weak = sampler.should_stop(trial.scores)
         if len(trial.scores) < trial_run.recipe.epochs:
             state = STOPPED if is_weak else CUT if is_late else DONE

@@ -1,7 +1,6 @@
 """Speed of training steps on this machine, measured for plans."""
 
 import itertools
-import time
 
 import torch
 
@@ -16,7 +15,9 @@ from tuneoff.engine.precision import compute_dtype, deterministic, resolve
 from tuneoff.engine.recipe import Recipe
 from tuneoff.execute.estimate import LAST_BLOCK_SHARE
 from tuneoff.execute.executor import Slots
-from tuneoff.machine import device
+from tuneoff.machine import busy_seconds, device
+
+_STEPS = 8  # the first ones also set up kernels
 
 
 def measure_job_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int, slots: Slots) -> float:
@@ -30,7 +31,8 @@ def measure_job_speed(model_name: str, table: TokenTable, recipe: Recipe, num_la
 def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels: int) -> float:
     """Operations per second of training steps of this encoder on the GPU, or one thread, of this machine.
 
-    No weight is updated.
+    No weight is updated. By a clock that stands while other programs have the core: at the start of a study others
+    import and read.
     """
     threads, where = torch.get_num_threads(), device()
     torch.set_num_threads(1)
@@ -43,13 +45,14 @@ def measure_speed(model_name: str, table: TokenTable, recipe: Recipe, num_labels
         speeds = []
         with deterministic(where), compute_dtype(resolve(recipe.precision, where), model):
             loss = loss_of(recipe, table.labels, num_labels)
-            for examples in itertools.islice(training_batches(table.lengths, recipe.batch_size, seed=0, epoch=0), 4):
-                started = time.perf_counter()
+            batches = training_batches(table.lengths, recipe.batch_size, seed=0, epoch=0)
+            for examples in itertools.islice(batches, _STEPS):
+                started = busy_seconds()
                 logits, batch = batch_logits(model, SplitInputs(table), examples)
                 loss.summed(logits, batch.labels).backward()
                 if where.type != "cpu":
                     torch.cuda.synchronize()
-                speeds.append(per_token * batch.num_tokens / (time.perf_counter() - started))
+                speeds.append(per_token * batch.num_tokens / (busy_seconds() - started))
         return max(speeds)
     finally:
         torch.set_num_threads(threads)

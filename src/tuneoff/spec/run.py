@@ -153,6 +153,8 @@ class Job(BaseModel):
 
     run: RunSpec
     search: SearchSpec | None = None  # None for the run itself
+    # of a search: seconds since 1970; a trial that would end later does not start, or is not stored
+    deadline: float | None = None
 
     @property
     def is_search(self) -> bool:
