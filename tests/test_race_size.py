@@ -43,7 +43,7 @@ def spec_of(encoder, folder, **changes):
 
 def size_within(spec, speed, monkeypatch, stored=None):
     monkeypatch.setattr(race_size, "stored_speed", lambda *_: speed)
-    return within_time(spec, stored, Clock(spec.time), lambda jobs, largest: Slots(2, 1))
+    return within_time(spec, stored, Clock(spec.time), lambda jobs, largest: Slots(2, 1))[:2]
 
 
 def test_all_of_the_data_is_taken_where_it_fits(encoder, folder, monkeypatch):
@@ -51,6 +51,16 @@ def test_all_of_the_data_is_taken_where_it_fits(encoder, folder, monkeypatch):
     assert size_within(spec, 1e12, monkeypatch) == (spec, None)
     without = spec_of(encoder, folder)
     assert size_within(without, 1.0, monkeypatch) == (without, None)
+
+
+def test_the_speed_is_known_where_all_of_the_data_fits_and_no_study_has_run(encoder, folder, monkeypatch):
+    # of jobs without epochs alone a race would expect hours for a trial, and leave the trials out
+    spec = spec_of(encoder, folder, time="1h")
+    monkeypatch.setattr(race_size, "stored_speed", lambda *_: None)
+    taken, share, speed = within_time(spec, None, Clock(spec.time), lambda jobs, largest: Slots(2, 1))
+    assert (taken, share) == (spec, None)
+    assert speed
+    assert speed > 1e6
 
 
 def test_more_time_takes_more_data_and_the_share_is_one_for_all_splits(encoder, folder, monkeypatch):

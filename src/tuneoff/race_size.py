@@ -44,53 +44,52 @@ class Share:
 
     whole_sizes: dict[str, int]  # each split that is limited -> examples that there are
     seconds_for_whole: float  # of a time limit within which all of them would fit
-    speed: float | None  # operations per second of one job, as it was measured now; None without an encoder
 
 
 def within_time(
     spec: StudySpec, stored: StudyStore | None, clock: Clock, slots: Callable[[int, int], Slots]
-) -> tuple[StudySpec, Share | None]:
-    """Return a spec whose data fits into its time, and facts about its share; None for all of the data.
+) -> tuple[StudySpec, Share | None, float | None]:
+    """Return a spec whose data fits into its time, facts about its share, and the speed of a job.
+
+    The share is None for all of the data; the speed, in operations per second, where it was not needed.
 
     stored: where the study may be stored; None for one that is replaced. slots: from the number of runs and the
     parameters of the largest model. Data that the user limits stays as it is, and data that is scored on folds, which
     is small. Test stays whole where predictions from files name its rows by number.
     """
     if spec.time is None or spec.data.limits:
-        return spec, None
+        return spec, None, None
     if stored and (stored.folder / "data.json").is_file():
-        return _as_stored(spec, stored), None
+        return _as_stored(spec, stored), None, None
     dataset = load_dataset(spec.data, spec.evaluate)
     sizes, least = {split: dataset.num_examples(split) for split in dataset.splits}, _least(dataset)
     if spec.predictions:
         least["test"] = sizes.get("test", 0)
     if dataset.folds or all(size <= least[split] for split, size in sizes.items()):
-        return spec, None
+        return spec, None, None
     sample = prepared_from(spec, _sampled(dataset))
     entrants = entrants_of(sample, search_jobs(sample.spec, sample))
     grid = estimates(sample, [Job(run=run) for run in sample.runs])
     places = slots(len(grid), largest_model(grid))
     # as much time as until now passes until the first job, and a race reserves as much again for its end
     allowed = _FIRST_SHARE * ((clock.limit or 0.0) - 2 * clock.spent - max(clock.reserve, 2 * clock.spent))
-    speed = stored_speed(spec, places)
+    speed = stored_speed(spec, places) or measured_speed(sample, places)
 
     def first_seconds(examples: Mapping[str, int]) -> float:
         return _first_seconds(sample, entrants, examples, Pace(speed), places)
 
     if first_seconds(sizes) <= allowed:
-        return spec, None
-    if speed is None and places.machines == 1:
-        speed = _measured_speed(sample, places)
+        return spec, None, speed
     # times of searches, starts and ends, which no sample makes shorter
     fixed = first_seconds(dict.fromkeys(sizes, 1))
     limited = _largest(sizes, least, lambda examples: first_seconds(examples) <= allowed)
     if limited == sizes or fixed >= allowed:
-        return spec, None
+        return spec, None, speed
     # a split that is held out from train would else be a share of all that there is
     limits = {split: limited[split] for split in sizes if limited[split] < sizes[split] or split in dataset.held_out}
     data = spec.data.model_copy(update={"limits": limits})
     enough = first_seconds(sizes) / _FIRST_SHARE + 2 * clock.spent + max(clock.reserve, 2 * clock.spent)
-    return spec.model_copy(update={"data": data}), Share({split: sizes[split] for split in limits}, enough, speed)
+    return spec.model_copy(update={"data": data}), Share({split: sizes[split] for split in limits}, enough), speed
 
 
 def _least(dataset: Dataset) -> dict[str, int]:
@@ -149,9 +148,9 @@ def _first_seconds(
     return sum(pace.seconds(charged(estimated)) for estimated in plan) / slots.workers
 
 
-def _measured_speed(prepared: Prepared, slots: Slots) -> float | None:
-    """Measure some steps of the first encoder; None without one."""
-    if not prepared.tokens:
+def measured_speed(prepared: Prepared, slots: Slots) -> float | None:
+    """Measure some steps of the first encoder: operations per second of a job. None without one, and on a cluster."""
+    if not prepared.tokens or slots.machines > 1:
         return None
     from tuneoff.execute.speed import measure_job_speed  # imports torch
 

@@ -53,7 +53,7 @@ from tuneoff.missing import missing_estimates, missing_jobs, with_searched_optio
 from tuneoff.notices import notice
 from tuneoff.plan import Plan
 from tuneoff.race import Race, entrants_of
-from tuneoff.race_size import Share, within_time
+from tuneoff.race_size import Share, measured_speed, within_time
 from tuneoff.race_time import Clock, Pace
 from tuneoff.runs import Session, StudyStore, remedy
 from tuneoff.scoring.metrics import without_own
@@ -132,7 +132,8 @@ class Study:
         check_installed(self.spec.track)
         if not self.folder.exists():
             check_new_name(self.folder.name)
-        spec, share = within_time(self.spec, None if replace else self.store, clock, self._slots(executor.slots))
+        stored = None if replace else self.store
+        spec, share, speed = within_time(self.spec, stored, clock, self._slots(executor.slots))
         prepared = prepare(spec)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,7 @@ class Study:
                 prepared = prepared.with_tests(Given(extension.spec, self.store).tests(prepared.dataset))
                 study = Study(extension.spec, self.folder)
                 threads = None if replace else self.store.threads()
-                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock, share)
+                study._run_missing(prepared, extension, threads, on_event, on_plan, executor, clock, share, speed)
                 comparison = study._without_spare_models(study.comparison(metric=study.spec.metric))
                 on_comparison(comparison)
                 study._write(comparison)
@@ -164,10 +165,12 @@ class Study:
         executor: Executor,
         clock: Clock,
         share: Share | None,
+        speed: float | None,
     ) -> None:
         """Run what is missing. threads: of each stored run; None if there is none. clock: of a time limit.
 
-        share: of the data that a race takes; None for all of it, or what the stored study has.
+        share: of the data that a race takes; None for all of it, or what the stored study has. speed: operations per
+        second of a job, if they are known.
         """
         # both raise before anything is written: for a run that an encoder cannot do, for predictions that do not fit
         grid = estimates(prepared, [Job(run=run) for run in prepared.runs])
@@ -180,7 +183,9 @@ class Study:
         for text in memory_warnings([e for e in grid if not is_finished(e.job, self.store)]):
             notice(text)
         searches = search_jobs(self.spec, prepared)
-        speed = stored_speed(self.spec, slots) or (share.speed if share else None)
+        speed = stored_speed(self.spec, slots) or speed
+        if speed is None and self.spec.time:
+            speed = measured_speed(prepared, slots)
         race = self._race(prepared, searches, slots, speed, clock, share) if self.spec.is_raced else None
         if race:
             race.check_time()
@@ -404,7 +409,7 @@ class Study:
         from tuneoff.execute.speed import measure_job_speed
 
         clock = Clock(self.spec.time)
-        spec, share = within_time(self.spec, self.store, clock, self._slots(local_slots))
+        spec, share, _ = within_time(self.spec, self.store, clock, self._slots(local_slots))
         prepared = prepare(spec)
         prepared = prepared.with_tests(Given(self.spec, self.store).tests(prepared.dataset))
         extension = extend(prepared.spec, prepared.runs, prepared.dataset, self.store, replace=False)
