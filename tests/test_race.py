@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,10 @@ from tests.stored import stored_study
 from tests.studies import changed, toy_spec
 from tuneoff.comparison.notes import unfinished_note
 from tuneoff.errors import ConfigError, StoreError
+from tuneoff.execute.executor import Slots
 from tuneoff.execute.local import LocalExecutor
-from tuneoff.race_time import Pace
+from tuneoff.grid import prepare, search_jobs
+from tuneoff.race_time import Clock, Pace
 from tuneoff.report.sections.race import section
 from tuneoff.search.race_record import (
     COMPLETE,
@@ -134,6 +137,19 @@ def test_what_does_not_fit_is_named_and_stored_runs_count(encoder, toy_csv, tmp_
     assert "No time was left for any run of head learning_rate=0.05" in note
     assert re.search(r"With --time \d+[mh] it would fit", note)
     assert len(study_of(encoder, toy_csv, study.folder, time="3h").run(executor=executor).rows) == 5
+
+
+def test_runs_are_expected_to_train_where_no_trial_does_it_for_them(encoder, toy_csv, tmp_path):
+    spec = toy_spec(encoder, toy_csv, strategies=["full"], seeds=[0], search={"trials": 2}, time="1m")
+    prepared = prepare(spec)
+    searches, clock = search_jobs(spec, prepared), Clock(spec.time)
+    race = Study(spec, tmp_path / "s")._race(prepared, searches, Slots(2, 1), 1e9, clock, None)
+    (entrant,) = race.entrants
+    (expected,) = race._missing(race._runs(entrant, 0))
+    assert expected.training_operations == 0
+    race.record = replace(race.record, trials=0)  # there is no time for them
+    (expected,) = race._missing(race._runs(entrant, 0))
+    assert expected.training_operations > 0
 
 
 @pytest.mark.slow

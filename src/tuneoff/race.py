@@ -209,8 +209,9 @@ class Race:
     def _missing(self, jobs: Sequence[Job]) -> list[Estimate]:
         """Estimate the jobs that are not finished, in the order of execution."""
         missing = estimates(self.prepared, [job for job in jobs if not is_finished(job, self.store)])
-        # the first trial of a strategy is that of its first run, until another one is better, whose state is kept
-        searches = [job for e in self.entrants for job in e.trials(max(1, self._num_trials(e)))]
+        # the state of the best trial is kept for its run; before the first trial, that one's will be, if there is one
+        to_come = 0 if self.record.trials == 0 else 1
+        searches = [job for e in self.entrants for job in e.trials(self._num_trials(e) or to_come)]
         missing = by_priority(after_trials(missing, searches, self.store))
         started = [Job(run=e.runs[0]) for e in self.entrants if self._has_started(e)]
         return charge_shared_once(
