@@ -58,7 +58,7 @@ def _left_out_text(comparison: Comparison, race: RaceRecord) -> str:
     for entry in race.left_out:
         name = f"{entry.label} on {encoders[entry.model]}" if entry.model and len(encoders) > 1 else entry.label
         if name not in without:
-            by_jobs.setdefault(entry.names, []).append(name)
+            by_jobs.setdefault(("all trials",) if entry.names == ("trials",) else entry.names, []).append(name)
     parts = [f"any run of {join_names(without)}"] if without else []
     parts += [f"{join_names(list(jobs))} of {join_names(names)}" for jobs, names in by_jobs.items()]
     work = rough_seconds(sum(entry.seconds for entry in race.left_out))

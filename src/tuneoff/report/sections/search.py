@@ -65,6 +65,8 @@ def search_text(comparison: Comparison) -> str:
         "space contains them (for a probe: the middle of its values of C). The options of the best trial were used for "
         "the runs."
     )
+    if comparison.race:
+        text += " In a race a strategy that has stopped gets no more trials, and a time limit may leave some out."
     if spec.halving:
         text += (
             " Successive halving stopped a trial that after 1, 2, 4, ... epochs was not in the better half of the "
