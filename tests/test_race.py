@@ -150,6 +150,9 @@ def test_runs_are_expected_to_train_where_no_trial_does_it_for_them(encoder, toy
     race.record = replace(race.record, trials=0)  # there is no time for them
     (expected,) = race._missing(race._runs(entrant, 0))
     assert expected.training_operations > 0
+    without = race._seconds_for_runs()
+    race.finals = {entrant.key: expected}  # with folds, a run on all labelled examples follows
+    assert race._seconds_for_runs() == pytest.approx(without + race.pace.seconds(expected))
 
 
 @pytest.mark.slow

@@ -3,8 +3,8 @@
 The rounds: strategies without epochs, the first trial of each other strategy, the other trials, and the runs seed by
 seed or fold by fold. After trials a strategy stops that can hardly come near the best on validation, after runs one
 with a negligible chance to be picked (comparison/race.py). Decisions are stored before the next round starts, so that
-an interrupted race goes on with the same ones. Within a time limit a job starts only if its expected time is left;
-what does not fit is recorded.
+an interrupted race goes on with the same ones. Within a time limit a job starts only if its expected time is left,
+and trials end in time for runs; what does not fit is recorded.
 """
 
 import dataclasses
@@ -273,10 +273,11 @@ class Race:
         return count
 
     def _seconds_for_runs(self) -> float:
-        """Return the time to keep for a run of each strategy with trials that goes on."""
+        """Return the time to keep for a run of each strategy with trials that goes on, and with folds a final run."""
         entrants = self._active([e for e in self.entrants if e.has_epochs])
         runs = self._missing([job for e in entrants for job in self._runs(e, 0)])
-        return _SLACK * makespan(map(self._seconds, runs), self.slots.workers)
+        final = max((self.pace.seconds(self.finals[e.key]) for e in entrants if e.key in self.finals), default=0.0)
+        return _SLACK * makespan(map(self._seconds, runs), self.slots.workers) + final
 
     def _left(self, estimated: Estimate) -> float:
         """Return the seconds left for a job, without those of the run on all labelled examples that follows folds."""
