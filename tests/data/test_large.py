@@ -11,6 +11,7 @@ import pytest
 
 from tuneoff.cache import cache_folder
 from tuneoff.data import large, repeats
+from tuneoff.data.doctor import copies
 from tuneoff.data.doctor.copies import copies_of
 from tuneoff.data.load import load_dataset
 from tuneoff.data.spec import DataSpec
@@ -119,6 +120,17 @@ def test_copies_of_many_texts_are_found_part_by_part(monkeypatch):
     found = copies_of(tables)
     assert sorted(zip(*found.near, strict=True)) == sorted(zip(*expected.near, strict=True))
     assert all((found.texts[split] == expected.texts[split]).all() for split in tables)
+
+
+def test_of_more_texts_each_is_compared_with_fewer_and_every_copy_is_still_known(monkeypatch):
+    template = " ".join(f"w{number}" for number in range(12))
+    tables = {"train": pa.table({"text": [f"{template} end{row}" for row in range(60)], "label": np.zeros(60, int)})}
+    pairs_of_few = len(copies_of(tables).near[0])
+    monkeypatch.setattr(copies, "_LIMIT_OF_ALL", 60 * 8)  # as if there were two million texts
+    of_many = copies_of(tables)
+    assert len(of_many.near[0]) < pairs_of_few < 60 * 59 // 2
+    assert len(np.unique(np.concatenate(of_many.near))) == 60
+    assert of_many.repeats("train").is_near.sum() == 59
 
 
 def test_a_full_disk_is_no_broken_file(is_large, tmp_path, monkeypatch):

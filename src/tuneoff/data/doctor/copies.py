@@ -144,7 +144,8 @@ def scored_codes(dataset: Dataset, copies: Copies) -> np.ndarray:
 def _near_pairs(tables: Mapping[str, pa.Table], hashed: HashedTexts, first_rows: np.ndarray) -> Pairs:
     """Return the numbers of nearly equal texts; of pairs of texts, both must be equal or nearly equal."""
     limit = min(_LIMIT, max(_LEAST, _LIMIT_OF_ALL // max(1, len(first_rows))))
-    left, right = (side.astype(np.int32) for side in similar_pairs(hashed.shingles, first_rows, limit))
+    order = np.argsort(first_rows).astype(np.int32)  # of rows: a text beyond the limit has earlier ones still
+    left, right = (order[side] for side in similar_pairs(hashed.shingles, first_rows[order], limit))
     names = [name for name in ("text", "text_pair") if name in next(iter(tables.values())).column_names]
     for name in names if len(names) > 1 and len(left) else ():
         column = hash_texts(pa.chunked_array([chunk for table in tables.values() for chunk in table[name].chunks]))
