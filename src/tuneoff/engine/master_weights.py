@@ -35,6 +35,8 @@ from torch import Tensor, nn
 
 from tuneoff.compat import copy_all, sparse_rows
 
+_BLOCK_IDS = 2**20  # of tokens that are in memory at once; numpy indexes by 8 bytes each
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -249,7 +251,9 @@ class RemappedRows:
 
 def _read_ids(embedding: nn.Embedding, num_rows: int, read_ids: np.ndarray) -> np.ndarray:
     """Return the ids that have a row, in order. (U,). num_rows: of the embedding. read_ids: of the training split."""
-    is_read = np.bincount(read_ids, minlength=num_rows) > 0
+    is_read = np.zeros(num_rows, bool)
+    for start in range(0, len(read_ids), _BLOCK_IDS):
+        is_read[read_ids[start : start + _BLOCK_IDS]] = True
     if embedding.padding_idx is not None:
         is_read[embedding.padding_idx] = True  # read by architectures that run padded
     return np.flatnonzero(is_read)
