@@ -64,10 +64,8 @@ def main() -> None:
             with profile() as profiled:
                 train_epoch(batch_size)
             steps = Recipe(epochs=1, batch_size=batch_size).num_steps(len(table))
-            print(
-                f"\n{name}, batch {batch_size}: {1e3 * seconds / steps:.1f} ms per step without the profiler,", end=" "
-            )
-            print(f"{num_tokens / seconds:,.0f} tokens/s")
+            speed = f"{1e3 * seconds / steps:.1f} ms per step and {num_tokens / seconds:,.0f} tokens/s"
+            print(f"\n{name}, batch {batch_size}: {speed} without the profiler")
             print_profile(profiled, steps)
 
 
