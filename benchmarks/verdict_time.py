@@ -7,7 +7,6 @@ without a race: four trials, three seeds, the best measured.
 """
 
 import argparse
-import itertools
 import json
 import os
 import subprocess
@@ -24,6 +23,7 @@ from tuneoff.strategies import GradientConfig
 STRATEGIES = ("head", "partial", "lora", "full")  # by gradient; compare adds the baselines and a probe
 FACTORS = (1.0, 3.0, 1 / 3, 9.0)  # of the default learning rate, one for each trial
 HF = "hf"
+SPLITS = ("validation", "test")  # by which it decides
 
 
 def main() -> None:
@@ -107,38 +107,48 @@ def by_compare(options: argparse.Namespace, small: Path, way: str) -> tuple[floa
 
 
 def by_trainer(options: argparse.Namespace, small: Path) -> tuple[float, float, str]:
-    """Decide with HF Trainer in a process of its own: seconds, twice, and the pick."""
+    """Decide with HF Trainer in a process of its own: seconds, twice, and the pick.
+
+    What was trained before an interruption is stored with its seconds, and counts.
+    """
     out = options.work / "hf.json"
     own = [str(options.folder), "--work", str(options.work), "--epochs", str(options.epochs)]
-    started = time.perf_counter()
     command = [sys.executable, __file__, *own, "--strategies", *options.strategies]
     subprocess.run([*command, "--hf-process", str(small), str(out)], check=True)
-    seconds = time.perf_counter() - started
-    return seconds, seconds, json.loads(out.read_text())["pick"]
+    stored = json.loads(out.read_text())
+    seconds = sum(part["seconds"] for part in stored["parts"].values())
+    return seconds, seconds, stored["pick"]
 
 
 def decide_with_trainer(data: str, out: str, strategies: list[str], epochs: int) -> None:
     """Tune each strategy by four learning rates on validation, train three seeds, and pick the best mean on test."""
+    started = time.perf_counter()
     from trainer import finetune
 
-    labels = {split: pd.read_parquet(f"{data}/{split}.parquet")["label"].to_numpy() for split in ("validation", "test")}
+    path, labels = Path(out), {split: pd.read_parquet(f"{data}/{split}.parquet")["label"] for split in SPLITS}
+    stored = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    stored["parts"].setdefault("imports", {"seconds": time.perf_counter() - started})
+
+    def accuracy(strategy: str, split: str, seed: int = 0, **options: bool) -> float:
+        key = f"{strategy} seed {seed} {split}"
+        if key not in stored["parts"]:
+            began = time.perf_counter()
+            predicted = finetune(strategy, data, epochs, tuned=True, bf16=True, seed=seed, split=split, **options)
+            right = float((predicted == labels[split].to_numpy()).mean())
+            stored["parts"][key] = {"seconds": time.perf_counter() - began, "accuracy": right}
+            path.write_text(json.dumps(stored, indent=1))
+        return stored["parts"][key]["accuracy"]
+
     scores = {}
     for name in ["probe", *strategies]:
         config = parse_strategy(name)
         if not isinstance(config, GradientConfig):
-            scores[name] = float((finetune(name, data, epochs, tuned=True, bf16=True) == labels["test"]).mean())
+            scores[name] = accuracy(name, "test")
             continue
-        rates = [config.learning_rate * factor for factor in FACTORS]
-        trials = [f"{name}:learning_rate={rate}" for rate in rates]
-        tuned = {"tuned": True, "bf16": True, "keep_best": True}
-        accuracy = [
-            float((finetune(trial, data, epochs, **tuned, split="validation") == labels["validation"]).mean())
-            for trial in trials
-        ]
-        best = trials[int(np.argmax(accuracy))]
-        runs = [finetune(best, data, epochs, **tuned, seed=seed) == labels["test"] for seed in range(3)]
-        scores[name] = float(np.mean(list(itertools.chain.from_iterable(runs))))
-    Path(out).write_text(json.dumps({"scores": scores, "pick": max(scores, key=scores.__getitem__)}))
+        trials = [f"{name}:learning_rate={config.learning_rate * factor}" for factor in FACTORS]
+        best = max(trials, key=lambda trial: accuracy(trial, "validation", keep_best=True))
+        scores[name] = float(np.mean([accuracy(best, "test", seed, keep_best=True) for seed in range(3)]))
+    path.write_text(json.dumps(stored | {"scores": scores, "pick": max(scores, key=scores.__getitem__)}, indent=1))
 
 
 if __name__ == "__main__":
