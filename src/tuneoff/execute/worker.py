@@ -82,18 +82,25 @@ def _import_libraries() -> None:
     # peft imports it where it is installed, and its import starts CUDA; no strategy here trains quantized weights
     modules: dict[str, Any] = sys.modules
     modules.setdefault("bitsandbytes", None)  # an import of it is an ImportError
+    # first: for each function that it knows, it looks into every module that is there
+    _import_optional("skops.io")
     import transformers
 
     import tuneoff.execute.run
     import tuneoff.execute.search  # noqa: F401
 
     for library in _OPTIONAL_LIBRARIES:
-        with contextlib.suppress(Exception):  # whatever its import raises
-            importlib.import_module(library)
+        _import_optional(library)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     gc.freeze()  # children need not scan it again, which would copy its pages
     gc.enable()
+
+
+def _import_optional(library: str) -> None:
+    """Import a library that only some jobs need."""
+    with contextlib.suppress(Exception):  # whatever its import raises
+        importlib.import_module(library)
 
 
 def _has_started_cuda() -> bool:
