@@ -1,4 +1,4 @@
-"""Tests of executors start worker processes of their own; those of clusters a Ray of two machines in name."""
+"""What tests of executors use: worker processes of their own, and a Ray cluster of two machines in name."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,9 @@ from tuneoff.compat_ray import outlive_raylet
 outlive_raylet()  # as a study does before it imports Ray, which tests import first
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _own_workers():
+@pytest.fixture(scope="module")
+def own_workers():
+    """Every study starts a worker process of its own, as it does outside tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tuneoff.study.LocalExecutor", LocalExecutor)
         patch.setattr("tuneoff.execute.local.LocalExecutor", LocalExecutor)

@@ -19,7 +19,7 @@ from tuneoff.grid import prepare
 from tuneoff.runs import OK
 from tuneoff.spec.run import Job
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_workers")]
 
 
 def test_a_run_whose_process_dies_is_stored_as_failed(small, monkeypatch):
