@@ -1,4 +1,4 @@
-"""Nothing that the worker process does before it forks starts CUDA, which no child could use then."""
+"""What the worker process does before it forks: it starts no CUDA, and imports what its children would import again."""
 
 import subprocess
 import sys
@@ -29,6 +29,25 @@ print(touched, torch.cuda._initialized)
 def test_the_imports_before_a_fork_do_not_touch_cuda():
     finished = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=False)
     assert finished.stdout.splitlines()[-1:] == ["[] False"], finished.stderr
+
+
+STORED = """
+import sys
+from pathlib import Path
+from sklearn.dummy import DummyClassifier
+from tuneoff.execute import worker
+worker._import_libraries()
+before = set(sys.modules)
+from tuneoff.skops_file import save_skops
+save_skops(DummyClassifier().fit([[0], [1]], [0, 1]), Path(sys.argv[1]))
+print(sorted(name for name in set(sys.modules) - before if not name.startswith("encodings")))
+"""
+
+
+def test_a_classifier_is_stored_without_imports(tmp_path):
+    command = [sys.executable, "-c", STORED, str(tmp_path / "classifier.skops")]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.stdout.splitlines()[-1:] == ["[]"], finished.stderr
 
 
 STARTED = """
