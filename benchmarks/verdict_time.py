@@ -109,7 +109,7 @@ def by_compare(options: argparse.Namespace, small: Path, way: str) -> tuple[floa
 def by_trainer(options: argparse.Namespace, small: Path) -> tuple[float, float, str]:
     """Decide with HF Trainer in a process of its own: seconds, twice, and the pick.
 
-    What was trained before an interruption is stored with its seconds, and counts.
+    What was trained before an interruption is stored with its seconds, and counts: use a new --work for other data.
     """
     out = options.work / "hf.json"
     own = [str(options.folder), "--work", str(options.work), "--epochs", str(options.epochs)]
@@ -126,7 +126,7 @@ def decide_with_trainer(data: str, out: str, strategies: list[str], epochs: int)
     from trainer import finetune
 
     path, labels = Path(out), {split: pd.read_parquet(f"{data}/{split}.parquet")["label"] for split in SPLITS}
-    stored = json.loads(path.read_text()) if path.exists() else {"parts": {}}
+    stored = {"parts": {}} | (json.loads(path.read_text()) if path.exists() else {})
     stored["parts"].setdefault("imports", {"seconds": time.perf_counter() - started})
 
     def accuracy(strategy: str, split: str, seed: int = 0, **options: bool) -> float:
